@@ -1,0 +1,80 @@
+// Files: mapped whole for reading, and written so that a target appears complete or not at all.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace frugal {
+
+// A regular file mapped copy-on-write (PROT_READ|PROT_WRITE, MAP_PRIVATE): a write by a tensor operation changes private
+// pages, never the file. Shared by everything that points into it. Thread-safe after construction.
+class MappedFile {
+ public:
+  // Throws Error{io} when it cannot be opened or is not a regular file (a FIFO, device or directory is refused).
+  static std::shared_ptr<MappedFile> open(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  std::byte* mutable_data() { return data_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  MappedFile(std::string path, std::byte* data, size_t size) : path_(std::move(path)), data_(data), size_(size) {}
+  std::string path_;
+  std::byte* data_;
+  size_t size_;
+};
+
+// The whole of a regular file of at most max_bytes.
+std::string read_text_file(const std::string& path, size_t max_bytes);
+
+// Writes to `path`.tmp.<pid>; commit() syncs, renames over `path` and syncs the folder. Without commit the destructor
+// removes what was written. Each failing call throws Error{io} and leaves the old target as it was.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::string path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  void write_at(uint64_t offset, std::span<const std::byte> bytes);  // does not move the append position
+  uint64_t size() const { return size_; }
+  void commit();
+
+ private:
+  std::string path_, temporary_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
+// The same for a directory: files are written under staging(); commit() syncs them and renames the whole.
+// A target that exists and is not empty is refused in the constructor unless `replace` is set; then the old one is
+// exchanged for the new one in one step and removed.
+class AtomicDirectory {
+ public:
+  AtomicDirectory(std::string path, bool replace);
+  ~AtomicDirectory();
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+
+  const std::string& staging() const { return staging_; }
+  void commit();
+
+ private:
+  std::string path_, staging_;
+  bool replace_;
+  bool committed_ = false;
+};
+
+// Appends one line with a single write(2) under a lock, then syncs: after a kill the file holds whole lines only, except
+// perhaps a cut last one, which the next append first cuts off (and readers of such files ignore).
+void append_line(const std::string& path, std::string_view line);
+
+}  // namespace frugal

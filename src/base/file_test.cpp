@@ -1,0 +1,88 @@
+#include "base/file.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "base/error.h"
+
+namespace frugal {
+namespace {
+namespace fs = std::filesystem;
+
+class FileTest : public testing::Test {
+ protected:
+  void SetUp() override { fs::create_directories(folder_); }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  size_t entries() const { return static_cast<size_t>(std::distance(fs::directory_iterator(folder_), fs::directory_iterator())); }
+  fs::path folder_ = fs::temp_directory_path() / fmt::format("frugal_file_test.{}", ::getpid());
+};
+
+TEST_F(FileTest, AnAtomicFileAppearsOnlyOnCommit) {
+  {
+    AtomicFile file(path("a"));
+    file.write("half");
+  }
+  EXPECT_EQ(entries(), 0u);
+  AtomicFile file(path("a"));
+  file.write("....whole");
+  file.write_at(0, std::as_bytes(std::span(std::string_view("head"))));
+  EXPECT_FALSE(fs::exists(path("a")));
+  file.commit();
+  EXPECT_EQ(read_text_file(path("a"), 100), "headwhole");
+  EXPECT_EQ(entries(), 1u);
+}
+
+TEST_F(FileTest, AnAtomicDirectoryReplacesTheOldOneInOneStep) {
+  for (const char* content : {"old", "new"}) {
+    AtomicDirectory directory(path("d/"), /*replace=*/true);
+    AtomicFile file(directory.staging() + "/x");
+    file.write(content);
+    file.commit();
+    directory.commit();
+  }
+  EXPECT_EQ(read_text_file(path("d/x"), 100), "new");
+  EXPECT_EQ(entries(), 1u);
+  EXPECT_THROW(AtomicDirectory(path("d"), /*replace=*/false), Error);
+  { AtomicDirectory left(path("e"), false); }
+  EXPECT_EQ(entries(), 1u);
+}
+
+TEST_F(FileTest, WritesToAMappedFileStayPrivate) {
+  std::ofstream(path("m")) << "abc";
+  {
+    const auto file = MappedFile::open(path("m"));
+    ASSERT_EQ(file->bytes().size(), 3u);
+    file->mutable_data()[0] = std::byte{'z'};
+  }
+  EXPECT_EQ(read_text_file(path("m"), 3), "abc");
+  EXPECT_THROW(read_text_file(path("m"), 2), Error);
+  std::ofstream(path("empty"));
+  EXPECT_EQ(MappedFile::open(path("empty"))->bytes().size(), 0u);
+}
+
+TEST_F(FileTest, OnlyRegularFilesAreRead) {
+  ::mkfifo(path("fifo").c_str(), 0600);
+  ::symlink(path("loop").c_str(), path("loop").c_str());
+  for (const std::string& bad : {path("fifo"), path("loop"), path("absent"), folder_.string(), std::string("/dev/zero")}) {
+    EXPECT_THROW(MappedFile::open(bad), Error) << bad;
+    EXPECT_THROW(read_text_file(bad, 10), Error) << bad;
+  }
+}
+
+TEST_F(FileTest, ALineAppendedAfterACutOneReplacesTheCutOne) {
+  append_line(path("l"), "one");
+  std::ofstream(path("l"), std::ios::app) << "{\"cut";
+  append_line(path("l"), "two");
+  EXPECT_EQ(read_text_file(path("l"), 100), "one\ntwo\n");
+}
+
+TEST_F(FileTest, AFullDeviceIsAnErrorNotALoss) {
+  EXPECT_THROW(append_line("/dev/full", "x"), Error);
+}
+
+}  // namespace
+}  // namespace frugal
