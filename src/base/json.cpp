@@ -91,6 +91,8 @@ Json parse_json(std::string_view text, std::string_view name, const JsonLimits& 
     fail(ErrorKind::corrupt_file, "{}: {} bytes of JSON, more than the limit of {}", name, text.size(), limits.max_bytes);
   }
   if (text.starts_with("\xEF\xBB\xBF")) fail(ErrorKind::corrupt_file, "{}: starts with a byte order mark", name);
+  // nlohmann's lexer takes a NUL as the end of the input, whatever follows it.
+  if (const size_t nul = text.find('\0'); nul != text.npos) fail(ErrorKind::corrupt_file, "{}: offset {}: not valid JSON: NUL byte", name, nul);
   StrictBuilder builder(name, limits);
   if (!Json::sax_parse(text, &builder)) fail(ErrorKind::corrupt_file, "{}: not valid JSON", name);
   return builder.take();

@@ -19,6 +19,10 @@ TEST(Json, RefusesWhatItCannotReadExactly) {
   }
 }
 
+TEST(Json, ANulByteDoesNotHideWhatFollows) {
+  EXPECT_THROW(parse_json(std::string_view("{}\0xyz", 6), "x"), Error);
+}
+
 TEST(Json, DepthIsBoundedWithoutRecursion) {
   EXPECT_NO_THROW(parse_json(std::string(64, '[') + std::string(64, ']'), "x"));
   EXPECT_THROW(parse_json(std::string(65, '[') + std::string(65, ']'), "x"), Error);

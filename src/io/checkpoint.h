@@ -1,15 +1,17 @@
-// A model on disk, opened for reading: configuration and mapped tensors, whatever the container. Nothing is copied; the
-// views live as long as the Checkpoint. Thread-safe after opening.
+// A model on disk, opened for reading: configuration and mapped tensors, whatever the container. Nothing is copied but
+// misaligned tensors; the views live as long as the Checkpoint. Thread-safe after opening.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/file.h"
 #include "base/json.h"
 #include "base/metadata.h"
+#include "io/gguf.h"
 
 namespace frugal::io {
 
@@ -19,10 +21,13 @@ struct Checkpoint {
   Container container = Container::gguf;
   std::string path;                                    // as given: the .gguf file or the directory
   Metadata metadata;                                   // GGUF: all keys. Hugging Face: empty
+  GgufKeyTypes key_types;                              // GGUF: their types in the file, for a writer
   Json config;                                         // Hugging Face: config.json. GGUF: null
   Json manifest;                                       // frugal.json or GGUF key frugal.chain; null when absent
   std::map<std::string, TensorView, std::less<>> tensors;
+  std::vector<std::string> order;                      // names of the tensors, in the order of the files
   std::vector<std::shared_ptr<MappedFile>> files;      // own the bytes
+  std::vector<std::shared_ptr<const void>> copies;     // own the bytes of tensors that lay misaligned in their file
   uint64_t weight_bytes = 0;                           // all weight files on disk
 
   const TensorView* find(std::string_view name) const;
@@ -32,5 +37,12 @@ struct Checkpoint {
 // A .gguf file (first shard of a split one), or a directory with config.json and safetensors.
 // Throws Error{io, corrupt_file, unsupported}.
 std::shared_ptr<const Checkpoint> open_checkpoint(const std::string& path);
+
+// A file of a model directory by its plain name, or nullopt when there is none. The file must lie in the directory; only a
+// snapshot of the Hugging Face cache may link to its own blobs/. Throws Error{corrupt_file} for a name that is a path or
+// a link that leads elsewhere.
+std::optional<std::string> find_in_directory(const std::string& directory, std::string_view name);
+// The same, read as strict JSON of at most 64 MiB; null when absent.
+Json read_json_in_directory(const std::string& directory, std::string_view name);
 
 }  // namespace frugal::io
