@@ -1,0 +1,139 @@
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "nn/model.h"
+#include "nn/rope_table.h"
+#include "ops/ops.h"
+
+namespace frugal::nn {
+
+Tensor Norm::forward(const Tensor& x) const { return ops::rms_norm(x, weight, eps, kind == NormKind::rms_plus_one ? 1.0 : 0.0); }
+
+std::string_view to_string(InputPoint point) {
+  switch (point) {
+    case InputPoint::attention_input: return "attention_input";
+    case InputPoint::attention_output: return "attention_output";
+    case InputPoint::mlp_input: return "mlp_input";
+    case InputPoint::mlp_output: return "mlp_output";
+  }
+  return "";
+}
+
+Tensor Block::forward(const Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap) const {
+  Tensor x = hidden;
+  if (query) {
+    const Tensor out = attend(input_norm.forward(x), sequences, positions, tap);
+    x = x + (spec.post_norms ? attention_output_norm.forward(out) : out);
+  }
+  if (gate) {
+    const Tensor out = mlp(post_attention_norm.forward(x), tap);
+    x = x + (spec.post_norms ? mlp_output_norm.forward(out) : out);
+  }
+  return x;
+}
+
+Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap) const {
+  const int64_t tokens = x.size(0);
+  if (tap) tap(InputPoint::attention_input, x);
+  const Activation input(x);
+  Tensor q = query.forward(input).view({tokens, spec.heads, spec.head_dim});
+  Tensor k = key.forward(input).view({tokens, spec.kv_heads, spec.head_dim});
+  const Tensor v = value.forward(input).view({tokens, spec.kv_heads, spec.head_dim});
+  if (spec.qk_norm) {
+    q = query_norm.forward(q);
+    k = key_norm.forward(k);
+  }
+  const std::shared_ptr<RopeTable> table = shared_rope_table(spec.rope);
+  int64_t longest = 0;
+  for (const SequenceSlice& slice : sequences) longest = std::max(longest, slice.count + (slice.state ? slice.state->length() : 0));
+  table->prepare(longest);
+  q = ops::rope(q, positions, table->cos(), table->sin());
+  k = ops::rope(k, positions, table->cos(), table->sin());
+
+  const ops::AttentionOptions options{spec.attention_scale, spec.sliding_window};
+  std::vector<Tensor> parts;
+  for (size_t i = 0; i < sequences.size();) {
+    if (SequenceState* state = sequences[i].state) {
+      const auto part = [&](const Tensor& all) { return all.narrow(0, sequences[i].begin, sequences[i].count); };
+      LayerState& slot = state->slot(spec.state_slot);
+      slot.append(part(k), part(v));
+      parts.push_back(ops::cached_attention(part(q), {&slot.key_pages(), &slot.value_pages(), slot.length()}, options));
+      ++i;
+      continue;
+    }
+    // All stateless neighbours in one call.
+    const int64_t first = sequences[i].begin;
+    std::vector<ops::AttentionRange> ranges;
+    for (; i < sequences.size() && !sequences[i].state; ++i) ranges.push_back({sequences[i].begin - first, sequences[i].count});
+    const int64_t count = ranges.back().begin + ranges.back().count;
+    parts.push_back(ops::attention(q.narrow(0, first, count), k.narrow(0, first, count), v.narrow(0, first, count), ranges, options));
+  }
+  const Tensor joined = (parts.size() == 1 ? parts.front() : at::cat(parts, 0)).reshape({tokens, spec.heads * spec.head_dim});
+  if (tap) tap(InputPoint::attention_output, joined);
+  return output.forward(Activation(joined));
+}
+
+Tensor Block::mlp(const Tensor& x, const InputTap& tap) const {
+  if (tap) tap(InputPoint::mlp_input, x);
+  const Activation input(x);
+  const Tensor inner = ops::gated_activation(gate.forward(input), up.forward(input),
+                                             spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh);
+  if (tap) tap(InputPoint::mlp_output, inner);
+  return down.forward(Activation(inner));
+}
+
+std::vector<Linear*> Block::linears() {
+  std::vector<Linear*> result;
+  for (Linear* linear : {&query, &key, &value, &output, &gate, &up, &down}) {
+    if (*linear) result.push_back(linear);
+  }
+  return result;
+}
+
+std::vector<Linear*> Block::linears_at(InputPoint point) {
+  std::vector<Linear*> result;
+  const auto add = [&](std::initializer_list<Linear*> linears) {
+    for (Linear* linear : linears) {
+      if (*linear) result.push_back(linear);
+    }
+  };
+  switch (point) {
+    case InputPoint::attention_input: add({&query, &key, &value}); break;
+    case InputPoint::attention_output: add({&output}); break;
+    case InputPoint::mlp_input: add({&gate, &up}); break;
+    case InputPoint::mlp_output: add({&down}); break;
+  }
+  return result;
+}
+
+std::vector<std::pair<std::string, Norm*>> Block::norms() {
+  std::vector<std::pair<std::string, Norm*>> result;
+  if (query) result.emplace_back("input_layernorm", &input_norm);
+  // Gemma's four norms have other names than Llama's two.
+  if (spec.post_norms) {
+    result.emplace_back("post_attention_layernorm", &attention_output_norm);
+    result.emplace_back("pre_feedforward_layernorm", &post_attention_norm);
+    result.emplace_back("post_feedforward_layernorm", &mlp_output_norm);
+  } else if (gate) {
+    result.emplace_back("post_attention_layernorm", &post_attention_norm);
+  }
+  if (spec.qk_norm) {
+    result.emplace_back("self_attn.q_norm", &query_norm);
+    result.emplace_back("self_attn.k_norm", &key_norm);
+  }
+  return result;
+}
+
+void Block::set_execution(Execution execution) {
+  for (Linear* linear : linears()) linear->set_execution(execution);
+}
+
+uint64_t Block::storage_bytes() const {
+  uint64_t bytes = 0;
+  auto& self = const_cast<Block&>(*this);  // the lists of members are built once, for both constnesses
+  for (const Linear* linear : self.linears()) bytes += linear->storage_bytes();
+  for (const auto& [name, norm] : self.norms()) bytes += static_cast<uint64_t>(norm->weight.nbytes());
+  return bytes;
+}
+
+}  // namespace frugal::nn

@@ -1,0 +1,186 @@
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "base/team.h"
+#include "kernels/cpu/packed_matrix.h"
+#include "nn/float_product.h"
+#include "nn/linear.h"
+#include "ops/ops.h"
+
+namespace frugal::nn {
+
+using formats::ActivationQuant;
+
+EncodedKind::~EncodedKind() = default;
+
+Tensor EncodedKind::dense() const {
+  if (expanded_.defined()) return expanded_;
+  const at::NoGradGuard no_grad;
+  Tensor out = at::empty({out_features(), in_features()}, at::kFloat);
+  float* values = out.mutable_data_ptr<float>();
+  const int64_t columns = in_features();
+  parallel_for(out_features(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) decode_row_into(row, values + row * columns);
+  });
+  return out;
+}
+
+Tensor EncodedKind::rows(const Tensor& ids) const {
+  const Tensor index = ids.contiguous();
+  Tensor out = at::empty({index.numel(), in_features()}, at::kFloat);
+  float* values = out.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < index.numel(); ++i) decode_row_into(index.const_data_ptr<int64_t>()[i], values + i * in_features());
+  return out;
+}
+
+void EncodedKind::set_execution(Execution execution) {
+  invariant_ = execution == Execution::packed;
+  if (execution == Execution::packed) {
+    if (!packed_) packed_ = make_packed();
+  } else {
+    packed_ = nullptr;
+  }
+  const bool expand = execution == Execution::expanded || (execution == Execution::packed && !packed_);
+  expanded_ = expand ? dense() : Tensor();
+}
+
+Tensor EncodedKind::multiply(const Tensor& x) const { return float_product(x, dense(), invariant_); }
+
+Tensor EncodedKind::forward(const Activation& input) const {
+  const Tensor& x = input.values();
+  if (!packed_ || ops::wants_gradient({x})) return multiply(x);
+  Tensor out = at::empty({x.size(0), out_features()}, x.options());
+  kernels::matmul_packed(*packed_, input.quantized(activation()), out.mutable_data_ptr<float>(), out_features());
+  return out;
+}
+
+BlockKind::BlockKind(const formats::Format& format, std::span<const std::byte> bytes, int64_t out_features, int64_t in_features,
+                     std::shared_ptr<const void> owner)
+    : format_(&format), bytes_(bytes), out_features_(out_features), in_features_(in_features), owner_(std::move(owner)) {
+  FRUGAL_ASSERT(bytes.size() == formats::bytes_of(format, static_cast<uint64_t>(out_features * in_features)));
+  FRUGAL_ASSERT(format.decode && in_features % format.block_weights == 0);
+}
+
+std::span<const std::byte> BlockKind::row_bytes(int64_t row) const {
+  const size_t size = static_cast<size_t>(in_features_ / format_->block_weights * format_->block_bytes);
+  return bytes_.subspan(static_cast<size_t>(row) * size, size);
+}
+
+void BlockKind::decode_row_into(int64_t row, float* values) const { format_->decode(row_bytes(row).data(), values, in_features_); }
+
+std::shared_ptr<const kernels::PackedMatrix> BlockKind::make_packed() const {
+  const formats::IntegerForm form = format_->integer;
+  if (form.bits == 0 || !kernels::supports_packing(form.bits, form.group, in_features_)) return nullptr;
+  return std::make_shared<kernels::PackedMatrix>(kernels::IntegerRows{
+      out_features_, in_features_, form.bits, form.group, [this](int64_t row, uint8_t* codes, float* scales, float* minimums) {
+        format_->split(row_bytes(row).data(), codes, scales, minimums, in_features_);
+      }});
+}
+
+namespace {
+
+// Widths that the kernels have; 1 and 7 bits are packed a bit wider.
+int packed_bits(int bits) { return bits == 1 ? 2 : bits == 7 ? 8 : bits; }
+
+// scale * (code - zero) as scale * code + minimum.
+kernels::IntegerRows integer_rows(const formats::GroupedWeight& weight) {
+  return {weight.rows, weight.columns, packed_bits(weight.bits), std::min(weight.group_size, weight.columns),
+          [&weight](int64_t row, uint8_t* codes, float* scales, float* minimums) {
+            formats::unpack_row(weight, row, codes);
+            const int64_t groups = weight.groups();
+            for (int64_t g = 0; g < groups; ++g) {
+              const size_t index = static_cast<size_t>(row * groups + g);
+              const float zero = weight.symmetric ? static_cast<float>(1 << (weight.bits - 1)) : weight.zeros[index];
+              scales[g] = weight.scales[index];
+              minimums[g] = -zero * weight.scales[index];
+            }
+          }};
+}
+
+bool can_pack(const formats::GroupedWeight& weight) {
+  return weight.group_index.empty() && kernels::supports_packing(packed_bits(weight.bits), std::min(weight.group_size, weight.columns), weight.columns);
+}
+
+}  // namespace
+
+GroupedKind::GroupedKind(std::shared_ptr<const formats::GroupedWeight> weight, ActivationQuant activation)
+    : weight_(std::move(weight)), activation_(activation) {}
+
+void GroupedKind::decode_row_into(int64_t row, float* values) const { formats::decode_row(*weight_, row, values); }
+
+std::shared_ptr<const kernels::PackedMatrix> GroupedKind::make_packed() const {
+  const bool integer_activation = activation_.kind == ActivationQuant::Kind::none || activation_.bits == 8;
+  if (!integer_activation || !can_pack(*weight_)) return nullptr;
+  return std::make_shared<kernels::PackedMatrix>(integer_rows(*weight_));
+}
+
+// In float the activation's rounding is part of the layer, so it is done to the float input (with a straight gradient).
+Tensor GroupedKind::forward(const Activation& input) const {
+  if (packed() || activation_.kind == ActivationQuant::Kind::none) return EncodedKind::forward(input);
+  const Tensor& x = input.values();
+  const double limit = (1 << (activation_.bits - 1)) - 1;
+  const Tensor scale = activation_.kind == ActivationQuant::Kind::per_tensor
+                           ? at::full({1, 1}, activation_.scale)
+                           : (x.detach().abs().amax(-1, /*keepdim=*/true) / limit).clamp_min(1e-30);
+  const Tensor rounded = at::round(x.detach() / scale).clamp(-limit, limit) * scale;
+  return multiply(ops::wants_gradient({x}) ? x + (rounded - x.detach()) : rounded);
+}
+
+std::string GroupedKind::describe() const {
+  std::string text = fmt::format("int{} {}", weight_->bits,
+                                 weight_->group_size >= weight_->columns ? std::string("per row") : fmt::format("g{}", weight_->group_size));
+  if (!weight_->symmetric) text += weight_->float_zeros ? " float zeros" : " asym";
+  if (activation_.kind != ActivationQuant::Kind::none) {
+    text += fmt::format(" A{}{}", activation_.bits, activation_.kind == ActivationQuant::Kind::per_token ? "" : " static");
+  }
+  return text;
+}
+
+SparseKind::SparseKind(std::shared_ptr<const formats::SparseWeight> weight) : weight_(std::move(weight)) {}
+
+void SparseKind::decode_row_into(int64_t row, float* values) const { formats::decode_row(*weight_, row, values); }
+
+// Dropped entries take the code of zero, where one exists: the product then costs what the dense integer product costs.
+std::shared_ptr<const kernels::PackedMatrix> SparseKind::make_packed() const {
+  const formats::GroupedWeight& grouped = weight_->grouped;
+  if (grouped.rows == 0 || grouped.float_zeros || !can_pack(grouped)) return nullptr;
+  const auto source = std::make_shared<kernels::IntegerRows>(integer_rows(grouped));
+  const int64_t mask_bytes = (weight_->columns + 7) / 8;
+  kernels::IntegerRows rows = *source;
+  rows.read_row = [this, source, &grouped, mask_bytes](int64_t row, uint8_t* codes, float* scales, float* minimums) {
+    source->read_row(row, codes, scales, minimums);
+    const uint8_t* mask = weight_->mask.data() + row * mask_bytes;
+    for (int64_t c = 0; c < grouped.columns; ++c) {
+      if (mask[c / 8] >> (c % 8) & 1) continue;
+      const int64_t g = c / grouped.group_size;
+      codes[c] = grouped.symmetric ? static_cast<uint8_t>(1 << (grouped.bits - 1))
+                                   : static_cast<uint8_t>(grouped.zeros[static_cast<size_t>(row * grouped.groups() + g)]);
+    }
+  };
+  return std::make_shared<kernels::PackedMatrix>(rows);
+}
+
+Tensor SparseKind::mask() const {
+  Tensor out = at::empty({weight_->rows, weight_->columns}, at::kBool);
+  bool* kept = out.mutable_data_ptr<bool>();
+  const int64_t mask_bytes = (weight_->columns + 7) / 8;
+  for (int64_t r = 0; r < weight_->rows; ++r) {
+    for (int64_t c = 0; c < weight_->columns; ++c) {
+      kept[r * weight_->columns + c] = weight_->mask[static_cast<size_t>(r * mask_bytes + c / 8)] >> (c % 8) & 1;
+    }
+  }
+  return out;
+}
+
+std::string SparseKind::describe() const {
+  uint64_t kept = 0;
+  for (const uint8_t byte : weight_->mask) kept += static_cast<uint64_t>(__builtin_popcount(byte));
+  const double share = 1.0 - static_cast<double>(kept) / static_cast<double>(weight_->rows * weight_->columns);
+  const std::string pattern = weight_->pattern == formats::SparsePattern::n_of_m ? fmt::format("{}:{}", weight_->n, weight_->m)
+                                                                                 : fmt::format("sparse {:.0f}%", 100 * share);
+  const std::string values =
+      weight_->grouped.rows == 0 ? weight_->value_format : fmt::format("int{} g{}", weight_->grouped.bits, weight_->grouped.group_size);
+  return pattern + " " + values;
+}
+
+}  // namespace frugal::nn

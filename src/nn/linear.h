@@ -1,0 +1,221 @@
+// Linear: the plug point of the survey. y = sum of kinds(x) + bias. What quantize/, prune/, lowrank/ and tune/ do is
+// replace kinds; nothing else in the model knows how a weight is stored.
+//
+// How a kind holds its weight while it computes (Execution): `stored` is what the file holds, decoded anew at each use (the
+// least memory); `expanded` is a float32 copy (training, calibration, --exact); `packed` is integer panels for the running
+// instruction set (serving). A kind without integers computes in float under `packed` too, on batch-invariant kernels.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "formats/activation_quant.h"
+#include "formats/format.h"
+#include "formats/grouped.h"
+#include "formats/sparse.h"
+
+namespace frugal::kernels {
+class PackedMatrix;
+class QuantizedActivations;
+}  // namespace frugal::kernels
+
+namespace frugal::nn {
+
+using at::Tensor;
+
+enum class Execution { stored, expanded, packed };
+
+// The input of one or more Linears: the float tensor, and quantized forms made once and shared by Q/K/V or gate/up.
+// Lives for one forward; not thread-safe.
+class Activation {
+ public:
+  explicit Activation(Tensor values);  // [tokens, features] float32
+  ~Activation();
+  const Tensor& values() const { return values_; }
+  // int8 in blocks of 32 along features, or one scale per token (W8A8); see kernels/cpu/quantize_activations.h.
+  const kernels::QuantizedActivations& quantized(const formats::ActivationQuant& quant) const;
+
+ private:
+  Tensor values_;
+  struct Forms;
+  mutable std::unique_ptr<Forms> forms_;
+};
+
+using TensorVisitor = std::function<void(const std::string& name, Tensor& tensor)>;
+
+// One summand of a Linear. Immutable but for its execution form and trainable tensors; shared by tied users.
+class LinearKind {
+ public:
+  virtual ~LinearKind() = default;
+  virtual int64_t out_features() const = 0;
+  virtual int64_t in_features() const = 0;
+  virtual Tensor forward(const Activation& input) const = 0;  // [tokens, out_features]
+  virtual Tensor dense() const = 0;                           // float32 [out_features, in_features]; do not write to it
+  virtual Tensor rows(const Tensor& ids) const;               // float32 [ids, in_features]: embedding look-up
+  virtual std::string describe() const = 0;                   // "Q4_1", "int3 g64", "sparse 50% F16", ...
+  virtual uint64_t storage_bytes() const = 0;                 // as written to disk
+  virtual void set_execution(Execution execution) = 0;        // makes the form that forward needs, drops the others
+  virtual void for_each_tensor(const std::string& prefix, const TensorVisitor& visit);  // float tensors (trainable)
+  virtual formats::ActivationQuant activation() const { return {}; }
+};
+
+// A float weight in float32, float16 or bfloat16, perhaps a view of a mapped file.
+class DenseKind : public LinearKind {
+ public:
+  explicit DenseKind(Tensor weight);  // [out_features, in_features]
+  int64_t out_features() const override { return weight_.size(0); }
+  int64_t in_features() const override { return weight_.size(1); }
+  Tensor forward(const Activation& input) const override;
+  Tensor dense() const override;
+  Tensor rows(const Tensor& ids) const override;
+  std::string describe() const override;
+  uint64_t storage_bytes() const override { return static_cast<uint64_t>(weight_.nbytes()); }
+  void set_execution(Execution execution) override;
+  void for_each_tensor(const std::string& prefix, const TensorVisitor& visit) override;
+  const Tensor& weight() const { return weight_; }
+
+ private:
+  Tensor weight_;
+  Tensor expanded_;              // float32 copy of a half-precision weight, or undefined
+  bool invariant_ = false;       // packed: batch-invariant kernels instead of the BLAS
+};
+
+// A kind whose numbers are decoded row by row: holds the float copy (expanded) or the integer panels (packed).
+class EncodedKind : public LinearKind {
+ public:
+  ~EncodedKind() override;
+  Tensor forward(const Activation& input) const override;
+  Tensor dense() const override;
+  Tensor rows(const Tensor& ids) const override;
+  void set_execution(Execution execution) override;
+
+ protected:
+  virtual void decode_row_into(int64_t row, float* values) const = 0;      // [in_features]
+  virtual std::shared_ptr<const kernels::PackedMatrix> make_packed() const { return nullptr; }
+
+  Tensor multiply(const Tensor& x) const;                                  // float product, [tokens, out_features]
+  const kernels::PackedMatrix* packed() const { return packed_.get(); }
+
+ private:
+  Tensor expanded_;                                    // float32, or undefined
+  std::shared_ptr<const kernels::PackedMatrix> packed_;
+  bool invariant_ = false;
+};
+
+// A block format of formats/ (Q4_1, Q6_K, ...): rows of blocks, as GGUF stores them. `owner` keeps the bytes alive.
+class BlockKind : public EncodedKind {
+ public:
+  BlockKind(const formats::Format& format, std::span<const std::byte> bytes, int64_t out_features, int64_t in_features,
+            std::shared_ptr<const void> owner);
+  int64_t out_features() const override { return out_features_; }
+  int64_t in_features() const override { return in_features_; }
+  std::string describe() const override { return std::string(format_->id); }
+  uint64_t storage_bytes() const override { return bytes_.size(); }
+  const formats::Format& format() const { return *format_; }
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ protected:
+  void decode_row_into(int64_t row, float* values) const override;
+  std::shared_ptr<const kernels::PackedMatrix> make_packed() const override;
+
+ private:
+  std::span<const std::byte> row_bytes(int64_t row) const;
+  const formats::Format* format_;
+  std::span<const std::byte> bytes_;
+  int64_t out_features_, in_features_;
+  std::shared_ptr<const void> owner_;
+};
+
+// Grouped integers, optionally with quantized activations (W8A8, W4A8).
+class GroupedKind : public EncodedKind {
+ public:
+  explicit GroupedKind(std::shared_ptr<const formats::GroupedWeight> weight, formats::ActivationQuant activation = {});
+  int64_t out_features() const override { return weight_->rows; }
+  int64_t in_features() const override { return weight_->columns; }
+  Tensor forward(const Activation& input) const override;
+  std::string describe() const override;
+  uint64_t storage_bytes() const override { return weight_->storage_bytes(); }
+  formats::ActivationQuant activation() const override { return activation_; }
+  const std::shared_ptr<const formats::GroupedWeight>& weight() const { return weight_; }
+
+ protected:
+  void decode_row_into(int64_t row, float* values) const override;
+  std::shared_ptr<const kernels::PackedMatrix> make_packed() const override;
+
+ private:
+  std::shared_ptr<const formats::GroupedWeight> weight_;
+  formats::ActivationQuant activation_;
+};
+
+// Bitmap or N:M sparse, values plain or grouped integers.
+class SparseKind : public EncodedKind {
+ public:
+  explicit SparseKind(std::shared_ptr<const formats::SparseWeight> weight);
+  int64_t out_features() const override { return weight_->rows; }
+  int64_t in_features() const override { return weight_->columns; }
+  std::string describe() const override;
+  uint64_t storage_bytes() const override { return weight_->storage_bytes(); }
+  const std::shared_ptr<const formats::SparseWeight>& weight() const { return weight_; }
+  Tensor mask() const;  // bool [out_features, in_features], true: kept
+
+ protected:
+  void decode_row_into(int64_t row, float* values) const override;
+  std::shared_ptr<const kernels::PackedMatrix> make_packed() const override;
+
+ private:
+  std::shared_ptr<const formats::SparseWeight> weight_;
+};
+
+// second(first(x)): a product of two kinds, [out, rank] * [rank, in].
+class LowRankKind : public LinearKind {
+ public:
+  LowRankKind(std::shared_ptr<LinearKind> first, std::shared_ptr<LinearKind> second);
+  int64_t out_features() const override { return second_->out_features(); }
+  int64_t in_features() const override { return first_->in_features(); }
+  Tensor forward(const Activation& input) const override;
+  Tensor dense() const override;
+  std::string describe() const override;
+  uint64_t storage_bytes() const override { return first_->storage_bytes() + second_->storage_bytes(); }
+  void set_execution(Execution execution) override;
+  void for_each_tensor(const std::string& prefix, const TensorVisitor& visit) override;
+  const std::shared_ptr<LinearKind>& first() const { return first_; }
+  const std::shared_ptr<LinearKind>& second() const { return second_; }
+
+ private:
+  std::shared_ptr<LinearKind> first_, second_;
+};
+
+class Linear {
+ public:
+  Linear() = default;
+  Linear(std::string name, std::shared_ptr<LinearKind> kind, Tensor bias = {});
+
+  Tensor forward(const Activation& input) const;      // [tokens, out_features]
+  Tensor dense() const;                               // sum of kinds, float32
+  int64_t out_features() const { return kinds_.front()->out_features(); }
+  int64_t in_features() const { return kinds_.front()->in_features(); }
+  const std::string& name() const { return name_; }   // module path in Hugging Face's words, no ".weight"
+  const std::vector<std::shared_ptr<LinearKind>>& kinds() const { return kinds_; }
+  const Tensor& bias() const { return bias_; }        // [out_features] or undefined
+  Tensor& mutable_bias() { return bias_; }
+  void rename(std::string name) { name_ = std::move(name); }
+  // All kinds must agree in shape with each other and, unless `reshape`, with what was there.
+  void replace(std::vector<std::shared_ptr<LinearKind>> kinds, bool reshape = false);
+  void replace(std::shared_ptr<LinearKind> kind, bool reshape = false) { replace(std::vector{std::move(kind)}, reshape); }
+  void set_execution(Execution execution);
+  uint64_t storage_bytes() const;
+  std::string describe() const;                       // kinds joined by " + "
+  void for_each_tensor(const TensorVisitor& visit);
+  explicit operator bool() const { return !kinds_.empty(); }
+
+ private:
+  std::string name_;
+  std::vector<std::shared_ptr<LinearKind>> kinds_;
+  Tensor bias_;
+};
+
+}  // namespace frugal::nn

@@ -1,0 +1,113 @@
+#include "nn/model.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+
+namespace frugal::nn {
+
+Batch Batch::single(std::span<const int32_t> tokens, SequenceState* state) {
+  return {{tokens.begin(), tokens.end()}, {{0, static_cast<int64_t>(tokens.size()), state}}};
+}
+
+Batch Batch::equal_parts(std::span<const int32_t> tokens, int64_t length) {
+  Batch batch{{tokens.begin(), tokens.end()}, {}};
+  const auto total = static_cast<int64_t>(tokens.size());
+  for (int64_t begin = 0; begin < total; begin += length) batch.sequences.push_back({begin, std::min(length, total - begin), nullptr});
+  return batch;
+}
+
+Tensor Model::embed(std::span<const int32_t> tokens) const {
+  Tensor ids = at::empty({static_cast<int64_t>(tokens.size())}, at::kLong);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= spec.vocab) {
+      fail(ErrorKind::invalid_input, "token id {} at position {} is outside the vocabulary of {}", tokens[i], i, spec.vocab);
+    }
+    ids.mutable_data_ptr<int64_t>()[i] = tokens[i];
+  }
+  const Tensor rows = embedding->rows(ids);
+  return spec.embedding_scale == 1 ? rows : rows * spec.embedding_scale;
+}
+
+Tensor Model::logits(const Tensor& normed) const {
+  const Tensor raw = head.forward(Activation(normed));
+  return spec.logit_softcap > 0 ? at::tanh(raw / spec.logit_softcap) * spec.logit_softcap : raw;
+}
+
+Tensor Model::positions(std::span<const SequenceSlice> sequences) {
+  std::vector<Tensor> parts;
+  for (const SequenceSlice& slice : sequences) {
+    const int64_t start = slice.state ? slice.state->length() : 0;
+    parts.push_back(at::arange(start, start + slice.count, at::kLong));
+  }
+  return parts.size() == 1 ? parts.front() : at::cat(parts, 0);
+}
+
+ForwardResult Model::forward(const Batch& batch, const ForwardOptions& options) const {
+  if (batch.tokens.empty()) fail(ErrorKind::invalid_input, "an empty batch has nothing to compute");
+  const Tensor where = positions(batch.sequences);
+  FRUGAL_ASSERT(where.size(0) == static_cast<int64_t>(batch.tokens.size()));
+  Tensor hidden = embed(batch.tokens);
+  for (const Block& block : blocks) hidden = block.forward(hidden, batch.sequences, where);
+  for (const SequenceSlice& slice : batch.sequences) {
+    if (slice.state) slice.state->advance(slice.count);
+  }
+  ForwardResult result;
+  using Logits = ForwardOptions::Logits;
+  if (options.logits == Logits::last) {
+    std::vector<Tensor> rows;
+    for (const SequenceSlice& slice : batch.sequences) rows.push_back(hidden.narrow(0, slice.begin + slice.count - 1, 1));
+    result.hidden = final_norm.forward(at::cat(rows, 0));
+  } else {
+    result.hidden = final_norm.forward(hidden);
+  }
+  if (options.logits != Logits::none) result.logits = logits(result.hidden);
+  return result;
+}
+
+void Model::set_execution(Execution execution) {
+  for (Block& block : blocks) block.set_execution(execution);
+  head.set_execution(execution);
+  // Looking rows up needs no second form: the stored one is decoded row by row. A tied embedding has the head's form.
+  if (!spec.tied_embeddings) embedding->set_execution(Execution::stored);
+}
+
+void Model::for_each_tensor(const TensorVisitor& visit) {
+  embedding->for_each_tensor("model.embed_tokens", visit);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    for (const auto& [name, norm] : blocks[i].norms()) visit(fmt::format("model.layers.{}.{}.weight", i, name), norm->weight);
+    for (Linear* linear : blocks[i].linears()) linear->for_each_tensor(visit);
+  }
+  visit("model.norm.weight", final_norm.weight);
+  if (!spec.tied_embeddings) head.for_each_tensor(visit);
+}
+
+void Model::for_each_linear(const std::function<void(Linear&)>& visit) {
+  for (Block& block : blocks) {
+    for (Linear* linear : block.linears()) visit(*linear);
+  }
+  if (!spec.tied_embeddings) visit(head);
+}
+
+uint64_t Model::parameters() const {
+  const auto count = [](const LinearKind& kind) { return static_cast<uint64_t>(kind.out_features() * kind.in_features()); };
+  uint64_t total = count(*embedding) + static_cast<uint64_t>(final_norm.weight.numel());
+  auto& self = const_cast<Model&>(*this);
+  self.for_each_linear([&](Linear& linear) {
+    total += count(*linear.kinds().front());
+    if (linear.bias().defined()) total += static_cast<uint64_t>(linear.bias().numel());
+  });
+  for (Block& block : self.blocks) {
+    for (const auto& [name, norm] : block.norms()) total += static_cast<uint64_t>(norm->weight.numel());
+  }
+  return total;
+}
+
+uint64_t Model::storage_bytes() const {
+  uint64_t total = embedding->storage_bytes() + static_cast<uint64_t>(final_norm.weight.nbytes());
+  for (const Block& block : blocks) total += block.storage_bytes();
+  if (!spec.tied_embeddings) total += head.storage_bytes();
+  return total;
+}
+
+}  // namespace frugal::nn

@@ -1,0 +1,114 @@
+#include "nn/model.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "nn/rope_table.h"
+#include "tiny_model.h"
+
+namespace frugal::nn {
+namespace {
+
+using testing::random_tokens;
+using testing::relative_error;
+using testing::tiny_model;
+
+class ModelTest : public ::testing::TestWithParam<testing::TinyModelOptions> {
+ protected:
+  void SetUp() override {
+    const uint64_t seed = static_cast<uint64_t>(std::time(nullptr));
+    std::printf("seed %lu\n", static_cast<unsigned long>(seed));
+    at::manual_seed(seed);
+  }
+};
+
+TEST_P(ModelTest, DecodingStepByStepEqualsReadingAtOnce) {
+  const Model model = tiny_model(GetParam());
+  const std::vector<int32_t> tokens = random_tokens(150, model.spec.vocab);
+  const Tensor want = model.forward(Batch::single(tokens, nullptr)).logits;
+  SequenceState state(model.spec);
+  std::vector<Tensor> parts;
+  for (size_t begin = 0, step = 1; begin < tokens.size(); begin += step, step = step * 2 + 1) {
+    step = std::min(step, tokens.size() - begin);
+    parts.push_back(model.forward(Batch::single(std::span(tokens).subspan(begin, step), &state)).logits);
+  }
+  EXPECT_EQ(state.length(), 150);
+  EXPECT_LT(relative_error(at::cat(parts, 0), want), 1e-5);
+}
+
+TEST_P(ModelTest, SequencesInOneBatchDoNotSeeEachOther) {
+  const Model model = tiny_model(GetParam());
+  const std::vector<int32_t> a = random_tokens(70, model.spec.vocab), b = random_tokens(9, model.spec.vocab);
+  SequenceState state_a(model.spec), state_b(model.spec);
+  Batch batch{a, {{0, 70, &state_a}, {70, 9, nullptr}, {79, 9, &state_b}}};
+  batch.tokens.insert(batch.tokens.end(), b.begin(), b.end());
+  batch.tokens.insert(batch.tokens.end(), b.begin(), b.end());
+  const Tensor logits = model.forward(batch).logits;
+  const Tensor alone = model.forward(Batch::single(b, nullptr)).logits;
+  EXPECT_LT(relative_error(logits.narrow(0, 70, 9), alone), 1e-5);
+  EXPECT_LT(relative_error(logits.narrow(0, 79, 9), alone), 1e-5);
+  EXPECT_LT(relative_error(logits.narrow(0, 0, 70), model.forward(Batch::single(a, nullptr)).logits), 1e-5);
+}
+
+TEST_P(ModelTest, AForkSharesPagesUntilItWritesAndARollbackForgets) {
+  const Model model = tiny_model(GetParam());
+  const std::vector<int32_t> prompt = random_tokens(100, model.spec.vocab), more = random_tokens(5, model.spec.vocab);
+  SequenceState state(model.spec);
+  model.forward(Batch::single(prompt, &state));
+  SequenceState fork = state.fork();
+  EXPECT_EQ(fork.slot(0).key_pages()[0].data_ptr(), state.slot(0).key_pages()[0].data_ptr());
+  const Tensor first = model.forward(Batch::single(more, &fork)).logits;
+  EXPECT_NE(fork.slot(0).key_pages()[1].data_ptr(), state.slot(0).key_pages()[1].data_ptr());
+  EXPECT_TRUE(at::equal(model.forward(Batch::single(more, &state)).logits, first));
+  state.rollback(100);
+  EXPECT_TRUE(at::equal(model.forward(Batch::single(more, &state)).logits, first));
+}
+
+TEST_P(ModelTest, GradientsFlowToEveryTensorAndAgreeWithFiniteDifferences) {
+  Model model = tiny_model(GetParam());
+  const std::vector<int32_t> tokens = random_tokens(12, model.spec.vocab);
+  const Tensor targets = at::randint(0, model.spec.vocab, {12}, at::kLong);
+  const auto loss = [&] { return at::cross_entropy_loss(model.forward(Batch::equal_parts(tokens, 6)).logits, targets); };
+  model.for_each_tensor([](const std::string&, Tensor& tensor) { tensor.requires_grad_(); });
+  loss().backward();
+  model.for_each_tensor([&](const std::string& name, Tensor& tensor) {
+    if (name == "model.embed_tokens.weight" && GetParam().tied == false) return;
+    ASSERT_TRUE(tensor.grad().defined()) << name;
+    const at::NoGradGuard no_grad;
+    const Tensor direction = at::randn_like(tensor), original = tensor.clone();
+    const double step = 1e-2 / std::sqrt(static_cast<double>(tensor.numel()));
+    tensor.copy_(original + step * direction);
+    const double above = loss().item<double>();
+    tensor.copy_(original - step * direction);
+    const double below = loss().item<double>();
+    tensor.copy_(original);
+    const double slope = (tensor.grad() * direction).sum().item<double>();
+    EXPECT_NEAR((above - below) / (2 * step), slope, 2e-2 * (std::abs(slope) + 0.05 * tensor.grad().norm().item<double>()) + 2e-3) << name;
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, ModelTest,
+                         ::testing::Values(testing::TinyModelOptions{}, testing::TinyModelOptions{.tied = false, .biases = true},
+                                           testing::TinyModelOptions{.heads = 6, .kv_heads = 3, .qk_norm = true, .post_norms = true, .window = 7}));
+
+TEST(Model, TokensOutsideTheVocabularyAreRefused) {
+  const Model model = tiny_model();
+  const int32_t bad[] = {1, 61};
+  EXPECT_THROW(model.forward(Batch::single(bad, nullptr)), Error);
+  EXPECT_THROW(model.forward(Batch{}), Error);
+}
+
+TEST(RopeTable, GrowsAndIsSharedByEqualSpecs) {
+  RopeSpec spec;
+  spec.rotary_dim = 8;
+  const auto table = shared_rope_table(spec);
+  EXPECT_EQ(table, shared_rope_table(spec));
+  table->prepare(10);
+  const Tensor before = table->cos().slice(0, 0, 10).clone();
+  table->prepare(5000);
+  EXPECT_GE(table->cos().size(0), 5000);
+  EXPECT_TRUE(at::equal(table->cos().slice(0, 0, 10), before));
+}
+
+}  // namespace
+}  // namespace frugal::nn

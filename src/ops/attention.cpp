@@ -1,0 +1,93 @@
+#include "kernels/cpu/attention.h"
+
+#include <ATen/ATen.h>
+
+#include <limits>
+
+#include "base/error.h"
+#include "ops/ops.h"
+
+namespace frugal::ops {
+namespace {
+
+kernels::AttentionShape shape_of(const Tensor& q, int64_t kv_heads, int64_t page_size, const AttentionOptions& options) {
+  return {.heads = q.size(1),
+          .kv_heads = kv_heads,
+          .head_dim = q.size(2),
+          .scale = static_cast<float>(options.scale),
+          .window = options.window,
+          .page_size = page_size};
+}
+
+}  // namespace
+
+Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges,
+                           const AttentionOptions& options) {
+  const int64_t share = q.size(1) / k.size(1);
+  std::vector<Tensor> outputs;
+  for (const AttentionRange& range : ranges) {
+    const auto part = [&](const Tensor& x) { return x.narrow(0, range.begin, range.count).transpose(0, 1); };
+    const Tensor keys = part(k).repeat_interleave(share, 0), values = part(v).repeat_interleave(share, 0);
+    Tensor scores = at::matmul(part(q) * options.scale, keys.transpose(1, 2));  // [heads, count, count]
+    const Tensor index = at::arange(range.count);
+    const Tensor distance = index.unsqueeze(1) - index.unsqueeze(0);
+    Tensor hidden = distance < 0;
+    if (options.window > 0) hidden = hidden.logical_or(distance >= options.window);
+    scores = scores.masked_fill(hidden, -std::numeric_limits<float>::infinity());
+    outputs.push_back(at::matmul(at::softmax(scores, -1), values).transpose(0, 1));
+  }
+  return at::cat(outputs, 0);
+}
+
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options) {
+  if (wants_gradient({q, k, v})) return attention_reference(q, k, v, ranges, options);
+  FRUGAL_ASSERT(q.dim() == 3 && k.sizes() == v.sizes() && q.size(0) == k.size(0) && q.size(2) == k.size(2) && q.size(1) % k.size(1) == 0);
+  const Tensor queries = checked_float(q, "query"), keys = checked_float(k, "key"), values = checked_float(v, "value");
+  Tensor out = at::empty_like(queries);
+  int64_t longest = 1;
+  for (const AttentionRange& range : ranges) longest = std::max(longest, range.count);
+  std::vector<int64_t> positions(static_cast<size_t>(longest));
+  for (int64_t i = 0; i < longest; ++i) positions[static_cast<size_t>(i)] = i;
+  const int64_t q_row = q.size(1) * q.size(2), k_row = k.size(1) * k.size(2);
+  std::vector<const void*> key_pages, value_pages;
+  for (const AttentionRange& range : ranges) {
+    key_pages.push_back(keys.const_data_ptr<float>() + range.begin * k_row);
+    value_pages.push_back(values.const_data_ptr<float>() + range.begin * k_row);
+  }
+  std::vector<kernels::AttentionSequence> sequences;
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    sequences.push_back({.q = queries.const_data_ptr<float>() + ranges[i].begin * q_row,
+                         .out = out.mutable_data_ptr<float>() + ranges[i].begin * q_row,
+                         .rows = ranges[i].count,
+                         .positions = positions.data(),
+                         .key_pages = &key_pages[i],
+                         .value_pages = &value_pages[i],
+                         .length = ranges[i].count});
+  }
+  kernels::attention(shape_of(queries, k.size(1), longest, options), sequences);
+  return out;
+}
+
+Tensor cached_attention(const Tensor& q, const CachedKeys& cache, const AttentionOptions& options) {
+  const Tensor queries = checked_float(q, "query");
+  const int64_t rows = queries.size(0);
+  FRUGAL_ASSERT(queries.dim() == 3 && rows <= cache.length && !cache.key_pages->empty());
+  Tensor out = at::empty_like(queries);
+  std::vector<int64_t> positions(static_cast<size_t>(rows));
+  for (int64_t i = 0; i < rows; ++i) positions[static_cast<size_t>(i)] = cache.length - rows + i;
+  std::vector<const void*> key_pages, value_pages;
+  for (const Tensor& page : *cache.key_pages) key_pages.push_back(page.const_data_ptr<float>());
+  for (const Tensor& page : *cache.value_pages) value_pages.push_back(page.const_data_ptr<float>());
+  const Tensor& first = cache.key_pages->front();
+  const kernels::AttentionSequence sequence = {.q = queries.const_data_ptr<float>(),
+                                               .out = out.mutable_data_ptr<float>(),
+                                               .rows = rows,
+                                               .positions = positions.data(),
+                                               .key_pages = key_pages.data(),
+                                               .value_pages = value_pages.data(),
+                                               .length = cache.length};
+  kernels::attention(shape_of(queries, first.size(1), first.size(0), options), std::span(&sequence, 1));
+  return out;
+}
+
+}  // namespace frugal::ops

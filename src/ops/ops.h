@@ -1,0 +1,59 @@
+// Operators on tensors, each with two bodies: a fused kernel (kernels/cpu) when no gradient is wanted, and a slow
+// definition from simple ATen operators, which is the gradient path and the test oracle (`*_reference`).
+// Tensors are float32 on the CPU; anything else throws Error{internal}: callers convert.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <span>
+#include <vector>
+
+namespace frugal::ops {
+
+using at::Tensor;
+
+// True when autograd would record an operation on one of these.
+bool wants_gradient(std::initializer_list<Tensor> tensors);
+
+// x / sqrt(mean(x^2) + eps) * (weight + weight_offset). x [..., features], weight [features] (arXiv 1910.07467).
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double weight_offset);
+Tensor rms_norm_reference(const Tensor& x, const Tensor& weight, double eps, double weight_offset);
+
+// Rotates the first 2 * cos.size(1) channels of each head by pairs (i, i + half). x [tokens, heads, head_dim];
+// positions [tokens] int64 index cos, sin [positions, rotary_dim / 2] (arXiv 2104.09864).
+Tensor rope(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin);
+Tensor rope_reference(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin);
+
+enum class Gate { silu, gelu_tanh };
+// f(gate) * up, both [tokens, features] (arXiv 2002.05202).
+Tensor gated_activation(const Tensor& gate, const Tensor& up, Gate kind);
+Tensor gated_activation_reference(const Tensor& gate, const Tensor& up, Gate kind);
+
+struct AttentionOptions {
+  double scale = 1;
+  int64_t window = 0;   // 0: full causal
+};
+
+struct AttentionRange {
+  int64_t begin = 0, count = 0;
+};
+
+// Causal attention within each range of rows (whole sequences from position 0). q [tokens, heads, head_dim],
+// k, v [tokens, kv_heads, head_dim]; heads is a multiple of kv_heads. -> [tokens, heads, head_dim].
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options);
+Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges,
+                           const AttentionOptions& options);
+
+// The rows of one sequence over its cache, which already holds them: q [tokens, heads, head_dim] at the last positions of
+// `length`; pages [page_size, kv_heads, head_dim]. No gradient. -> [tokens, heads, head_dim].
+struct CachedKeys {
+  const std::vector<Tensor>* key_pages = nullptr;
+  const std::vector<Tensor>* value_pages = nullptr;
+  int64_t length = 0;
+};
+Tensor cached_attention(const Tensor& q, const CachedKeys& cache, const AttentionOptions& options);
+
+// Throws Error{internal} unless `tensor` is float32 on the CPU; returns it contiguous.
+Tensor checked_float(const Tensor& tensor, const char* what);
+
+}  // namespace frugal::ops

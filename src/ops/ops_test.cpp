@@ -1,0 +1,76 @@
+// Every operator against its slow definition, on shapes that no power of two divides. The slow definitions are ATen's
+// own operators, whose gradients are torch's.
+#include "ops/ops.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace frugal::ops {
+namespace {
+
+class OpsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const uint64_t seed = std::random_device{}();
+    RecordProperty("seed", std::to_string(seed));
+    std::printf("seed %lu\n", static_cast<unsigned long>(seed));
+    at::manual_seed(seed);
+  }
+};
+
+double relative_error(const Tensor& got, const Tensor& want) {
+  return ((got - want).norm() / (want.norm() + 1e-30)).item<double>();
+}
+
+TEST_F(OpsTest, RmsNormEqualsItsDefinition) {
+  const Tensor x = at::randn({7, 5, 72}) * 3, weight = at::randn({72});
+  for (const double offset : {0.0, 1.0}) {
+    EXPECT_LT(relative_error(rms_norm(x, weight, 1e-5, offset), rms_norm_reference(x, weight, 1e-5, offset)), 1e-6);
+  }
+}
+
+TEST_F(OpsTest, RopeEqualsItsDefinitionAlsoWhenItRotatesAPartOfAHead) {
+  const Tensor x = at::randn({9, 3, 20});
+  const Tensor positions = at::randint(0, 33, {9}, at::kLong);
+  for (const int64_t half : {4, 10}) {
+    const Tensor angles = at::rand({33, half}) * 10;
+    EXPECT_LT(relative_error(rope(x, positions, angles.cos(), angles.sin()), rope_reference(x, positions, angles.cos(), angles.sin())), 1e-6);
+  }
+}
+
+TEST_F(OpsTest, GatedActivationEqualsItsDefinition) {
+  const Tensor gate = at::randn({11, 37}) * 4, up = at::randn({11, 37});
+  for (const Gate kind : {Gate::silu, Gate::gelu_tanh}) {
+    EXPECT_LT(relative_error(gated_activation(gate, up, kind), gated_activation_reference(gate, up, kind)), 1e-6);
+  }
+}
+
+TEST_F(OpsTest, AttentionOverRangesEqualsItsDefinition) {
+  const Tensor q = at::randn({90, 6, 24}), k = at::randn({90, 2, 24}), v = at::randn({90, 2, 24});
+  const AttentionRange ranges[] = {{0, 70}, {70, 1}, {71, 19}};
+  for (const int64_t window : {0, 5}) {
+    const AttentionOptions options{0.2, window};
+    EXPECT_LT(relative_error(attention(q, k, v, ranges, options), attention_reference(q, k, v, ranges, options)), 2e-6);
+  }
+}
+
+TEST_F(OpsTest, AttentionOverACacheEqualsTheLastRowsOfAttentionOverAll) {
+  const Tensor q = at::randn({90, 6, 24}), k = at::randn({90, 2, 24}), v = at::randn({90, 2, 24});
+  const AttentionRange all{0, 90};
+  const Tensor want = attention_reference(q, k, v, {&all, 1}, {0.2, 0}).narrow(0, 60, 30);
+  std::vector<Tensor> key_pages, value_pages;
+  for (int64_t begin = 0; begin < 90; begin += 32) {
+    for (auto [source, pages] : {std::pair{&k, &key_pages}, std::pair{&v, &value_pages}}) {
+      Tensor page = at::zeros({32, 2, 24});
+      const int64_t count = std::min<int64_t>(32, 90 - begin);
+      page.narrow(0, 0, count).copy_(source->narrow(0, begin, count));
+      pages->push_back(page);
+    }
+  }
+  EXPECT_LT(relative_error(cached_attention(q.narrow(0, 60, 30), {&key_pages, &value_pages, 90}, {0.2, 0}), want), 2e-6);
+}
+
+}  // namespace
+}  // namespace frugal::ops

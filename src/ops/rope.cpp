@@ -1,0 +1,31 @@
+#include "kernels/cpu/rope.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "ops/ops.h"
+
+namespace frugal::ops {
+
+Tensor rope_reference(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
+  const int64_t half = cos.size(1);
+  const Tensor c = cos.index_select(0, positions).unsqueeze(1);  // [tokens, 1, half]
+  const Tensor s = sin.index_select(0, positions).unsqueeze(1);
+  const Tensor a = x.slice(-1, 0, half);
+  const Tensor b = x.slice(-1, half, 2 * half);
+  return at::cat({a * c - b * s, b * c + a * s, x.slice(-1, 2 * half)}, -1);
+}
+
+Tensor rope(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
+  if (wants_gradient({x})) return rope_reference(x, positions, cos, sin);
+  FRUGAL_ASSERT(x.dim() == 3 && positions.numel() == x.size(0) && cos.sizes() == sin.sizes());
+  Tensor out = checked_float(x, "rope input").clone();
+  const Tensor index = positions.contiguous();
+  const Tensor cosines = checked_float(cos, "rope cos"), sines = checked_float(sin, "rope sin");
+  kernels::rope(out.mutable_data_ptr<float>(), out.size(0), out.size(1) * out.size(2), index.const_data_ptr<int64_t>(),
+                cosines.const_data_ptr<float>(), sines.const_data_ptr<float>(), cosines.size(0),
+                {.heads = out.size(1), .head_dim = out.size(2), .rotary_dim = 2 * cosines.size(1)});
+  return out;
+}
+
+}  // namespace frugal::ops
