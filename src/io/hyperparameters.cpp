@@ -122,7 +122,10 @@ class GgufNumbers {
     if (metadata_.has("tokenizer.ggml.token_type")) same_length("tokenizer.ggml.token_type", metadata_.integers("tokenizer.ggml.token_type").size());
     for (const char* name : {"bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "cls", "mask"}) {
       const std::string full = fmt::format("tokenizer.ggml.{}_token_id", name);
-      if (metadata_.has(full)) metadata_.integer(full, 0, count - 1);
+      // Older converters write -1 as u32 for a token that the model does not have; every model has bos and eos.
+      const bool may_be_unset = std::string_view(name) != "bos" && std::string_view(name) != "eos";
+      if (may_be_unset && metadata_.integer_or(full, 0, INT64_MIN, INT64_MAX) == UINT32_MAX) continue;
+      metadata_.integer_or(full, 0, 0, count - 1);
     }
     const auto embedding = tensors_.find("token_embd.weight");
     if (embedding == tensors_.end()) return;
