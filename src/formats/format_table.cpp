@@ -68,6 +68,17 @@ constexpr auto kTable = std::to_array<Format>({
     block_row<BlockQ8_K>("Q8_K", 15),
     block_row<BlockIQ4_NL>("IQ4_NL", 20),
     block_row<BlockIQ4_XS>("IQ4_XS", 23),
+    block_row<BlockIQ2_XXS>("IQ2_XXS", 16),
+    block_row<BlockIQ2_XS>("IQ2_XS", 17),
+    block_row<BlockIQ2_S>("IQ2_S", 22),
+    block_row<BlockIQ3_XXS>("IQ3_XXS", 18),
+    block_row<BlockIQ3_S>("IQ3_S", 21),
+    block_row<BlockIQ1_S>("IQ1_S", 19),
+    block_row<BlockIQ1_M>("IQ1_M", 29),
+    block_row<BlockTQ1_0>("TQ1_0", 34),
+    block_row<BlockTQ2_0>("TQ2_0", 35),
+    block_row<BlockMXFP4>("MXFP4", 39),
+    block_row<BlockNVFP4>("NVFP4", 40),
 });
 
 }  // namespace

@@ -116,7 +116,8 @@ double allowed_error(const Format& format) {
   const int bits = four_bit_float ? 4 : format.integer.bits;
   const double largest = std::sqrt(2.0 * std::log(static_cast<double>(format.integer.group)));
   const double step = 2.0 * largest / (std::exp2(bits) - 1.0);
-  return 1.15 * step * step / 12.0;
+  const double slack = format.id == "MXFP4" ? 1.6 : 1.15;  // a power of two as scale is up to sqrt(2) away from the best
+  return slack * step * step / 12.0;
 }
 
 TEST_P(EveryFormat, EncodesGaussianWeightsWithinTheErrorThatItsBitsAllow) {

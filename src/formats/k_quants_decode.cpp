@@ -1,5 +1,6 @@
 // Decoding of the K-quants (Q2_K to Q6_K, Q8_K) and IQ4_XS: 256 weights in groups of 16 or 32 whose integer scales share one
 // F16 scale. Layouts: blocks.h.
+#include "formats/bit_fields.h"
 #include "formats/codec-inl.h"
 #include "formats/half.h"
 #include "formats/iq4_values.h"
@@ -8,33 +9,6 @@
 namespace frugal::formats {
 
 namespace {
-
-// Two bits of weight i = 128 c + 32 j + l at bits 2 j of byte 32 c + l.
-void split_pairs(const uint8_t* bytes, uint8_t* codes) {
-  for (int c = 0; c < 2; ++c) {
-    for (int j = 0; j < 4; ++j) {
-      for (int l = 0; l < 32; ++l) codes[128 * c + 32 * j + l] = (bytes[32 * c + l] >> (2 * j)) & 3;
-    }
-  }
-}
-
-// Nibbles of runs of 2 * Half weights: byte l of a run holds weights l (low) and l + Half (high).
-template <int Half>
-void split_runs(const uint8_t* bytes, uint8_t* codes) {
-  for (int run = 0; run < 128 / Half; ++run) {
-    for (int l = 0; l < Half; ++l) {
-      codes[2 * Half * run + l] = bytes[Half * run + l] & 0x0f;
-      codes[2 * Half * run + Half + l] = bytes[Half * run + l] >> 4;
-    }
-  }
-}
-
-// Bit j of byte l of `high` belongs to weight 32 j + l; it goes to bit `position` of the code.
-void add_high_bits(const uint8_t* high, int position, uint8_t* codes) {
-  for (int j = 0; j < 8; ++j) {
-    for (int l = 0; l < 32; ++l) codes[32 * j + l] = static_cast<uint8_t>(codes[32 * j + l] | ((high[l] >> j) & 1) << position);
-  }
-}
 
 void split_affine_scales(const uint8_t packed[12], F16Bits scale, F16Bits minimum, float* scales, float* minimums) {
   uint8_t integer_scales[8];
@@ -70,18 +44,18 @@ static void split_block(const BlockQ3_K& block, uint8_t* codes, float* scales, f
 }
 
 static void split_block(const BlockQ4_K& block, uint8_t* codes, float* scales, float* minimums) {
-  split_runs<32>(block.codes, codes);
+  split_runs<256, 32>(block.codes, codes);
   split_affine_scales(block.scales, block.scale, block.minimum, scales, minimums);
 }
 
 static void split_block(const BlockQ5_K& block, uint8_t* codes, float* scales, float* minimums) {
-  split_runs<32>(block.codes, codes);
+  split_runs<256, 32>(block.codes, codes);
   add_high_bits(block.high, 4, codes);
   split_affine_scales(block.scales, block.scale, block.minimum, scales, minimums);
 }
 
 static void split_block(const BlockQ6_K& block, uint8_t* codes, float* scales, float*) {
-  split_runs<64>(block.low, codes);
+  split_runs<256, 64>(block.low, codes);
   uint8_t high[256];
   split_pairs(block.high, high);
   for (int i = 0; i < 256; ++i) codes[i] = static_cast<uint8_t>(codes[i] | high[i] << 4);
@@ -95,7 +69,7 @@ static void split_block(const BlockQ8_K& block, uint8_t* codes, float* scales, f
 }
 
 static void split_block(const BlockIQ4_XS& block, uint8_t* codes, float* scales, float*) {
-  split_runs<16>(block.codes, codes);
+  split_runs<256, 16>(block.codes, codes);
   for (int i = 0; i < 256; ++i) codes[i] = static_cast<uint8_t>(kIq4Values[codes[i]] + 127);
   const float d = f16_to_float(block.scale);
   for (int g = 0; g < 8; ++g) {

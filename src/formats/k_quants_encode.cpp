@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "formats/bit_fields.h"
 #include "formats/codec-inl.h"
 #include "formats/half.h"
 #include "formats/k_scales.h"
@@ -219,35 +220,6 @@ SymmetricBlock<kWeights / Coder::kGroup> encode_symmetric(const float* x, const 
   return best;
 }
 
-// --- packing, the inverse of k_quants_decode.cpp ---
-
-void join_pairs(const uint8_t* codes, uint8_t* bytes) {
-  for (int c = 0; c < 2; ++c) {
-    for (int l = 0; l < 32; ++l) {
-      const uint8_t* code = codes + 128 * c + l;
-      bytes[32 * c + l] = static_cast<uint8_t>((code[0] & 3) | (code[32] & 3) << 2 | (code[64] & 3) << 4 | (code[96] & 3) << 6);
-    }
-  }
-}
-
-template <int Half>
-void join_runs(const uint8_t* codes, uint8_t* bytes) {
-  for (int run = 0; run < 128 / Half; ++run) {
-    for (int l = 0; l < Half; ++l) {
-      const uint8_t* code = codes + 2 * Half * run + l;
-      bytes[Half * run + l] = static_cast<uint8_t>((code[0] & 0x0f) | (code[Half] & 0x0f) << 4);
-    }
-  }
-}
-
-void join_high_bits(const uint8_t* codes, int position, uint8_t* high) {
-  for (int l = 0; l < 32; ++l) {
-    int byte = 0;
-    for (int j = 0; j < 8; ++j) byte |= ((codes[32 * j + l] >> position) & 1) << j;
-    high[l] = static_cast<uint8_t>(byte);
-  }
-}
-
 }  // namespace
 
 static void encode_block(const float* weights, const float* importance, BlockQ2_K& block) {
@@ -265,7 +237,7 @@ static void encode_block(const float* weights, const float* importance, BlockQ4_
   block.scale = fit.scale;
   block.minimum = fit.minimum;
   pack_scales_and_minimums(fit.scales, fit.minimums, block.scales);
-  join_runs<32>(codes, block.codes);
+  join_runs<256, 32>(codes, block.codes);
 }
 
 static void encode_block(const float* weights, const float* importance, BlockQ5_K& block) {
@@ -275,7 +247,7 @@ static void encode_block(const float* weights, const float* importance, BlockQ5_
   block.minimum = fit.minimum;
   pack_scales_and_minimums(fit.scales, fit.minimums, block.scales);
   join_high_bits(codes, 4, block.high);
-  join_runs<32>(codes, block.codes);
+  join_runs<256, 32>(codes, block.codes);
 }
 
 static void encode_block(const float* weights, const float* importance, BlockQ3_K& block) {
@@ -292,7 +264,7 @@ static void encode_block(const float* weights, const float* importance, BlockQ6_
   const auto fit = encode_symmetric<LinearCoder<16, -32, 31>>(weights, Importance(importance).values, 128, codes);
   block.scale = fit.scale;
   std::copy_n(fit.scales, 16, block.scales);
-  join_runs<64>(codes, block.low);
+  join_runs<256, 64>(codes, block.low);
   for (uint8_t& code : codes) code >>= 4;
   join_pairs(codes, block.high);
 }
@@ -309,7 +281,7 @@ static void encode_block(const float* weights, const float* importance, BlockIQ4
     high |= (biased >> 4) << (2 * g);
   }
   block.scales_high = static_cast<uint16_t>(high);
-  join_runs<16>(codes, block.codes);
+  join_runs<256, 16>(codes, block.codes);
 }
 
 // Importance is ignored, as in Q8_0.

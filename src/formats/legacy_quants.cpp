@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "formats/bit_fields.h"
 #include "formats/codec-inl.h"
 #include "formats/half.h"
 #include "formats/iq4_values.h"
@@ -14,17 +15,6 @@ namespace frugal::formats {
 namespace {
 
 constexpr int kWeights = 32;
-
-void split_nibbles(const uint8_t* bytes, uint8_t* codes) {
-  for (int i = 0; i < 16; ++i) {
-    codes[i] = bytes[i] & 0x0f;
-    codes[i + 16] = bytes[i] >> 4;
-  }
-}
-
-void join_nibbles(const uint8_t* codes, uint8_t* bytes) {
-  for (int i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>((codes[i] & 0x0f) | (codes[i + 16] & 0x0f) << 4);
-}
 
 void add_high_bits(uint32_t high, uint8_t* codes) {
   for (int i = 0; i < kWeights; ++i) codes[i] = static_cast<uint8_t>(codes[i] | ((high >> i) & 1u) << 4);
@@ -104,25 +94,25 @@ F16Pair encode_affine(const float* weights, const float* importance, uint8_t* co
 
 static void split_block(const BlockQ4_0& block, uint8_t* codes, float* scales, float*) {
   scales[0] = f16_to_float(block.scale);
-  split_nibbles(block.codes, codes);
+  split_runs<32, 16>(block.codes, codes);
 }
 
 static void split_block(const BlockQ4_1& block, uint8_t* codes, float* scales, float* minimums) {
   scales[0] = f16_to_float(block.scale);
   minimums[0] = f16_to_float(block.minimum);
-  split_nibbles(block.codes, codes);
+  split_runs<32, 16>(block.codes, codes);
 }
 
 static void split_block(const BlockQ5_0& block, uint8_t* codes, float* scales, float*) {
   scales[0] = f16_to_float(block.scale);
-  split_nibbles(block.codes, codes);
+  split_runs<32, 16>(block.codes, codes);
   add_high_bits(block.high, codes);
 }
 
 static void split_block(const BlockQ5_1& block, uint8_t* codes, float* scales, float* minimums) {
   scales[0] = f16_to_float(block.scale);
   minimums[0] = f16_to_float(block.minimum);
-  split_nibbles(block.codes, codes);
+  split_runs<32, 16>(block.codes, codes);
   add_high_bits(block.high, codes);
 }
 
@@ -133,14 +123,14 @@ static void split_block(const BlockQ8_0& block, uint8_t* codes, float* scales, f
 
 static void split_block(const BlockIQ4_NL& block, uint8_t* codes, float* scales, float*) {
   scales[0] = f16_to_float(block.scale);
-  split_nibbles(block.codes, codes);
+  split_runs<32, 16>(block.codes, codes);
   for (int i = 0; i < kWeights; ++i) codes[i] = static_cast<uint8_t>(kIq4Values[codes[i]] + 127);
 }
 
 static void encode_block(const float* weights, const float* importance, BlockQ4_0& block) {
   uint8_t codes[kWeights];
   block.scale = encode_symmetric<8>(weights, importance, codes);
-  join_nibbles(codes, block.codes);
+  join_runs<32, 16>(codes, block.codes);
 }
 
 static void encode_block(const float* weights, const float* importance, BlockQ4_1& block) {
@@ -148,14 +138,14 @@ static void encode_block(const float* weights, const float* importance, BlockQ4_
   const F16Pair stored = encode_affine<15>(weights, importance, codes);
   block.scale = stored.scale;
   block.minimum = stored.minimum;
-  join_nibbles(codes, block.codes);
+  join_runs<32, 16>(codes, block.codes);
 }
 
 static void encode_block(const float* weights, const float* importance, BlockQ5_0& block) {
   uint8_t codes[kWeights];
   block.scale = encode_symmetric<16>(weights, importance, codes);
   block.high = high_bits(codes);
-  join_nibbles(codes, block.codes);
+  join_runs<32, 16>(codes, block.codes);
 }
 
 static void encode_block(const float* weights, const float* importance, BlockQ5_1& block) {
@@ -164,7 +154,7 @@ static void encode_block(const float* weights, const float* importance, BlockQ5_
   block.scale = stored.scale;
   block.minimum = stored.minimum;
   block.high = high_bits(codes);
-  join_nibbles(codes, block.codes);
+  join_runs<32, 16>(codes, block.codes);
 }
 
 // Importance is ignored: every weight is within half a step of 1/127 of the largest, there is nothing to trade.
@@ -183,7 +173,7 @@ static void encode_block(const float* weights, const float* importance, BlockIQ4
   if (importance == nullptr) std::fill_n(ones, kWeights, 1.0f);
   block.scale = float_to_f16(fit_iq4<kWeights>(weights, importance == nullptr ? ones : importance));
   nearest_iq4_codes<kWeights>(weights, f16_to_float(block.scale), codes);
-  join_nibbles(codes, block.codes);
+  join_runs<32, 16>(codes, block.codes);
 }
 
 FRUGAL_INSTANTIATE_DECODE(BlockQ4_0);
