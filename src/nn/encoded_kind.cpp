@@ -44,13 +44,23 @@ void EncodedKind::set_execution(Execution execution) {
   expanded_ = expand ? dense() : Tensor();
 }
 
-Tensor EncodedKind::multiply(const Tensor& x) const { return float_product(x, dense(), invariant_); }
+// In float the rounding of the activation is part of the layer: it is done to the input, with a straight-through gradient.
+Tensor EncodedKind::round_activation(const Tensor& x) const {
+  if (activation_.kind == ActivationQuant::Kind::none) return x;
+  const double limit = (1 << (activation_.bits - 1)) - 1;
+  const Tensor detached = x.detach();
+  const Tensor scale = activation_.kind == ActivationQuant::Kind::per_tensor
+                           ? at::full({1, 1}, activation_.scale)
+                           : (detached.abs().amax(-1, /*keepdim=*/true) / limit).clamp_min(1e-30);
+  const Tensor rounded = at::round(detached / scale).clamp(-limit, limit) * scale;
+  return ops::wants_gradient({x}) ? x + (rounded - detached) : rounded;
+}
 
 Tensor EncodedKind::forward(const Activation& input) const {
   const Tensor& x = input.values();
-  if (!packed_ || ops::wants_gradient({x})) return multiply(x);
+  if (!packed_ || ops::wants_gradient({x})) return float_product(round_activation(x), dense(), invariant_);
   Tensor out = at::empty({x.size(0), out_features()}, x.options());
-  kernels::matmul_packed(*packed_, input.quantized(activation()), out.mutable_data_ptr<float>(), out_features());
+  kernels::matmul_packed(*packed_, input.quantized(activation_), out.mutable_data_ptr<float>(), out_features());
   return out;
 }
 
@@ -104,46 +114,40 @@ bool can_pack(const formats::GroupedWeight& weight) {
 }  // namespace
 
 GroupedKind::GroupedKind(std::shared_ptr<const formats::GroupedWeight> weight, ActivationQuant activation)
-    : weight_(std::move(weight)), activation_(activation) {}
+    : EncodedKind(activation), weight_(std::move(weight)) {}
 
 void GroupedKind::decode_row_into(int64_t row, float* values) const { formats::decode_row(*weight_, row, values); }
 
 std::shared_ptr<const kernels::PackedMatrix> GroupedKind::make_packed() const {
-  const bool integer_activation = activation_.kind == ActivationQuant::Kind::none || activation_.bits == 8;
-  if (!integer_activation || !can_pack(*weight_)) return nullptr;
+  if (!integer_activation() || !can_pack(*weight_)) return nullptr;
   return std::make_shared<kernels::PackedMatrix>(integer_rows(*weight_));
 }
 
-// In float the activation's rounding is part of the layer, so it is done to the float input (with a straight gradient).
-Tensor GroupedKind::forward(const Activation& input) const {
-  if (packed() || activation_.kind == ActivationQuant::Kind::none) return EncodedKind::forward(input);
-  const Tensor& x = input.values();
-  const double limit = (1 << (activation_.bits - 1)) - 1;
-  const Tensor scale = activation_.kind == ActivationQuant::Kind::per_tensor
-                           ? at::full({1, 1}, activation_.scale)
-                           : (x.detach().abs().amax(-1, /*keepdim=*/true) / limit).clamp_min(1e-30);
-  const Tensor rounded = at::round(x.detach() / scale).clamp(-limit, limit) * scale;
-  return multiply(ops::wants_gradient({x}) ? x + (rounded - x.detach()) : rounded);
+namespace {
+
+std::string describe_activation(const ActivationQuant& quant) {
+  if (quant.kind == ActivationQuant::Kind::none) return "";
+  return fmt::format(" A{}{}", quant.bits, quant.kind == ActivationQuant::Kind::per_token ? "" : " static");
 }
+
+}  // namespace
 
 std::string GroupedKind::describe() const {
   std::string text = fmt::format("int{} {}", weight_->bits,
                                  weight_->group_size >= weight_->columns ? std::string("per row") : fmt::format("g{}", weight_->group_size));
   if (!weight_->symmetric) text += weight_->float_zeros ? " float zeros" : " asym";
-  if (activation_.kind != ActivationQuant::Kind::none) {
-    text += fmt::format(" A{}{}", activation_.bits, activation_.kind == ActivationQuant::Kind::per_token ? "" : " static");
-  }
-  return text;
+  return text + describe_activation(activation());
 }
 
-SparseKind::SparseKind(std::shared_ptr<const formats::SparseWeight> weight) : weight_(std::move(weight)) {}
+SparseKind::SparseKind(std::shared_ptr<const formats::SparseWeight> weight, ActivationQuant activation)
+    : EncodedKind(activation), weight_(std::move(weight)) {}
 
 void SparseKind::decode_row_into(int64_t row, float* values) const { formats::decode_row(*weight_, row, values); }
 
 // Dropped entries take the code of zero, where one exists: the product then costs what the dense integer product costs.
 std::shared_ptr<const kernels::PackedMatrix> SparseKind::make_packed() const {
   const formats::GroupedWeight& grouped = weight_->grouped;
-  if (grouped.rows == 0 || grouped.float_zeros || !can_pack(grouped)) return nullptr;
+  if (!integer_activation() || grouped.rows == 0 || grouped.float_zeros || !can_pack(grouped)) return nullptr;
   const auto source = std::make_shared<kernels::IntegerRows>(integer_rows(grouped));
   const int64_t mask_bytes = (weight_->columns + 7) / 8;
   kernels::IntegerRows rows = *source;
@@ -180,7 +184,7 @@ std::string SparseKind::describe() const {
                                                                                  : fmt::format("sparse {:.0f}%", 100 * share);
   const std::string values =
       weight_->grouped.rows == 0 ? weight_->value_format : fmt::format("int{} g{}", weight_->grouped.bits, weight_->grouped.group_size);
-  return pattern + " " + values;
+  return pattern + " " + values + describe_activation(activation());
 }
 
 }  // namespace frugal::nn

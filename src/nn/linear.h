@@ -92,15 +92,19 @@ class EncodedKind : public LinearKind {
   Tensor dense() const override;
   Tensor rows(const Tensor& ids) const override;
   void set_execution(Execution execution) override;
+  formats::ActivationQuant activation() const override { return activation_; }
 
  protected:
+  explicit EncodedKind(formats::ActivationQuant activation = {}) : activation_(activation) {}
   virtual void decode_row_into(int64_t row, float* values) const = 0;      // [in_features]
   virtual std::shared_ptr<const kernels::PackedMatrix> make_packed() const { return nullptr; }
 
-  Tensor multiply(const Tensor& x) const;                                  // float product, [tokens, out_features]
-  const kernels::PackedMatrix* packed() const { return packed_.get(); }
+  // Integer kernels quantize activations to 8 bits; another width computes in float.
+  bool integer_activation() const { return activation_.kind == formats::ActivationQuant::Kind::none || activation_.bits == 8; }
 
  private:
+  Tensor round_activation(const Tensor& x) const;
+  formats::ActivationQuant activation_;
   Tensor expanded_;                                    // float32, or undefined
   std::shared_ptr<const kernels::PackedMatrix> packed_;
   bool invariant_ = false;
@@ -136,10 +140,8 @@ class GroupedKind : public EncodedKind {
   explicit GroupedKind(std::shared_ptr<const formats::GroupedWeight> weight, formats::ActivationQuant activation = {});
   int64_t out_features() const override { return weight_->rows; }
   int64_t in_features() const override { return weight_->columns; }
-  Tensor forward(const Activation& input) const override;
   std::string describe() const override;
   uint64_t storage_bytes() const override { return weight_->storage_bytes(); }
-  formats::ActivationQuant activation() const override { return activation_; }
   const std::shared_ptr<const formats::GroupedWeight>& weight() const { return weight_; }
 
  protected:
@@ -148,13 +150,12 @@ class GroupedKind : public EncodedKind {
 
  private:
   std::shared_ptr<const formats::GroupedWeight> weight_;
-  formats::ActivationQuant activation_;
 };
 
 // Bitmap or N:M sparse, values plain or grouped integers.
 class SparseKind : public EncodedKind {
  public:
-  explicit SparseKind(std::shared_ptr<const formats::SparseWeight> weight);
+  explicit SparseKind(std::shared_ptr<const formats::SparseWeight> weight, formats::ActivationQuant activation = {});
   int64_t out_features() const override { return weight_->rows; }
   int64_t in_features() const override { return weight_->columns; }
   std::string describe() const override;
