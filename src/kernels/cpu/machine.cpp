@@ -1,0 +1,68 @@
+#include "kernels/cpu/machine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+#include "base/team.h"
+#include "kernels/cpu/aligned_buffer.h"
+#include "kernels/cpu/kernel_table.h"
+
+namespace frugal::kernels {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Calls pass() -> units done until `seconds` are over and returns the best rate of a pass, in units/s: other programs can only
+// slow a pass down.
+template <typename Pass>
+double best_rate(double seconds, const Pass& pass) {
+  double best = 0;
+  const Clock::time_point start = Clock::now();
+  do {
+    const Clock::time_point before = Clock::now();
+    const double units = pass();
+    const double taken = std::chrono::duration<double>(Clock::now() - before).count();
+    if (taken > 0) best = std::max(best, units / taken);
+  } while (std::chrono::duration<double>(Clock::now() - start).count() < seconds);
+  return best;
+}
+
+template <typename Loop>
+double loop_rate(const Loop& loop) {
+  return best_rate(0.2, [&] {
+    std::atomic<int64_t> done{0};
+    run_team([&](int, int) { done += loop(); });
+    return static_cast<double>(done.load());
+  });
+}
+
+}  // namespace
+
+MachineLimits measure_machine() {
+  const KernelTable& table = kernels();
+  MachineLimits limits;
+  limits.threads = team_size();
+  limits.isa = to_string(table.isa);
+  limits.features = cpu_features();
+
+  const int64_t iterations = table.isa == Isa::scalar ? 1000 : 20000;
+  limits.integer_peak = loop_rate([&] { return table.integer_loop(iterations, false); });
+  limits.integer_peak_4bit = loop_rate([&] { return table.integer_loop(iterations, true); });
+  limits.float_peak = loop_rate([&] { return table.float_loop(iterations * 5); });
+
+  // 128 MB: more than the caches of the machines we aim at share per core.
+  constexpr int64_t kBytes = int64_t{128} << 20;
+  const AlignedBuffer buffer(kBytes);
+  std::atomic<float> keep{0};
+  limits.read_bandwidth = best_rate(0.25, [&] {
+    run_team([&](int member, int members) {
+      const int64_t begin = kBytes / 4096 * member / members * 4096, end = kBytes / 4096 * (member + 1) / members * 4096;
+      keep = table.read_memory(buffer.data() + begin, end - begin);
+    });
+    return static_cast<double>(kBytes);
+  });
+  return limits;
+}
+
+}  // namespace frugal::kernels
