@@ -42,7 +42,7 @@ TEST_P(EveryFormat, DecodesRandomBlocksToTheFloatsOfTheOracle) {
   if (format.decode == nullptr) return;
   const Golden& golden = formats_golden();
   ASSERT_TRUE(golden.ok());
-  const std::string name = "decode/" + std::string(format.id);
+  const std::string name = fmt::format("decode/{}", format.id);
   const auto bytes = golden.read<std::byte>(name + ".in");
   const auto expected = golden.read<float>(name + ".out");
   ASSERT_FALSE(expected.empty());
@@ -56,7 +56,7 @@ TEST_P(EveryFormat, DecodesRandomBlocksToTheFloatsOfTheOracle) {
 TEST_P(EveryFormat, DecodesFromAnyAlignment) {
   const Format& format = GetParam();
   if (format.decode == nullptr) return;
-  const auto bytes = formats_golden().read<std::byte>("decode/" + std::string(format.id) + ".in");
+  const auto bytes = formats_golden().read<std::byte>(fmt::format("decode/{}.in", format.id));
   std::vector<std::byte> shifted(bytes.size() + 1);
   std::copy(bytes.begin(), bytes.end(), shifted.begin() + 1);
   const int64_t count = static_cast<int64_t>(bytes.size()) / format.block_bytes * format.block_weights;
@@ -69,7 +69,7 @@ TEST_P(EveryFormat, DecodesFromAnyAlignment) {
 TEST_P(EveryFormat, EncodesToTheBytesOfTheOracleWhereItHasAnEncoder) {
   const Format& format = GetParam();
   const Golden& golden = formats_golden();
-  const std::string name = "encode/" + std::string(format.id) + ".out";
+  const std::string name = fmt::format("encode/{}.out", format.id);
   if (format.encode == nullptr || !golden.has(name)) return;
   const auto floats = golden.read<float>("encode/floats.in");
   const auto expected = golden.read<std::byte>(name);
@@ -86,7 +86,7 @@ TEST_P(EveryFormat, SplitsIntoCodesWhoseScaledValuesAreTheDecodedWeights) {
   if (format.split == nullptr) return;
   ASSERT_GT(format.integer.group, 0);
   ASSERT_EQ(format.block_weights % format.integer.group, 0);
-  const auto bytes = formats_golden().read<std::byte>("decode/" + std::string(format.id) + ".in");
+  const auto bytes = formats_golden().read<std::byte>(fmt::format("decode/{}.in", format.id));
   const size_t count = bytes.size() / static_cast<size_t>(format.block_bytes) * static_cast<size_t>(format.block_weights);
   const std::vector<float> weights = decoded(format, bytes, count);
   const size_t group = static_cast<size_t>(format.integer.group);

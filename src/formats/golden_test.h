@@ -1,4 +1,4 @@
-// For the tests of this folder: runs tests/oracle/make_formats_golden.py once per process and reads what it wrote.
+// For the tests of this folder: runs the scripts in tests/oracle once per process and reads what they wrote.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -66,6 +66,11 @@ class Golden {
 
 inline const Golden& formats_golden() {
   static const Golden golden("make_formats_golden.py");
+  return golden;
+}
+
+inline const Golden& nf4_golden() {
+  static const Golden golden("make_nf4_golden.py");
   return golden;
 }
 

@@ -2,8 +2,10 @@
 
 decode/ID.in, decode/ID.out   random blocks and the floats that `gguf` (GGUF types) or torch (FP8) make of them
 encode/floats.in, encode/ID.out   weights and the bytes that `gguf` makes of them, for the formats it encodes
-number/NAME.in, number/NAME.out   exhaustive decoding of 8 and 16-bit floats, and encoding at and around every rounding boundary
+number/NAME.*   exhaustive decoding of 8 and 16-bit floats, and encoding at and around every rounding boundary
+pack/*   bit-packed codes and masks (compressed-tensors)
 """
+import importlib.util
 import pathlib
 import sys
 
@@ -109,3 +111,20 @@ for name, values, encode in [
     x = boundaries(values)
     write(f"number/{name}.floats", x)
     write(f"number/{name}.encoded", encode(x))
+
+
+# Dense bit packing: compressed-tensors' own file, without its package (whose import takes 15 s).
+package = importlib.util.find_spec("compressed_tensors").submodule_search_locations[0]
+spec = importlib.util.spec_from_file_location("helpers", f"{package}/compressors/pack_quantized/helpers.py")
+helpers = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(helpers)
+for bits in range(1, 9):
+    codes = torch.from_numpy(rng.integers(0, 2**bits, (5, 75)))
+    signed = (codes - 2 ** (bits - 1)).to(torch.int8)
+    write(f"pack/{bits}.codes", codes.to(torch.uint8).numpy())
+    write(f"pack/{bits}.words", helpers.pack_to_int32(signed, bits).numpy())
+    write(f"pack/{bits}.words_down_the_rows", helpers.pack_to_int32(signed, bits, packed_dim=0).numpy())
+# Its sparse-bitmask is this call.
+mask = rng.integers(0, 2, (5, 75)).astype(np.uint8)
+write("pack/mask.bytes", mask)
+write("pack/mask.packed", np.packbits(mask, axis=-1, bitorder="little"))
