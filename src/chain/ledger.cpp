@@ -27,8 +27,8 @@ struct Field {
 };
 
 constexpr Field<std::string> kTexts[] = {
-    {"time", &LedgerRow::time},       {"name", &LedgerRow::name},
-    {"model", &LedgerRow::model},     {"model_hash", &LedgerRow::model_hash},
+    {"time", &LedgerRow::time},           {"name", &LedgerRow::name},
+    {"model", &LedgerRow::model},         {"model_hash", &LedgerRow::model_hash},
     {"base_hash", &LedgerRow::base_hash}, {"text", &LedgerRow::text},
     {"text_hash", &LedgerRow::text_hash}, {"version", &LedgerRow::version},
     {"notes", &LedgerRow::notes},
@@ -39,9 +39,12 @@ constexpr Field<std::vector<std::string>> kLists[] = {
     {"runtime", &LedgerRow::runtime},
 };
 constexpr Field<std::optional<int64_t>> kCounts[] = {
-    {"bytes", &LedgerRow::bytes},   {"parameters", &LedgerRow::parameters},
-    {"ctx", &LedgerRow::ctx},       {"chunks", &LedgerRow::chunks},
-    {"tokens", &LedgerRow::tokens}, {"peak_rss_bytes", &LedgerRow::peak_rss_bytes},
+    {"bytes", &LedgerRow::bytes},
+    {"parameters", &LedgerRow::parameters},
+    {"ctx", &LedgerRow::ctx},
+    {"chunks", &LedgerRow::chunks},
+    {"tokens", &LedgerRow::tokens},
+    {"peak_rss_bytes", &LedgerRow::peak_rss_bytes},
     {"step_peak_rss_bytes", &LedgerRow::step_peak_rss_bytes},
 };
 constexpr Field<std::optional<double>> kNumbers[] = {
@@ -60,8 +63,8 @@ constexpr Field<std::optional<double>> kNumbers[] = {
 };
 
 Json machine_to_json(const Machine& machine) {
-  return Json{{"cpu", machine.cpu},         {"isa", machine.isa},         {"host", machine.host},
-              {"cores", machine.cores},     {"threads", machine.threads}, {"memory_bytes", machine.memory_bytes}};
+  return Json{{"cpu", machine.cpu},     {"isa", machine.isa},         {"host", machine.host},
+              {"cores", machine.cores}, {"threads", machine.threads}, {"memory_bytes", machine.memory_bytes}};
 }
 
 Machine machine_from_json(const JsonObject& object) {

@@ -26,8 +26,8 @@ bool is_base(const LedgerRow& row) { return row.chain.empty() && row.runtime.emp
 
 const Metric& metric_ln_ratio() {
   static constexpr Metric metric{"ln_ratio", Scope::text, true, [](const LedgerRow& row) {
-    return row.ln_ratio || !is_base(row) || !row.ln_perplexity ? row.ln_ratio : std::optional<double>(0.0);
-  }};
+                                   return row.ln_ratio || !is_base(row) || !row.ln_perplexity ? row.ln_ratio : std::optional<double>(0.0);
+                                 }};
   return metric;
 }
 const Metric& metric_ln_perplexity() {
@@ -43,7 +43,8 @@ const Metric& metric_decode_tps() {
   return metric;
 }
 const Metric& metric_peak_rss_bytes() {
-  static constexpr Metric metric{"peak_rss_bytes", Scope::machine, true, [](const LedgerRow& row) { return as_double(row.peak_rss_bytes); }};
+  static constexpr Metric metric{"peak_rss_bytes", Scope::machine, true,
+                                 [](const LedgerRow& row) { return as_double(row.peak_rss_bytes); }};
   return metric;
 }
 
@@ -96,7 +97,8 @@ std::vector<LedgerRow> latest_evaluations(const std::vector<LedgerRow>& rows) {
   std::unordered_map<std::string, size_t> places;
   for (const LedgerRow& row : rows) {
     if (row.kind != RowKind::eval) continue;
-    const std::string key = joined({joined(row.chain), joined(row.runtime), comparison_key(row, Scope::text), comparison_key(row, Scope::machine)});
+    const std::string key =
+        joined({joined(row.chain), joined(row.runtime), comparison_key(row, Scope::text), comparison_key(row, Scope::machine)});
     const auto [place, is_new] = places.emplace(key, latest.size());
     if (is_new) {
       latest.push_back(row);
@@ -115,7 +117,8 @@ std::optional<double> seconds_to_make(const LedgerRow& row, const std::vector<Le
     prefix.push_back(step);
     const LedgerRow* newest = nullptr;
     for (const LedgerRow& other : rows) {
-      const bool is_it = other.kind == RowKind::step && other.step_seconds && other.chain == prefix && comparison_key(other, Scope::machine) == machine;
+      const bool is_it =
+          other.kind == RowKind::step && other.step_seconds && other.chain == prefix && comparison_key(other, Scope::machine) == machine;
       if (is_it && (!newest || other.time >= newest->time)) newest = &other;
     }
     if (!newest) return std::nullopt;

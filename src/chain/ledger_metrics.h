@@ -15,13 +15,13 @@ namespace frugal::chain {
 enum class Scope { model, text, machine };  // what must be equal beside the base model
 
 struct Metric {
-  const char* id;     // as the field of the row
+  const char* id;  // as the field of the row
   Scope scope;
   bool lower_is_better;
   std::optional<double> (*value)(const LedgerRow&);
 };
 
-const Metric& metric_ln_ratio();       // paired difference of ln-perplexity to the base; 0 for the base itself
+const Metric& metric_ln_ratio();  // paired difference of ln-perplexity to the base; 0 for the base itself
 const Metric& metric_ln_perplexity();
 const Metric& metric_bytes();
 const Metric& metric_decode_tps();

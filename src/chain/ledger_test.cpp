@@ -91,8 +91,17 @@ TEST_F(LedgerTest, WhatIsNotFiniteIsLeftOutAndTheTimeIsFilledIn) {
 TEST_F(LedgerTest, BadLinesAreSkippedWithTheirNumberAndACutLastLineIsIgnored) {
   const std::string good = to_json_line(full_row());
   const std::vector<std::string> bad = {
-      "", "{", "[]", "{}", "nonsense", good + "x", R"({"schema":2,"kind":"eval"})", R"({"schema":1,"kind":"other"})",
-      R"({"schema":1,"kind":"eval","machine":{}})", "{\"schema\":1,\"schema\":1}", std::string(100, '['),
+      "",
+      "{",
+      "[]",
+      "{}",
+      "nonsense",
+      good + "x",
+      R"({"schema":2,"kind":"eval"})",
+      R"({"schema":1,"kind":"other"})",
+      R"({"schema":1,"kind":"eval","machine":{}})",
+      "{\"schema\":1,\"schema\":1}",
+      std::string(100, '['),
       R"({"schema":1,"kind":"eval","bytes":-1,"machine":{"cpu":"","isa":"","host":"","cores":0,"threads":0,"memory_bytes":0}})",
       R"({"schema":1,"kind":"eval","chain":["a"],"machine":{"cpu":"","isa":"","host":"","cores":0,"threads":0,"memory_bytes":0}})",
   };
@@ -101,7 +110,11 @@ TEST_F(LedgerTest, BadLinesAreSkippedWithTheirNumberAndACutLastLineIsIgnored) {
   file << good << '\n' << good.substr(0, 50);
   file.close();
   std::vector<std::string> warnings;
-  set_log_sink([&](LogLevel level, std::string_view text) { if (level == LogLevel::warning) warnings.emplace_back(text); }, LogLevel::warning);
+  set_log_sink(
+      [&](LogLevel level, std::string_view text) {
+        if (level == LogLevel::warning) warnings.emplace_back(text);
+      },
+      LogLevel::warning);
   const LedgerContents contents = read_ledger(path());
   set_log_sink(nullptr, LogLevel::off);
   EXPECT_EQ(contents.rows.size(), bad.size() + 1);
@@ -144,7 +157,8 @@ std::set<size_t> brute_force_front(const std::vector<LedgerRow>& rows) {
   for (size_t i = 0; i < rows.size(); ++i) {
     if (!rows[i].decode_tps || !rows[i].ln_ratio) continue;
     const bool beaten = std::any_of(rows.begin(), rows.end(), [&](const LedgerRow& other) {
-      if (!other.decode_tps || !other.ln_ratio || other.base_hash != rows[i].base_hash || other.text_hash != rows[i].text_hash) return false;
+      if (!other.decode_tps || !other.ln_ratio || other.base_hash != rows[i].base_hash || other.text_hash != rows[i].text_hash)
+        return false;
       if (other.machine.host != rows[i].machine.host || other.machine.threads != rows[i].machine.threads) return false;
       const bool as_good = *other.decode_tps >= *rows[i].decode_tps && *other.ln_ratio <= *rows[i].ln_ratio;
       return as_good && (*other.decode_tps > *rows[i].decode_tps || *other.ln_ratio < *rows[i].ln_ratio);

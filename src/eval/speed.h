@@ -1,0 +1,36 @@
+// How fast a model reads a prompt and decodes, as llama-bench counts: tokens a second without tokenization and sampling,
+// after one warm-up, every repetition on its own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "nn/model.h"
+
+namespace frugal::eval {
+
+struct SpeedTest {
+  std::string name;               // "pp512", "tg128", "tg128 @ d512", "pp512+tg128"
+  int64_t prompt = 0;             // tokens read at once
+  int64_t generated = 0;          // then decoded one by one
+  int64_t depth = 0;              // tokens already in the cache, not timed
+  int64_t ubatch = 512;           // most tokens of one forward
+};
+
+struct SpeedResult {
+  SpeedTest test;
+  std::vector<double> tokens_per_second;   // of each repetition
+  double mean() const;
+  double standard_deviation() const;
+};
+
+// The model must be in the execution form that is to be measured. Throws Interrupted.
+SpeedResult measure_speed(const nn::Model& model, const SpeedTest& test, int repetitions);
+
+// Bytes that one decoded token reads: weights as held in memory (packed forms), and multiply-adds that one token of a prompt
+// costs; for the shares of bandwidth and peak.
+uint64_t bytes_per_decoded_token(const nn::Model& model);
+uint64_t multiply_adds_per_token(const nn::Model& model);
+
+}  // namespace frugal::eval
