@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "formats/format.h"
 #include "io/hyperparameters.h"
+#include "io/quantized_layout.h"
 #include "io/safetensors.h"
 
 namespace frugal::io {
@@ -95,6 +96,7 @@ void open_directory_into(Checkpoint& checkpoint) {
   checkpoint.container = Container::huggingface;
   checkpoint.config = read_json_in_directory(checkpoint.path, "config.json");
   if (checkpoint.config.is_null()) fail(ErrorKind::invalid_input, "{}: not a model directory: config.json is missing", checkpoint.path);
+  check_quantization_config(checkpoint.config, checkpoint.path + "/config.json");
   checkpoint.manifest = read_json_in_directory(checkpoint.path, "frugal.json");
   if (const auto index = find_in_directory(checkpoint.path, kIndexName)) {
     for (const auto& [shard, weights] : read_index(checkpoint.path, *index)) open_safetensors_into(checkpoint, shard, weights);
