@@ -9,7 +9,11 @@ namespace frugal::kernels::FRUGAL_ISA_NS {
 
 inline constexpr int kLaneRows = 16;
 inline constexpr bool kSignedBytes = false;
+#ifdef FRUGAL_SIMDE
+inline constexpr int kTokenTile = 4;  // the same templates, half the time to compile the emulation
+#else
 inline constexpr int kTokenTile = 8;  // 8 independent sums hide dpbusd's latency of 5
+#endif
 
 template <int Shift, int Width, int Target>
 FRUGAL_INLINE __m512i field(__m512i bytes) {

@@ -1,0 +1,194 @@
+#include "kernels/cpu/attention.h"
+
+#include "base/error.h"
+#include "kernels/cpu/half.h"
+#include "kernels/cpu/kernel_test_support.h"
+
+namespace frugal::kernels {
+namespace {
+
+// A paged cache with its values in float, the oracle's view.
+struct Cache {
+  int64_t length, page_size, kv_heads, dim;
+  std::vector<float> values;                      // [length, kv_heads, dim]
+  std::vector<Guarded<float>> f32;
+  std::vector<Guarded<uint16_t>> f16;
+  std::vector<const void*> pages_f32, pages_f16;
+
+  Cache(int64_t n, int64_t page, int64_t heads, int64_t d, Rng& rng) : length(n), page_size(page), kv_heads(heads), dim(d) {
+    values.resize(static_cast<size_t>(n * heads * d));
+    for (float& v : values) v = half_to_float(float_to_half(static_cast<float>(rng.normal())));
+    const int64_t row = heads * d;
+    for (int64_t begin = 0; begin < n; begin += page) {
+      // What lies behind the last entry must not be read as a value: NaN.
+      f32.emplace_back(page * row, std::nanf(""));
+      f16.emplace_back(page * row, uint16_t{0x7e00});
+      for (int64_t i = 0; i < std::min(page, n - begin) * row; ++i) {
+        f32.back()[i] = values[static_cast<size_t>(begin * row + i)];
+        f16.back()[i] = float_to_half(values[static_cast<size_t>(begin * row + i)]);
+      }
+    }
+    for (const auto& p : f32) pages_f32.push_back(p.data());
+    for (const auto& p : f16) pages_f16.push_back(p.data());
+  }
+  double at(int64_t entry, int64_t head, int64_t d) const { return values[static_cast<size_t>((entry * kv_heads + head) * dim + d)]; }
+};
+
+std::vector<double> reference(const AttentionShape& s, const float* q, int64_t head, int64_t position, const Cache& keys, const Cache& values) {
+  const int64_t kv_head = head / (s.heads / s.kv_heads);
+  std::vector<double> scores, out(static_cast<size_t>(values.dim), 0.0);
+  const int64_t first = s.window > 0 ? std::max<int64_t>(0, position - s.window + 1) : 0;
+  double maximum = -INFINITY, sum = 0;
+  for (int64_t e = first; e <= position; ++e) {
+    double score = 0;
+    for (int64_t d = 0; d < s.head_dim; ++d) score += q[d] * keys.at(e, kv_head, d);
+    score *= s.scale;
+    if (s.softcap > 0) score = s.softcap * std::tanh(score / s.softcap);
+    scores.push_back(score);
+    maximum = std::max(maximum, score);
+  }
+  for (double& score : scores) sum += score = std::exp(score - maximum);
+  for (int64_t e = first; e <= position; ++e) {
+    for (int64_t d = 0; d < values.dim; ++d) {
+      out[static_cast<size_t>(d)] += scores[static_cast<size_t>(e - first)] / sum * values.at(e, kv_head, d);
+    }
+  }
+  return out;
+}
+
+class AttentionTest : public KernelTest {
+ protected:
+  void expect_equal(AttentionShape shape, int64_t length, int64_t value_dim, std::vector<int64_t> positions) {
+    const Cache keys(length, shape.page_size, shape.kv_heads, shape.head_dim, rng_);
+    const Cache values(length, shape.page_size, shape.kv_heads, value_dim, rng_);
+    shape.value_dim = value_dim;
+    const auto rows = static_cast<int64_t>(positions.size());
+    const int64_t q_stride = shape.heads * shape.head_dim + 1, out_stride = shape.heads * value_dim + 1;
+    Guarded<float> q(rows * q_stride);
+    fill_normal(q, rng_);
+    for (const CacheType type : {CacheType::f32, CacheType::f16}) {
+      shape.cache = type;
+      Guarded<float> out(rows * out_stride, 9.0f);
+      AttentionSequence s;
+      s.q = q.data();
+      s.q_stride = q_stride;
+      s.out = out.data();
+      s.out_stride = out_stride;
+      s.rows = rows;
+      s.positions = positions.data();
+      s.key_pages = type == CacheType::f32 ? keys.pages_f32.data() : keys.pages_f16.data();
+      s.value_pages = type == CacheType::f32 ? values.pages_f32.data() : values.pages_f16.data();
+      s.length = length;
+      attention(shape, std::span(&s, 1));
+      ASSERT_TRUE(out.intact());
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t h = 0; h < shape.heads; ++h) {
+          const auto expected = reference(shape, q.data() + r * q_stride + h * shape.head_dim, h, positions[static_cast<size_t>(r)], keys, values);
+          for (int64_t d = 0; d < value_dim; ++d) {
+            ASSERT_NEAR(out[r * out_stride + h * value_dim + d], expected[static_cast<size_t>(d)], 2e-5) << "row " << r << " head " << h;
+          }
+        }
+        ASSERT_EQ(out[r * out_stride + shape.heads * value_dim], 9.0f);
+      }
+    }
+  }
+};
+
+AttentionShape shape_of(int64_t heads, int64_t kv_heads, int64_t dim, int64_t page) {
+  AttentionShape s;
+  s.heads = heads;
+  s.kv_heads = kv_heads;
+  s.head_dim = dim;
+  s.page_size = page;
+  s.scale = 1 / std::sqrt(static_cast<float>(dim));
+  return s;
+}
+
+TEST_P(AttentionTest, DecodeAndPromptEqualTheDefinition) {
+  expect_equal(shape_of(9, 3, 64, 16), 70, 64, {69});
+  std::vector<int64_t> prompt;
+  for (int64_t i = 0; i < 45; ++i) prompt.push_back(i);
+  expect_equal(shape_of(9, 3, 64, 32), 45, 64, prompt);
+  expect_equal(shape_of(4, 4, 20, 1000), 45, 36, prompt);
+  expect_equal(shape_of(6, 1, 7, 5), 40, 7, {3, 39, 0, 17});
+}
+
+TEST_P(AttentionTest, LongCachesAreMergedFromChunks) {
+  const int64_t length = 1100;
+  expect_equal(shape_of(4, 2, 32, 64), length, 32, {1099});
+  expect_equal(shape_of(4, 2, 32, 64), length, 32, {1023, 5, 511, 512, 1099});
+}
+
+TEST_P(AttentionTest, WindowAndSoftcap) {
+  AttentionShape shape = shape_of(4, 2, 32, 16);
+  shape.window = 40;
+  expect_equal(shape, 700, 32, {699, 39, 40, 0, 552});
+  shape.window = 0;
+  shape.softcap = 2;
+  expect_equal(shape, 90, 32, {89, 10, 31, 32});
+  shape.window = 1;
+  expect_equal(shape, 90, 32, {89, 0, 31, 32});
+}
+
+TEST_P(AttentionTest, ARowsResultDoesNotDependOnItsBatchNorOnTheTeam) {
+  for (const int64_t window : {0, 70}) {
+    AttentionShape shape = shape_of(6, 2, 40, 24);
+    shape.window = window;
+    const int64_t length = 1300, rows = 30, width = 6 * 40;
+    const Cache keys(length, 24, 2, 40, rng_), values(length, 24, 2, 40, rng_);
+    std::vector<float> q(static_cast<size_t>(rows * width)), together(q.size()), alone(static_cast<size_t>(width));
+    fill_normal(q, rng_);
+    std::vector<int64_t> positions;
+    for (int64_t r = 0; r < rows; ++r) positions.push_back(r < 20 ? 1000 + 3 * r : rng_.between(0, length - 1));
+    AttentionSequence s;
+    s.q = q.data();
+    s.out = together.data();
+    s.rows = rows;
+    s.positions = positions.data();
+    s.key_pages = keys.pages_f32.data();
+    s.value_pages = values.pages_f32.data();
+    s.length = length;
+    {
+      const TeamSize team(1);
+      attention(shape, std::span(&s, 1));
+    }
+    const TeamSize team(3);
+    for (int64_t r = 0; r < rows; ++r) {
+      AttentionSequence one = s;
+      one.rows = 1;
+      one.q = q.data() + r * width;
+      one.positions = &positions[static_cast<size_t>(r)];
+      one.out = alone.data();
+      one.length = positions[static_cast<size_t>(r)] + 1;
+      attention(shape, std::span(&one, 1));
+      ASSERT_EQ(std::memcmp(alone.data(), together.data() + r * width, static_cast<size_t>(width) * 4), 0) << "row " << r << " window " << window;
+    }
+  }
+}
+
+TEST_P(AttentionTest, RowsWithoutEntriesAreZeroAndBadPositionsAreErrors) {
+  AttentionShape shape = shape_of(2, 1, 8, 4);
+  const Cache keys(4, 4, 1, 8, rng_), values(4, 4, 1, 8, rng_);
+  std::vector<float> q(16, 1.0f), out(16, 5.0f);
+  int64_t position = -1;
+  AttentionSequence s;
+  s.q = q.data();
+  s.out = out.data();
+  s.rows = 1;
+  s.positions = &position;
+  s.key_pages = keys.pages_f32.data();
+  s.value_pages = values.pages_f32.data();
+  s.length = 4;
+  attention(shape, std::span(&s, 1));
+  for (const float v : out) EXPECT_EQ(v, 0.0f);
+  position = 4;
+  EXPECT_THROW(attention(shape, std::span(&s, 1)), Error);
+  position = 3;
+  shape.kv_heads = 3;
+  EXPECT_THROW(attention(shape, std::span(&s, 1)), Error);
+}
+
+FRUGAL_FOR_EACH_SET(AttentionTest);
+
+}  // namespace
+}  // namespace frugal::kernels
