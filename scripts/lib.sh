@@ -1,6 +1,6 @@
 # Shared by the scripts beside it: the repository root, the cache folder and messages. Sourced, not run.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${FRUGAL_CACHE:-${HOME:-/root}/.cache/frugal}
+cache=${FRUGAL_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/frugal}
 jobs=$(nproc)
 
 say() { printf '\n== %s\n' "$*" >&2; }
