@@ -1,8 +1,9 @@
-# The three build functions of the project. Each folder's CMakeLists.txt is its one list of sources
+# The build functions of the project. Each folder's CMakeLists.txt is its one list of sources
 # (tests/structure compares it with the files on disk).
 #
 #   frugal_library(NAME text SRCS ... DEPS base PkgConfig::PCRE2 [TORCH])
 #   frugal_test(NAME text_test SRCS ... DEPS text [TORCH])
+#   frugal_fuzzer(NAME fuzz_gguf SRCS ... DEPS io)     # in fuzz/, with clang; its saved inputs: fuzz/corpus/fuzz_gguf
 find_package(Threads REQUIRED)
 if(FRUGAL_STD_THREADS)
   add_compile_definitions(FRUGAL_STD_THREADS)
@@ -68,4 +69,13 @@ function(frugal_test)
   target_compile_definitions(${ARG_NAME} PRIVATE FRUGAL_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   frugal_target_defaults(${ARG_NAME} "${ARG_TORCH}")
   set_property(GLOBAL APPEND PROPERTY FRUGAL_TESTS ${ARG_NAME})
+endfunction()
+
+function(frugal_fuzzer)
+  cmake_parse_arguments(ARG "" "NAME" "SRCS;DEPS" ${ARGN})
+  add_executable(${ARG_NAME} ${ARG_SRCS})
+  target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS})
+  target_link_options(${ARG_NAME} PRIVATE -fsanitize=fuzzer)
+  frugal_target_defaults(${ARG_NAME} "")
+  set_property(GLOBAL APPEND PROPERTY FRUGAL_FUZZERS ${ARG_NAME})
 endfunction()
