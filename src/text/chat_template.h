@@ -7,8 +7,10 @@
 // template text (not from_data), and tokenize what lies between two special tokens as one piece, because merges cross
 // the borders of segments.
 //
-// Left out on purpose: include, import, extends, block, autoescape, the `random`, `pprint`, `urlize`, `xmlattr` filters,
-// lipsum, cycler, joiner, Markup (`safe` and `escape` give plain strings), integers above 127 bits.
+// Left out on purpose: include, import, extends, block, autoescape, the `random`, `pprint`, `urlize`, `wordwrap`, `xmlattr` filters,
+// lipsum, cycler, joiner, Markup (`safe` and `escape` give plain strings), integers above 127 bits. One known difference:
+// a variable of the caller that is read only in inner blocks before a top-level set of the same name is undefined in
+// jinja2 and the caller's here.
 #pragma once
 
 #include <memory>
@@ -50,7 +52,9 @@ struct RenderOptions {
   TemplateLimits limits;
 };
 
+namespace jinja {
 struct TemplateProgram;  // the parsed template (template_ast.h)
+}
 
 // A parsed template: immutable, cheap to copy, thread-safe.
 class ChatTemplate {
@@ -71,7 +75,7 @@ class ChatTemplate {
   const std::string& name() const;
 
  private:
-  std::shared_ptr<const TemplateProgram> program_;
+  std::shared_ptr<const jinja::TemplateProgram> program_;
 };
 
 // Messages as transformers hands them to a template: fields that are null are dropped, and the reasoning is found
