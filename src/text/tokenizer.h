@@ -80,21 +80,22 @@ std::shared_ptr<const Tokenizer> tokenizer_from_sentencepiece(std::span<const st
 std::shared_ptr<const Tokenizer> load_tokenizer_directory(const std::string& path);
 
 // Turns ids that arrive one by one into text that is always complete UTF-8: bytes of an unfinished character are held
-// back until the next ids finish it. Not thread-safe; the tokenizer must outlive it.
+// back until the next ids finish it. With `at_start` the ids are a whole text, whose first token loses the space that
+// encode put there; else they go on after a prompt. Not thread-safe; the tokenizer must outlive it.
 class StreamDecoder {
  public:
-  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = false)
-      : tokenizer_(&tokenizer), skip_special_(skip_special) {}
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = false, bool at_start = false)
+      : tokenizer_(&tokenizer), skip_special_(skip_special), at_start_(at_start) {}
 
   // The text that became complete with this id, often "". Invalid bytes become U+FFFD, one per maximal invalid part.
   std::string push(int32_t id);
-  // What is still held back, with an unfinished character as U+FFFD; the decoder is then as new.
+  // What is still held back, with an unfinished character as U+FFFD.
   std::string flush();
 
  private:
   const Tokenizer* tokenizer_;
   bool skip_special_;
-  bool at_start_ = true;
+  bool at_start_;
   std::string held_;
 };
 
