@@ -62,7 +62,7 @@ Options::Options(std::string_view owner, const std::vector<OptionSpec>& specs, c
     if (std::find(names.begin(), names.end(), name) == names.end()) {
       fail(ErrorKind::invalid_input, "{} has no option \"{}\"{}", owner, printable(name), did_you_mean(name, names));
     }
-    if (std::count_if(given.begin(), given.end(), [&](const auto& other) { return other.first == name; }) > 1) {
+    if (std::count_if(given.begin(), given.end(), [&name = name](const auto& other) { return other.first == name; }) > 1) {
       fail(ErrorKind::invalid_input, "{}: option {} is given twice", owner, name);
     }
   }
