@@ -57,8 +57,8 @@ def run(command, timeout=TEST_TIMEOUT_S, **environment):
     return code, output.decode(errors="replace"), time.monotonic() - start
 
 
-def build(tally, folder, *arguments, targets=()):
-    """Configures (only when the arguments changed) and builds; a failure is one failed test."""
+def build(tally, folder, *arguments, only=None):
+    """Configures (only when the arguments changed) and builds, all or what the list `only` names; a failure is one failed test."""
     say(f"building {folder}/")
     build_folder = ROOT / folder
     wanted = "\n".join([str(ROOT), *arguments])
@@ -70,6 +70,7 @@ def build(tally, folder, *arguments, targets=()):
         if code == 0:
             stamp.write_text(wanted + "\n")
     if code == 0:
+        targets = [binary.name for binary in listed(folder, only)] if only else []
         code, output, _ = run(["ninja", "-C", build_folder, "-j", JOBS, *targets], timeout=4 * TEST_TIMEOUT_S)
     tally.add(f"build {folder}", failures=[] if code == 0 else ["does not build"], output=output,
               seconds=time.monotonic() - start)
@@ -200,7 +201,8 @@ def main():
         run_gtests(tally, "torch-free folders under ASan + UBSan", "build-asan", options.filter, together=JOBS, **shared)
     if (ROOT / "fuzz/CMakeLists.txt").is_file():
         if build(tally, "build-fuzz", *debug, "-DCMAKE_CXX_COMPILER=clang++", "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_FUZZ=ON",
-                 "-DFRUGAL_TESTS=OFF", "-DFRUGAL_STD_THREADS=ON", "-DFRUGAL_SANITIZE=address,undefined,fuzzer-no-link"):
+                 "-DFRUGAL_TESTS=OFF", "-DFRUGAL_STD_THREADS=ON", "-DFRUGAL_SANITIZE=address,undefined,fuzzer-no-link",
+                 only="fuzzers.list"):
             run_fuzzers(tally, options.filter)
     if options.full:
         run_thread_sanitizer(tally, options.filter)
