@@ -70,7 +70,7 @@ def build(tally, folder, *arguments, only=None):
         if code == 0:
             stamp.write_text(wanted + "\n")
     if code == 0:
-        targets = [binary.name for binary in listed(folder, only)] if only else []
+        targets = [os.path.relpath(binary, build_folder) for binary in listed(folder, only)] if only else []
         code, output, _ = run(["ninja", "-C", build_folder, "-j", JOBS, *targets], timeout=4 * TEST_TIMEOUT_S)
     tally.add(f"build {folder}", failures=[] if code == 0 else ["does not build"], output=output,
               seconds=time.monotonic() - start)
