@@ -132,6 +132,51 @@ TEST_P(EveryFormat, EncodesGaussianWeightsWithinTheErrorThatItsBitsAllow) {
   EXPECT_LE(error, allowed_error(format)) << "seed " << test_seed();
 }
 
+// Rounding to nearest in the structure of a K-quant, step by step and without any search: each group from its extremes, its
+// scale (and minimum) then rounded to an integer of `scale_bits` under the largest of the block.
+std::vector<float> rounded_to_nearest(const Format& format, const std::vector<float>& weights) {
+  const bool affine = format.id == "Q2_K" || format.id == "Q4_K" || format.id == "Q5_K";
+  const int scale_bits = format.id == "Q2_K" ? 4 : format.id == "Q6_K" ? 8 : 6;
+  const double top_integer = affine ? std::exp2(scale_bits) - 1 : std::exp2(scale_bits - 1) - 1;
+  const double codes = std::exp2(format.integer.bits);
+  const size_t group = static_cast<size_t>(format.integer.group);
+  std::vector<float> back(weights.size());
+  for (size_t block = 0; block < weights.size(); block += 256) {
+    std::vector<double> scales, minimums;
+    for (size_t start = block; start < block + 256; start += group) {
+      const auto [low, high] = std::minmax_element(weights.begin() + static_cast<int64_t>(start), weights.begin() + static_cast<int64_t>(start + group));
+      minimums.push_back(affine ? -std::min(0.0f, *low) : 0.0);
+      scales.push_back(affine ? (*high + minimums.back()) / (codes - 1) : std::max<double>(*high, -*low) / (codes / 2 - 1));
+    }
+    const double scale_unit = *std::max_element(scales.begin(), scales.end()) / top_integer;
+    const double minimum_unit = *std::max_element(minimums.begin(), minimums.end()) / top_integer;
+    for (size_t i = block; i < block + 256; ++i) {
+      const size_t g = (i - block) / group;
+      const double scale = std::round(scales[g] / scale_unit) * scale_unit;
+      const double minimum = affine ? std::round(minimums[g] / minimum_unit) * minimum_unit : 0.0;
+      const double code = std::round((weights[i] + minimum) / scale);
+      back[i] = static_cast<float>(scale * (affine ? std::clamp(code, 0.0, codes - 1) : std::clamp(code, -codes / 2, codes / 2 - 1)) - minimum);
+    }
+  }
+  return back;
+}
+
+TEST_P(EveryFormat, KQuantsSearchTheirScalesMuchBetterThanRoundingToNearest) {
+  const Format& format = GetParam();
+  if (!format.id.ends_with("_K") || format.id == "Q8_K") return;
+  std::mt19937 random(test_seed());
+  std::normal_distribution<float> normal;
+  std::exponential_distribution<float> exponential;
+  for (const bool laplace : {false, true}) {
+    std::vector<float> weights(256 * 128);
+    for (float& weight : weights) weight = 0.02f * (laplace ? exponential(random) * (random() % 2 == 0 ? 1.0f : -1.0f) : normal(random));
+    const double ours = squared_error(weights, decoded(format, encoded(format, weights), weights.size()));
+    const double naive = squared_error(weights, rounded_to_nearest(format, weights));
+    RecordProperty(laplace ? "laplace" : "gaussian", fmt::format("{:.3f}", ours / naive));
+    EXPECT_LT(ours, 0.88 * naive) << (laplace ? "laplace" : "gaussian") << " ratio " << ours / naive << ", seed " << test_seed();
+  }
+}
+
 TEST_P(EveryFormat, EncodesZerosConstantsAndOutliersWithoutSurprises) {
   const Format& format = GetParam();
   if (format.encode == nullptr) return;

@@ -35,21 +35,22 @@ float half_of_unsigned_e4m3(uint8_t scale) {
 template <int N>
 float nearest_e2m1(const float* weights, float half_scale, uint8_t* codes) {
   float best[N];
-  for (int i = 0; i < N; ++i) {
-    best[i] = std::abs(weights[i]);
-    codes[i] = 0;
-  }
+  int32_t best_code[N] = {};  // as wide as the floats, so that the selection below vectorises
+  for (int i = 0; i < N; ++i) best[i] = std::abs(weights[i]);
   for (int k = 1; k < 16; ++k) {
     const float value = half_scale * static_cast<float>(kDoubledE2m1[k]);
     for (int i = 0; i < N; ++i) {
       const float distance = std::abs(value - weights[i]);
       const bool nearer = distance < best[i];
       best[i] = nearer ? distance : best[i];
-      codes[i] = nearer ? static_cast<uint8_t>(k) : codes[i];
+      best_code[i] = nearer ? k : best_code[i];
     }
   }
   float error = 0.0f;
-  for (int i = 0; i < N; ++i) error += best[i] * best[i];
+  for (int i = 0; i < N; ++i) {
+    codes[i] = static_cast<uint8_t>(best_code[i]);
+    error += best[i] * best[i];
+  }
   return error;
 }
 
