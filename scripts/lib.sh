@@ -13,7 +13,7 @@ configure() {
   shift
   wanted=$(printf '%s\n' "$root" "$@")
   if [ ! -f "$build/build.ninja" ] || [ "$(cat "$build/configured-with" 2>/dev/null)" != "$wanted" ]; then
-    cmake -G Ninja -S "$root" -B "$build" "$@" >&2
+    cmake -G Ninja -S "$root" -B "$build" "$@" >&2 || return
     printf '%s\n' "$wanted" > "$build/configured-with"
   fi
 }
