@@ -34,19 +34,20 @@ double now() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// The shortest of at least 5 calls within about 0.5 s, after one that warms up: as for the limits, other programs can only slow
-// a call down.
+// The fastest quarter of at least 8 calls within about 0.5 s, after one that warms up (as for the limits, see machine.cpp).
 template <typename Body>
-double best_seconds(const Body& body) {
+double good_seconds(const Body& body) {
   body();
-  double best = 1e30;
+  std::vector<double> times;
   const double begin = now();
-  for (int calls = 0; calls < 5 || now() - begin < 0.5; ++calls) {
+  while (times.size() < 8 || (now() - begin < 0.5 && times.size() < 100000)) {
     const double start = now();
     body();
-    best = std::min(best, now() - start);
+    times.push_back(now() - start);
   }
-  return best;
+  const auto at = times.begin() + static_cast<int64_t>(times.size() / 4);
+  std::nth_element(times.begin(), at, times.end());
+  return *at;
 }
 
 struct Weight {
@@ -120,7 +121,7 @@ void ladder_row(const Weight& weight, const MachineLimits& limits, Rng& rng) {
   naive(weight, one, expected.data());
   const double macs = static_cast<double>(weight.rows) * static_cast<double>(weight.columns);
   if (macs < 2e6) {
-    const double naive_seconds = best_seconds([&] { naive(weight, one, out.data()); });
+    const double naive_seconds = good_seconds([&] { naive(weight, one, out.data()); });
     fmt::print("{:>5} x {:<5} {} bits g{:<4} naive    1 token {:8.2f} GOP/s\n", weight.rows, weight.columns, weight.bits, weight.group, 2e-9 * macs / naive_seconds);
   }
   for (const Isa isa : available_isas()) {
@@ -132,11 +133,11 @@ void ladder_row(const Weight& weight, const MachineLimits& limits, Rng& rng) {
     std::vector<PackedMatrix> copies;
     while (copies.empty() || copies.size() * packed.bytes() < (48u << 20)) copies.push_back(weight.pack());
     size_t next = 0;
-    const double decode = best_seconds([&] { matmul_packed(copies[next++ % copies.size()], one, out.data(), weight.rows); });
+    const double decode = good_seconds([&] { matmul_packed(copies[next++ % copies.size()], one, out.data(), weight.rows); });
     const int64_t tokens = isa == Isa::scalar ? 8 : 256;
     QuantizedActivations batch;
     batch.quantize(x.data(), tokens, weight.columns, weight.columns);
-    const double prefill = best_seconds([&] { matmul_packed(packed, batch, out.data(), weight.rows); });
+    const double prefill = good_seconds([&] { matmul_packed(packed, batch, out.data(), weight.rows); });
     const double gops = 2e-9 * macs * static_cast<double>(tokens) / prefill;
     const double gbs = 1e-9 * static_cast<double>(packed.bytes()) / decode;
     const double peak = 2e-9 * (weight.bits <= 4 ? limits.integer_peak_4bit : limits.integer_peak);
@@ -252,9 +253,9 @@ class Stack {
 void run_stack(const MachineLimits& limits, Rng& rng) {
   Stack stack(rng);
   const auto input = random_floats(256 * Stack::kHidden, rng);
-  const double prefill = best_seconds([&] { stack.step(input, 256, 0); });
-  const double decode = best_seconds([&] { stack.step(input, 1, 256); });
-  const double batch = best_seconds([&] { stack.step(input, 8, 256); });
+  const double prefill = good_seconds([&] { stack.step(input, 256, 0); });
+  const double decode = good_seconds([&] { stack.step(input, 1, 256); });
+  const double batch = good_seconds([&] { stack.step(input, 8, 256); });
   const double bytes = static_cast<double>(stack.bytes()) + 30.0 * 2 * 257 * Stack::kKv * 2;
   fmt::print("SmolLM2-135M stack (4 bits with minimums, head 8 bits, {:.0f} MB): prefill 256 {:.0f} tokens/s ({:.0f} % of the 4-bit inner loop), "
              "decode at 256 {:.1f} tokens/s ({:.0f} % of bandwidth), 8 tokens at once {:.0f} tokens/s\n",
@@ -271,7 +272,7 @@ void run_float(const MachineLimits& limits, Rng& rng) {
   std::vector<float> out(256 * kRows);
   for (const FloatType type : {FloatType::f32, FloatType::f16}) {
     const FloatMatrix matrix{type == FloatType::f32 ? static_cast<const void*>(weights.data()) : halves.data(), type, kRows, kColumns, 0};
-    const double seconds = best_seconds([&] { matmul_float(matrix, {x.data(), 0, 256, out.data(), 0}); });
+    const double seconds = good_seconds([&] { matmul_float(matrix, {x.data(), 0, 256, out.data(), 0}); });
     const double rate = 256.0 * kRows * kColumns / seconds;
     fmt::print("float product {} 256 x 576 x 1536: {:.1f} GFLOP/s ({:.0f} % of the peak)\n", type == FloatType::f32 ? "f32" : "f16", 2e-9 * rate,
                100 * rate / limits.float_peak);
@@ -310,8 +311,8 @@ void run_attention(const MachineLimits& limits, Rng& rng) {
     s.length = kLength;
     attention(shape, std::span(&s, 1));
   };
-  const double decode = best_seconds([&] { attend(1); });
-  const double prefill = best_seconds([&] { attend(rows); });
+  const double decode = good_seconds([&] { attend(1); });
+  const double prefill = good_seconds([&] { attend(rows); });
   fmt::print("attention 9/3 heads x 64, 8192 entries fp16: decode {:.2f} GB/s ({:.0f} % of bandwidth); {} rows {:.1f} GFLOP/s ({:.0f} % of the peak)\n",
              1e-9 * kLength * 192 * 4 / decode, 100.0 * kLength * 192 * 4 / decode / limits.read_bandwidth, rows,
              4e-9 * rows * 576 * kLength / prefill, 100.0 * 2 * rows * 576 * kLength / prefill / limits.float_peak);

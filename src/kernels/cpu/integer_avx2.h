@@ -100,38 +100,37 @@ FRUGAL_INLINE void block_dots(const uint8_t* units, const int8_t* const (&q)[M],
   }
 }
 
-// Machine limits, see machine.h: 8 chains of what block_dots does, operands in registers and L1.
-inline int64_t integer_loop(int64_t iterations, bool four_bit) {
-  alignas(32) int8_t activations[64] = {1, 2, 3};
+// Machine limits, see machine.h: what block_dots does on 8 chains, weights in a register, activations from L1.
+template <bool FourBit>
+inline int64_t integer_chains(int64_t iterations) {
+  int8_t activations[32] = {1, 2, 3};
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i weight = _mm256_set1_epi8(3);
-  __m256i wide[8], narrow[8];
-  for (int i = 0; i < 8; ++i) wide[i] = narrow[i] = _mm256_setzero_si256();
+  __m256i sums[8], total = _mm256_setzero_si256();
+  for (int i = 0; i < 8; ++i) sums[i] = _mm256_setzero_si256();
   for (int64_t n = 0; n < iterations; ++n) {
 #pragma GCC unroll 8
     for (int step = 0; step < 8; ++step) {
-      pin(weight);
+      asm volatile("" : : "r"(activations) : "memory");  // not constants to the compiler
+      const __m256i a = broadcast_4(activations + 4 * step);
+#pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
-        const __m256i products = _mm256_maddubs_epi16(weight, *reinterpret_cast<const __m256i*>(activations));
-        if (four_bit) {
-          narrow[i] = _mm256_add_epi16(narrow[i], products);
-          pin(narrow[i]);
-        } else {
-          wide[i] = _mm256_add_epi32(wide[i], _mm256_madd_epi16(products, ones));
-          pin(wide[i]);
-        }
-        asm volatile("" : : "r"(activations) : "memory");
+        const __m256i products = _mm256_maddubs_epi16(weight, a);
+        sums[i] = FourBit ? _mm256_add_epi16(sums[i], products) : _mm256_add_epi32(sums[i], _mm256_madd_epi16(products, ones));
+        asm volatile("" : "+x"(sums[i]), "+x"(weight));  // volatile: equal chains would be merged
       }
     }
-    if (four_bit) {
-      for (int i = 0; i < 8; ++i) {
-        wide[i] = _mm256_add_epi32(wide[i], _mm256_madd_epi16(narrow[i], ones));
-        narrow[i] = _mm256_setzero_si256();
-      }
+    for (int i = 0; FourBit && i < 8; ++i) {
+      total = _mm256_add_epi32(total, _mm256_madd_epi16(sums[i], ones));
+      sums[i] = _mm256_setzero_si256();
     }
   }
-  for (int i = 0; i < 8; ++i) pin(wide[i]);
+  for (int i = 0; i < 8; ++i) asm volatile("" : : "x"(sums[i]));
+  asm volatile("" : : "x"(total));
   return iterations * 8 * 8 * 32;
+}
+inline int64_t integer_loop(int64_t iterations, bool four_bit) {
+  return four_bit ? integer_chains<true>(iterations) : integer_chains<false>(iterations);
 }
 
 inline float read_memory(const std::byte* data, int64_t bytes) {

@@ -57,8 +57,9 @@ inline std::vector<std::string> tested_sets() {
 template <typename T>
 class Guarded {
  public:
-  explicit Guarded(int64_t count, T value = T{}) : count_(static_cast<size_t>(count)), bytes_(kGuard * 2 + count_ * sizeof(T), 0xA5) {
-    for (size_t i = 0; i < count_; ++i) std::memcpy(bytes_.data() + kGuard + i * sizeof(T), &value, sizeof(T));
+  explicit Guarded(int64_t count, T value = T{}) : count_(static_cast<size_t>(count)) {
+    bytes_.assign(kGuard * 2 + count_ * sizeof(T), 0xA5);
+    for (size_t i = 0; i < count_; ++i) std::memcpy(&bytes_[kGuard + i * sizeof(T)], &value, sizeof(T));
   }
   T* data() { return reinterpret_cast<T*>(bytes_.data() + kGuard); }
   const T* data() const { return reinterpret_cast<const T*>(bytes_.data() + kGuard); }

@@ -24,7 +24,8 @@ struct IntegerRows {
   int64_t columns = 0;
   int bits = 4;           // 2, 3, 4, 5, 6 or 8; codes are in [0, 2^bits)
   int64_t group = 32;     // a multiple of 16, or >= columns; the last group of a row may be ragged
-  // Fills codes [columns], scales and minimums [ceil(columns / group)]. Called from one thread, once or twice per row.
+  // Fills codes [columns], scales and minimums [ceil(columns / group)]. Called from the team's threads at once, for different
+  // rows, and for some rows more than once.
   std::function<void(int64_t row, uint8_t* codes, float* scales, float* minimums)> read_row;
 };
 
