@@ -1,27 +1,10 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
-#include "kernels/cpu/float_matmul.h"
-#include "nn/float_product.h"
 #include "nn/linear.h"
-#include "ops/ops.h"
+#include "ops/packed_linear.h"
 
 namespace frugal::nn {
-
-Tensor float_product(const Tensor& x, const Tensor& weight, bool invariant) {
-  if (!invariant || ops::wants_gradient({x, weight})) return at::linear(x, weight.to(at::kFloat));
-  const Tensor input = ops::checked_float(x, "linear input");
-  Tensor out = at::empty({input.size(0), weight.size(0)}, input.options());
-  const at::ScalarType type = weight.scalar_type();
-  kernels::matmul_float({.data = weight.const_data_ptr(),
-                         .type = type == at::kFloat  ? kernels::FloatType::f32
-                                 : type == at::kHalf ? kernels::FloatType::f16
-                                                     : kernels::FloatType::bf16,
-                         .rows = weight.size(0),
-                         .columns = weight.size(1)},
-                        {.x = input.const_data_ptr<float>(), .tokens = input.size(0), .out = out.mutable_data_ptr<float>()});
-  return out;
-}
 
 DenseKind::DenseKind(Tensor weight) : weight_(std::move(weight)) {
   const at::ScalarType type = weight_.scalar_type();
@@ -29,7 +12,7 @@ DenseKind::DenseKind(Tensor weight) : weight_(std::move(weight)) {
 }
 
 Tensor DenseKind::forward(const Activation& input) const {
-  return float_product(input.values(), expanded_.defined() ? expanded_ : weight_, invariant_);
+  return ops::float_linear(input.values(), expanded_.defined() ? expanded_ : weight_, invariant_);
 }
 
 Tensor DenseKind::dense() const { return expanded_.defined() ? expanded_ : weight_.to(at::kFloat); }

@@ -2,10 +2,9 @@
 
 #include "base/error.h"
 #include "base/team.h"
-#include "kernels/cpu/packed_matrix.h"
-#include "nn/float_product.h"
 #include "nn/linear.h"
 #include "ops/ops.h"
+#include "ops/packed_linear.h"
 
 namespace frugal::nn {
 
@@ -58,10 +57,8 @@ Tensor EncodedKind::round_activation(const Tensor& x) const {
 
 Tensor EncodedKind::forward(const Activation& input) const {
   const Tensor& x = input.values();
-  if (!packed_ || ops::wants_gradient({x})) return float_product(round_activation(x), dense(), invariant_);
-  Tensor out = at::empty({x.size(0), out_features()}, x.options());
-  kernels::matmul_packed(*packed_, input.quantized(activation_), out.mutable_data_ptr<float>(), out_features());
-  return out;
+  if (!packed_ || ops::wants_gradient({x})) return ops::float_linear(round_activation(x), dense(), invariant_);
+  return ops::packed_linear(*packed_, input.quantized(activation_));
 }
 
 BlockKind::BlockKind(const formats::Format& format, std::span<const std::byte> bytes, int64_t out_features, int64_t in_features,
@@ -78,10 +75,10 @@ std::span<const std::byte> BlockKind::row_bytes(int64_t row) const {
 
 void BlockKind::decode_row_into(int64_t row, float* values) const { format_->decode(row_bytes(row).data(), values, in_features_); }
 
-std::shared_ptr<const kernels::PackedMatrix> BlockKind::make_packed() const {
+std::shared_ptr<const ops::PackedMatrix> BlockKind::make_packed() const {
   const formats::IntegerForm form = format_->integer;
-  if (form.bits == 0 || !kernels::supports_packing(form.bits, form.group, in_features_)) return nullptr;
-  return std::make_shared<kernels::PackedMatrix>(kernels::IntegerRows{
+  if (form.bits == 0 || !ops::supports_packing(form.bits, form.group, in_features_)) return nullptr;
+  return std::make_shared<ops::PackedMatrix>(ops::IntegerRows{
       out_features_, in_features_, form.bits, form.group, [this](int64_t row, uint8_t* codes, float* scales, float* minimums) {
         format_->split(row_bytes(row).data(), codes, scales, minimums, in_features_);
       }});
@@ -93,7 +90,7 @@ namespace {
 int packed_bits(int bits) { return bits == 1 ? 2 : bits == 7 ? 8 : bits; }
 
 // scale * (code - zero) as scale * code + minimum.
-kernels::IntegerRows integer_rows(const formats::GroupedWeight& weight) {
+ops::IntegerRows integer_rows(const formats::GroupedWeight& weight) {
   return {weight.rows, weight.columns, packed_bits(weight.bits), std::min(weight.group_size, weight.columns),
           [&weight](int64_t row, uint8_t* codes, float* scales, float* minimums) {
             formats::unpack_row(weight, row, codes);
@@ -108,7 +105,7 @@ kernels::IntegerRows integer_rows(const formats::GroupedWeight& weight) {
 }
 
 bool can_pack(const formats::GroupedWeight& weight) {
-  return weight.group_index.empty() && kernels::supports_packing(packed_bits(weight.bits), std::min(weight.group_size, weight.columns), weight.columns);
+  return weight.group_index.empty() && ops::supports_packing(packed_bits(weight.bits), std::min(weight.group_size, weight.columns), weight.columns);
 }
 
 }  // namespace
@@ -118,9 +115,9 @@ GroupedKind::GroupedKind(std::shared_ptr<const formats::GroupedWeight> weight, A
 
 void GroupedKind::decode_row_into(int64_t row, float* values) const { formats::decode_row(*weight_, row, values); }
 
-std::shared_ptr<const kernels::PackedMatrix> GroupedKind::make_packed() const {
+std::shared_ptr<const ops::PackedMatrix> GroupedKind::make_packed() const {
   if (!integer_activation() || !can_pack(*weight_)) return nullptr;
-  return std::make_shared<kernels::PackedMatrix>(integer_rows(*weight_));
+  return std::make_shared<ops::PackedMatrix>(integer_rows(*weight_));
 }
 
 namespace {
@@ -145,12 +142,12 @@ SparseKind::SparseKind(std::shared_ptr<const formats::SparseWeight> weight, Acti
 void SparseKind::decode_row_into(int64_t row, float* values) const { formats::decode_row(*weight_, row, values); }
 
 // Dropped entries take the code of zero, where one exists: the product then costs what the dense integer product costs.
-std::shared_ptr<const kernels::PackedMatrix> SparseKind::make_packed() const {
+std::shared_ptr<const ops::PackedMatrix> SparseKind::make_packed() const {
   const formats::GroupedWeight& grouped = weight_->grouped;
   if (!integer_activation() || grouped.rows == 0 || grouped.float_zeros || !can_pack(grouped)) return nullptr;
-  const auto source = std::make_shared<kernels::IntegerRows>(integer_rows(grouped));
+  const auto source = std::make_shared<ops::IntegerRows>(integer_rows(grouped));
   const int64_t mask_bytes = (weight_->columns + 7) / 8;
-  kernels::IntegerRows rows = *source;
+  ops::IntegerRows rows = *source;
   rows.read_row = [this, source, &grouped, mask_bytes](int64_t row, uint8_t* codes, float* scales, float* minimums) {
     source->read_row(row, codes, scales, minimums);
     const uint8_t* mask = weight_->mask.data() + row * mask_bytes;
@@ -161,7 +158,7 @@ std::shared_ptr<const kernels::PackedMatrix> SparseKind::make_packed() const {
                                    : static_cast<uint8_t>(grouped.zeros[static_cast<size_t>(row * grouped.groups() + g)]);
     }
   };
-  return std::make_shared<kernels::PackedMatrix>(rows);
+  return std::make_shared<ops::PackedMatrix>(rows);
 }
 
 Tensor SparseKind::mask() const {

@@ -5,32 +5,25 @@
 #include <vector>
 
 #include "base/error.h"
-#include "kernels/cpu/quantize_activations.h"
-#include "ops/ops.h"
+#include "ops/packed_linear.h"
 
 namespace frugal::nn {
 
 using formats::ActivationQuant;
 
 struct Activation::Forms {
-  std::vector<std::pair<ActivationQuant, std::unique_ptr<kernels::QuantizedActivations>>> made;
+  std::vector<std::pair<ActivationQuant, std::unique_ptr<ops::QuantizedActivations>>> made;
 };
 
 Activation::Activation(Tensor values) : values_(std::move(values)) {}
 Activation::~Activation() = default;
 
-const kernels::QuantizedActivations& Activation::quantized(const ActivationQuant& quant) const {
+const ops::QuantizedActivations& Activation::quantized(const ActivationQuant& quant) const {
   if (!forms_) forms_ = std::make_unique<Forms>();
   for (const auto& [key, form] : forms_->made) {
     if (key == quant) return *form;
   }
-  kernels::QuantizeOptions options;
-  if (quant.kind == ActivationQuant::Kind::per_token) options.mode = kernels::ActivationScale::per_token;
-  if (quant.kind == ActivationQuant::Kind::per_tensor) options = {kernels::ActivationScale::per_tensor, quant.scale};
-  const Tensor x = ops::checked_float(values_, "activation");
-  auto form = std::make_unique<kernels::QuantizedActivations>();
-  form->quantize(x.const_data_ptr<float>(), x.size(0), x.size(1), x.size(1), options);
-  forms_->made.emplace_back(quant, std::move(form));
+  forms_->made.emplace_back(quant, ops::quantize_activations(values_, quant));
   return *forms_->made.back().second;
 }
 

@@ -42,6 +42,7 @@ struct SaveOptions {
   SaveFormat format = SaveFormat::automatic;
   std::string float_format = "F16";   // for weights that the container must hold as plain floats ("F16", "BF16", "F32")
   Json manifest;                      // written as frugal.json, or GGUF key frugal.chain
+  bool expand = false;                // weights that the format cannot express are held as plain floats instead of refused
   bool overwrite = false;
 };
 

@@ -100,6 +100,8 @@ RopeFrequencies rope_frequencies(const RopeSpec& spec, int64_t length) {
 void RopeTable::prepare(int64_t length) {
   const int64_t regime = regime_of(spec_, length);
   if (cos_.defined() && regime == regime_ && cos_.size(0) >= length) return;
+  // The tables outlive the call: they must be ordinary tensors even when this runs inside an InferenceMode.
+  const c10::InferenceMode ordinary(false);
   const at::NoGradGuard no_grad;
   const RopeFrequencies frequencies = rope_frequencies(spec_, length);
   const int64_t rows = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(length, 256))));

@@ -20,6 +20,7 @@ LayerState::LayerState(int64_t kv_heads, int64_t head_dim) : kv_heads_(kv_heads)
 
 void LayerState::append(const at::Tensor& keys, const at::Tensor& values) {
   FRUGAL_ASSERT(keys.dim() == 3 && keys.sizes() == values.sizes() && keys.size(1) == kv_heads_ && keys.size(2) == head_dim_);
+  const c10::InferenceMode ordinary(false);  // pages outlive the step that makes them
   const at::NoGradGuard no_grad;
   int64_t done = 0;
   while (done < keys.size(0)) {

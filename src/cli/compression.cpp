@@ -1,0 +1,88 @@
+#include "cli/compression.h"
+
+#include <filesystem>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/process.h"
+#include "kernels/cpu/isa.h"
+
+namespace frugal::cli {
+namespace {
+
+Json manifest_of(const nn::LoadedModel& loaded, const std::string& base_hash, const std::vector<chain::ParsedStep>& steps) {
+  // A chain that goes on where an earlier one stopped keeps the first base.
+  Json manifest = loaded.manifest.is_object() ? loaded.manifest : Json::object();
+  if (!manifest.contains("chain")) {
+    manifest["base"] = loaded.name;
+    manifest["base_hash"] = base_hash;
+    manifest["chain"] = Json::array();
+  }
+  manifest["frugal"] = kVersion;
+  manifest["original_parameters"] = loaded.model->original_parameters;
+  for (const chain::ParsedStep& step : steps) manifest["chain"].push_back({{"step", step.text()}, {"leaf", step.row->leaf}});
+  return manifest;
+}
+
+void append_step_rows(const Context& context, const nn::LoadedModel& loaded, const std::string& base_hash, const CompressionJob& job,
+                      const std::vector<chain::StepResult>& results) {
+  chain::LedgerRow row;
+  row.kind = chain::RowKind::step;
+  row.name = job.name;
+  row.model = loaded.name;
+  row.base_hash = base_hash;
+  row.machine = chain::this_machine(std::string(kernels::to_string(kernels::active_isa())), static_cast<int>(context.threads));
+  row.version = kVersion;
+  row.parameters = static_cast<int64_t>(loaded.model->original_parameters);
+  for (size_t i = 0; i < results.size(); ++i) {
+    row.chain.push_back(results[i].text);
+    row.leaves.push_back(job.steps[i].row->leaf);
+    row.step_seconds = results[i].seconds;
+    row.step_peak_rss_bytes = static_cast<int64_t>(results[i].peak_rss_bytes);
+    chain::Ledger(job.ledger).append(row);
+  }
+}
+
+uint64_t size_on_disk(const std::string& path) {
+  namespace fs = std::filesystem;
+  if (!fs::is_directory(path)) return fs::file_size(path);
+  uint64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (entry.path().extension() == ".safetensors") bytes += entry.file_size();
+  }
+  return bytes;
+}
+
+}  // namespace
+
+nn::SaveFormat parse_save_format(const std::string& text) {
+  if (text == "auto") return nn::SaveFormat::automatic;
+  if (text == "hf") return nn::SaveFormat::huggingface;
+  if (text == "gguf") return nn::SaveFormat::gguf;
+  if (text == "frugal") return nn::SaveFormat::frugal;
+  fail(ErrorKind::invalid_input, "format must be auto, hf, gguf or frugal, is \"{}\"", printable(text));
+}
+
+bool needs_calibration(const std::vector<chain::ParsedStep>& steps) {
+  for (const chain::ParsedStep& step : steps) {
+    const chain::Step& function = step.row->function;
+    if (function.scope == chain::StepScope::model || (function.needs && function.needs(step.options) != chain::kNeedsNothing)) return true;
+  }
+  return false;
+}
+
+CompressionResult compress(const Context& context, nn::LoadedModel& loaded, const std::string& base_hash, const CompressionJob& job) {
+  const Stopwatch watch;
+  chain::Workbench bench(loaded, job.text, job.calibration, context.method_seed());
+  bench.cache = job.cache;
+  CompressionResult result;
+  result.steps = chain::run_chain(bench, job.steps);
+  nn::SaveOptions options{job.format, job.float_format, manifest_of(loaded, base_hash, job.steps), job.overwrite};
+  context.loader.save(loaded, job.output, options);
+  if (!job.ledger.empty()) append_step_rows(context, loaded, base_hash, job, result.steps);
+  result.bytes = size_on_disk(job.output);
+  result.seconds = watch.seconds();
+  return result;
+}
+
+}  // namespace frugal::cli

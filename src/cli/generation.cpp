@@ -1,0 +1,150 @@
+#include "cli/generation.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "cli/resources.h"
+#include "text/chat_template.h"
+#include "text/chat_tokens.h"
+
+namespace frugal::cli {
+namespace {
+
+constexpr size_t kMaxPromptBytes = size_t{64} << 20;
+
+// \n, \t, \r, \\, \", \' as llama.cpp's --escape.
+std::string unescaped(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\' || i + 1 == text.size()) {
+      out += text[i];
+      continue;
+    }
+    switch (text[++i]) {
+      case 'n': out += '\n'; break;
+      case 't': out += '\t'; break;
+      case 'r': out += '\r'; break;
+      case '\\': case '"': case '\'': out += text[i]; break;
+      default: out += '\\'; out += text[i];
+    }
+  }
+  return out;
+}
+
+// Hugging Face's names for what sampling_options() calls otherwise.
+const std::vector<std::pair<std::string, std::string>>& generation_config_names() {
+  static const std::vector<std::pair<std::string, std::string>> names = {
+      {"temperature", "temp"}, {"top_k", "top-k"}, {"top_p", "top-p"}, {"min_p", "min-p"}, {"typical_p", "typical-p"}, {"repetition_penalty", "repeat-penalty"}};
+  return names;
+}
+
+}  // namespace
+
+void add_generation_options(Verb& verb, GenerationValues& values) {
+  verb.text("model", values.model, "Path or hub name")
+      .text("-m,--model,--hf-repo", values.model_option, "The same as an option (-hf for a hub name)")
+      .text("--system-prompt", values.system, "System message (-sys)")
+      .text("--system-prompt-file", values.system_file, "System message from a file (-sysf)")
+      .text("--chat-template-file", values.chat_template_file, "Chat template in place of the model's")
+      .text("--chat-template-kwargs", values.template_arguments, "JSON object of variables for the template")
+      .integer("-n,--predict,--n-predict", values.predict, -1, int64_t{1} << 30, "Most tokens to generate (-1: no limit)")
+      .integer("-c,--ctx-size", values.context, 0, int64_t{1} << 30, "Context in tokens (0: the model's)")
+      .integer("-b,--batch-size", values.batch, 1, int64_t{1} << 20, "Prompt tokens of one forward")
+      .texts("-r,--reverse-prompt", values.reverse_prompts, "Stop string; repeatable")
+      .texts("--stop", values.stop, "Stop string; repeatable")
+      .flag("--exact", values.exact, "Expand the weights to float")
+      .flag("--special", values.special, "Show special tokens (-sp)")
+      .flag("-e,--escape", values.escape, "\\n, \\t in prompts are line breaks and tabs")
+      .flag("--timings", values.timings, "Rates on stderr at the end");
+  for (const OptionSpec& option : engine::sampling_options()) {
+    if (option.name == "seed") continue;  // -s/--seed is an option of every verb
+    const auto keep = [&values, name = option.name](const std::string& text) { values.sampling.emplace_back(name, text); };
+    std::string names = "--" + option.name;
+    if (option.name == "logit-bias") names = "-l," + names;
+    if (option.type == OptionType::boolean) {
+      verb.flag_each(names, [keep] { keep("true"); }, option.help);
+    } else {
+      verb.each(names, keep, option.fallback.empty() ? option.help : fmt::format("{} (default {})", option.help, option.fallback));
+    }
+  }
+}
+
+nn::LoadedModel load_for_generation(const Context& context, const GenerationValues& values) {
+  if (values.model.empty() == values.model_option.empty()) fail(ErrorKind::invalid_input, "name one model");
+  nn::LoadedModel loaded = load_model(context, values.model.empty() ? values.model_option : values.model);
+  if (!loaded.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", loaded.name);
+  loaded.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
+  if (!values.chat_template_file.empty()) {
+    loaded.chat_template = std::make_shared<text::ChatTemplate>(read_text_file(values.chat_template_file, kMaxPromptBytes), values.chat_template_file);
+  }
+  return loaded;
+}
+
+engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const GenerationValues& values) {
+  RawOptions raw = values.sampling;
+  const auto given = [&](const std::string& name) {
+    return std::any_of(raw.begin(), raw.end(), [&](const auto& pair) { return pair.first == name; });
+  };
+  const bool greedy = loaded.generation_config.is_object() && loaded.generation_config.contains("do_sample") &&
+                      loaded.generation_config["do_sample"] == false;
+  if (loaded.generation_config.is_object() && !greedy) {
+    for (const auto& [theirs, ours] : generation_config_names()) {
+      const auto it = loaded.generation_config.find(theirs);
+      if (it != loaded.generation_config.end() && it->is_number() && !given(ours)) raw.emplace_back(ours, it->dump());
+    }
+  }
+  engine::SamplingParams params = engine::sampling_params(Options("sampling", engine::sampling_options(), raw));
+  if (params.ignore_eos) {
+    for (const int32_t id : loaded.end_ids) params.logit_bias.emplace_back(id, -std::numeric_limits<float>::infinity());
+  }
+  for (const char* breaker : {"\n", ":", "\"", "*"}) {
+    const std::vector<int32_t> ids = loaded.tokenizer->encode(breaker, {.add_special = false});
+    if (ids.size() == 1) params.dry_breakers.push_back(ids.front());
+  }
+  return params;
+}
+
+engine::GenerateOptions generate_options(const GenerationValues& values) {
+  engine::GenerateOptions options;
+  options.max_tokens = values.predict;
+  options.stop = values.stop;
+  options.stop.insert(options.stop.end(), values.reverse_prompts.begin(), values.reverse_prompts.end());
+  options.show_special = values.special;
+  options.context = values.context;
+  options.batch = values.batch;
+  return options;
+}
+
+std::vector<int32_t> chat_prompt(const nn::LoadedModel& loaded, const GenerationValues& values, const Json& messages) {
+  if (!loaded.chat_template) {
+    fail(ErrorKind::invalid_input, "{}: the model has no chat template; give one with --chat-template-file, or use --raw", loaded.name);
+  }
+  text::RenderOptions options;
+  options.add_generation_prompt = true;
+  options.bos_token = loaded.bos_text;
+  options.eos_token = loaded.eos_text;
+  if (!values.template_arguments.empty()) options.extra = parse_json(values.template_arguments, "--chat-template-kwargs");
+  return text::encode_segments(*loaded.tokenizer, loaded.chat_template->render(messages, options));
+}
+
+std::string prompt_text(const GenerationValues& values) {
+  if (!values.prompt.empty() && !values.prompt_file.empty()) fail(ErrorKind::invalid_input, "give either --prompt or --file");
+  const std::string text = values.prompt_file.empty() ? values.prompt : read_text_file(values.prompt_file, kMaxPromptBytes);
+  return values.escape ? unescaped(text) : text;
+}
+
+std::string system_text(const GenerationValues& values) {
+  const std::string text = values.system_file.empty() ? values.system : read_text_file(values.system_file, kMaxPromptBytes);
+  return values.escape ? unescaped(text) : text;
+}
+
+std::string timings_text(const engine::GenerateResult& result) {
+  const auto rate = [](int64_t count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0; };
+  const auto generated = static_cast<int64_t>(result.ids.size());
+  return fmt::format("prompt: {} tokens ({} reused), {:.1f} t/s; generated: {} tokens, {:.1f} t/s", result.prompt_tokens, result.reused_tokens,
+                     rate(result.prompt_tokens - result.reused_tokens, result.prompt_seconds), generated, rate(generated, result.decode_seconds));
+}
+
+}  // namespace frugal::cli

@@ -1,0 +1,34 @@
+// The options of generate and chat, which mean the same in both.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/context.h"
+#include "engine/generator.h"
+
+namespace frugal::cli {
+
+struct GenerationValues {
+  std::string model, model_option, prompt, prompt_file, system, system_file, chat_template_file, template_arguments;
+  std::vector<std::string> reverse_prompts, stop;
+  int64_t predict = -1, context = 0, batch = 512;
+  bool exact = false, special = false, escape = false, single_turn = false, raw = false, timings = false;
+  std::vector<std::pair<std::string, std::string>> sampling;   // raw values by option name, as given
+};
+
+// Binds model, prompt, context and every option of engine::sampling_options().
+void add_generation_options(Verb& verb, GenerationValues& values);
+
+nn::LoadedModel load_for_generation(const Context& context, const GenerationValues& values);
+// Flag, else the model's generation_config.json, else neutral.
+engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const GenerationValues& values);
+engine::GenerateOptions generate_options(const GenerationValues& values);
+// Ids of a conversation through the model's chat template. Throws Error{invalid_input} when it has none.
+std::vector<int32_t> chat_prompt(const nn::LoadedModel& loaded, const GenerationValues& values, const Json& messages);
+std::string prompt_text(const GenerationValues& values);
+std::string system_text(const GenerationValues& values);
+std::string timings_text(const engine::GenerateResult& result);
+
+}  // namespace frugal::cli

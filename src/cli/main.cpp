@@ -1,0 +1,62 @@
+#include <ATen/Parallel.h>
+
+#include <CLI/CLI.hpp>
+
+#include <filesystem>
+#include <thread>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "base/team.h"
+#include "cli/arguments.h"
+#include "cli/context.h"
+#include "cli/step_table.h"
+#include "cli/terminal.h"
+#include "models/loader.h"
+
+namespace frugal::cli {
+namespace {
+
+// 0 ok, 1 the run failed, 2 usage or bad input, 130 Ctrl-C.
+int run(int argc, char** argv) {
+  const chain::StepTable steps = joined_step_table();
+  const models::Loader loader;
+  Context context{.steps = steps, .loader = loader};
+  context.program = std::filesystem::read_symlink("/proc/self/exe").string();
+  CLI::App app{"frugal: makes large language models cheaper and measures what that costs", "frugal"};
+  app.set_version_flag("--version", std::string("frugal ") + kVersion);
+  app.require_subcommand(1);
+  for (const auto add : {add_compress, add_eval, add_sweep, add_report, add_generate, add_chat, add_bench, add_inspect, add_tokenize,
+                         add_convert, add_methods, add_claims}) {
+    add(app, context);
+  }
+  try {
+    app.parse(long_names(argc, argv));
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  set_up_terminal(context.log_level);
+  try {
+    if (context.threads == 0) context.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    set_team_size(static_cast<int>(context.threads));
+    at::set_num_threads(static_cast<int>(context.threads));
+    context.run();
+    return 0;
+  } catch (const Interrupted&) {
+    print_error("interrupted");
+    return 130;
+  } catch (const Error& error) {
+    print_error(error.what());
+    return error.kind() == ErrorKind::invalid_input ? 2 : 1;
+  } catch (const std::bad_alloc&) {
+    print_error("out of memory");
+  } catch (const std::exception& error) {
+    print_error(fmt::format("internal error: {}", error.what()));
+  }
+  return 1;
+}
+
+}  // namespace
+}  // namespace frugal::cli
+
+int main(int argc, char** argv) { return frugal::cli::run(argc, argv); }

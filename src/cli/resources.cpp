@@ -1,0 +1,84 @@
+#include "cli/resources.h"
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "base/error.h"
+#include "io/checkpoint.h"
+#include "io/hub.h"
+#include "io/sha256.h"
+#include "text/tokenizer.h"
+
+namespace frugal::cli {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kMaxTextBytes = size_t{1} << 30;
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+std::string read_text(const std::string& path, const char* kind) {
+  if (!path.empty()) return read_text_file(path, kMaxTextBytes);
+  const std::string fallback = (fs::path(cache_directory()) / "text" / kind).string() + ".txt";
+  if (!fs::exists(fallback)) {
+    fail(ErrorKind::io, "{}: no default text; run scripts/default-text or name a file", fallback);
+  }
+  return read_text_file(fallback, kMaxTextBytes);
+}
+
+const text::Tokenizer& tokenizer_of(const nn::LoadedModel& model) {
+  if (!model.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", model.name);
+  return *model.tokenizer;
+}
+
+std::string text_name(const std::string& path, const char* kind) {
+  return path.empty() ? fmt::format("default-{}", kind) : fs::path(path).filename().string();
+}
+
+}  // namespace
+
+std::string cache_directory() {
+  if (const std::string own = environment("FRUGAL_CACHE"); !own.empty()) return own;
+  if (const std::string shared = environment("XDG_CACHE_HOME"); !shared.empty()) return shared + "/frugal";
+  return environment("HOME") + "/.cache/frugal";
+}
+
+std::string resolve_model_path(const Context& context, const std::string& spec) {
+  io::HubOptions options = io::hub_options_from_environment();
+  options.offline = options.offline || context.offline;
+  options.revision = context.revision;
+  return io::resolve_model(spec, options);
+}
+
+nn::LoadedModel load_model(const Context& context, const std::string& spec) {
+  return context.loader.load(resolve_model_path(context, spec));
+}
+
+std::string weights_hash(const nn::LoadedModel& model) {
+  const auto checkpoint = std::static_pointer_cast<const io::Checkpoint>(model.source);
+  io::Sha256 hash;
+  for (const auto& file : checkpoint->files) hash.update(file->bytes());
+  return hash.hex();
+}
+
+eval::EvalText load_eval_text(const nn::LoadedModel& model, const std::string& path) {
+  const text::Tokenizer& tokenizer = tokenizer_of(model);
+  eval::EvalText text;
+  text.name = text_name(path, "evaluation");
+  text.tokens = tokenizer.encode(read_text(path, "evaluation"));
+  text.hash = io::sha256_hex(std::as_bytes(std::span(text.tokens)));
+  if (tokenizer.special().add_bos) text.bos = tokenizer.special().bos;
+  return text;
+}
+
+chain::CalibrationText load_calibration_text(const nn::LoadedModel& model, const std::string& path) {
+  chain::CalibrationText text;
+  text.name = text_name(path, "calibration");
+  text.tokens = tokenizer_of(model).encode(read_text(path, "calibration"));
+  return text;
+}
+
+}  // namespace frugal::cli

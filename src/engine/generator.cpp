@@ -1,0 +1,78 @@
+#include "engine/generator.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/progress.h"
+#include "engine/stop_matcher.h"
+#include "text/tokenizer.h"
+
+namespace frugal::engine {
+
+at::Tensor Conversation::read(std::span<const int32_t> tokens, int64_t batch) {
+  at::Tensor logits;
+  for (size_t begin = 0; begin < tokens.size(); begin += static_cast<size_t>(batch)) {
+    const auto part = tokens.subspan(begin, std::min(static_cast<size_t>(batch), tokens.size() - begin));
+    logits = loaded_.model->forward(nn::Batch::single(part, &state_), {nn::ForwardOptions::Logits::last}).logits;
+    history_.insert(history_.end(), part.begin(), part.end());
+  }
+  return logits;
+}
+
+GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& sampler, const GenerateOptions& options,
+                                      const std::function<void(const std::string&)>& on_text) {
+  const c10::InferenceMode inference;
+  const int64_t context = options.context > 0 ? options.context : loaded_.model->spec.context_length;
+  const auto prompt_size = static_cast<int64_t>(prompt.size());
+  if (prompt.empty()) fail(ErrorKind::invalid_input, "the prompt has no tokens");
+  if (prompt_size >= context) fail(ErrorKind::invalid_input, "the prompt has {} tokens, the context holds {}", prompt_size, context);
+
+  GenerateResult result;
+  result.prompt_tokens = prompt_size;
+  // At least the last prompt token is read again, for its logits.
+  const auto same = std::mismatch(history_.begin(), history_.end(), prompt.begin(), prompt.end() - 1).first - history_.begin();
+  history_.resize(static_cast<size_t>(same));
+  state_.rollback(same);
+  result.reused_tokens = same;
+  Stopwatch watch;
+  for (const int32_t id : prompt) sampler.accept(id);
+  at::Tensor logits = read(prompt.subspan(static_cast<size_t>(same)), options.batch);
+  result.prompt_seconds = watch.seconds();
+
+  const Stopwatch decode;
+  text::StreamDecoder decoder(*loaded_.tokenizer, /*skip_special=*/!options.show_special);
+  StopMatcher matcher(options.stop);
+  const auto emit = [&](const std::string& text) {
+    if (text.empty()) return;
+    result.text += text;
+    on_text(text);
+  };
+  result.reason = FinishReason::length;
+  while (options.max_tokens < 0 || static_cast<int64_t>(result.ids.size()) < options.max_tokens) {
+    if (stop_requested()) {
+      result.reason = FinishReason::interrupted;
+      break;
+    }
+    at::Tensor row = logits[0].contiguous();
+    const int32_t id = sampler.sample({row.mutable_data_ptr<float>(), static_cast<size_t>(row.numel())});
+    sampler.accept(id);
+    result.ids.push_back(id);
+    const bool ends = std::binary_search(loaded_.end_ids.begin(), loaded_.end_ids.end(), id);
+    if (!ends) emit(matcher.push(decoder.push(id)));
+    if (ends || matcher.stopped()) {
+      result.reason = FinishReason::stop;
+      break;
+    }
+    if (static_cast<int64_t>(history_.size()) + 1 >= context) break;
+    logits = read(std::span(&id, 1), 1);
+  }
+  if (!matcher.stopped()) emit(matcher.push(decoder.flush()));
+  if (!matcher.stopped()) emit(matcher.flush());
+  result.decode_seconds = decode.seconds();
+  return result;
+}
+
+}  // namespace frugal::engine
