@@ -1,0 +1,167 @@
+// A Hugging Face directory: config.json, safetensors, tokenizer files; with frugal.json when frugal's own layouts or a chain
+// need it.
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "io/checkpoint.h"
+#include "io/quantized_layout.h"
+#include "io/safetensors.h"
+#include "models/description.h"
+#include "models/gguf_weight.h"
+#include "models/save.h"
+#include "models/stored_kind.h"
+#include "models/tensor_names.h"
+#include "models/text_files.h"
+
+namespace frugal::models {
+namespace {
+
+using nn::LoadedModel;
+using nn::Model;
+using nn::SaveOptions;
+
+// What lies in the files for `linear`. Hugging Face's words have integers for the symmetric blocks of GGUF.
+io::StoredWeight stored_form(const nn::Linear& linear, bool own_layouts) {
+  io::StoredWeight weight = stored_weight(linear.name(), linear.kinds());
+  if (own_layouts || linear.kinds().size() != 1) return weight;
+  const auto* block = dynamic_cast<const nn::BlockKind*>(linear.kinds().front().get());
+  if (const auto grouped = block ? grouped_from_blocks(*block) : nullptr) weight.terms = {{grouped}};
+  return weight;
+}
+
+std::string cannot_express(const nn::Linear& linear, bool embedding) {
+  const std::string reason = io::cannot_express_in_compressed_tensors(stored_form(linear, false));
+  if (!reason.empty()) return fmt::format("{}: compressed-tensors has no words for {}", linear.name(), reason);
+  const bool plain = dynamic_cast<const nn::DenseKind*>(linear.kinds().front().get());
+  return embedding && !plain ? fmt::format("{}: transformers reads an embedding as floats only, this one is {}", linear.name(), linear.describe()) : "";
+}
+
+// A vector that Hugging Face stores in floats: norms and biases, in float32 as nn/ has them (a few KB a model).
+io::TensorToWrite vector_tensor(const std::string& name, const at::Tensor& values) {
+  const at::Tensor held = values.detach().contiguous();
+  const auto owner = std::make_shared<const at::Tensor>(held);
+  return {name, "F32", {held.size(0)}, {}, {static_cast<const std::byte*>(held.const_data_ptr()), held.nbytes()}, owner};
+}
+
+io::TensorToWrite norm_tensor(const std::string& module, const nn::Norm& norm, const Family& family) {
+  const bool shift = family.norm_less_one && norm.kind == nn::NormKind::rms;
+  return vector_tensor(module + ".weight", shift ? norm.weight - 1 : norm.weight);
+}
+
+void add_vectors(const Model& model, std::vector<io::TensorToWrite>& tensors) {
+  const Family& family = family_at(model.spec.family);
+  for (size_t i = 0; i < model.blocks.size(); ++i) {
+    const nn::Block& block = model.blocks[i];
+    for (const BlockNorm& norm : block_norms(block.spec)) {
+      tensors.push_back(norm_tensor(block_module(i, norm.huggingface, norm.gguf).huggingface, block.*norm.member, family));
+    }
+    for (const BlockLinear& part : block_linears()) {
+      const nn::Linear& linear = block.*part.member;
+      if (linear && linear.bias().defined()) tensors.push_back(vector_tensor(block_module(i, part.huggingface, part.gguf).huggingface + ".bias", linear.bias()));
+    }
+  }
+  tensors.push_back(norm_tensor(final_norm_name().huggingface, model.final_norm, family));
+}
+
+struct Contents {
+  std::vector<io::TensorToWrite> tensors;
+  Json quantization_config, modules;
+};
+
+Contents collect(const Model& model, const SaveOptions& options, bool own_layouts) {
+  io::QuantizedWriter writer(own_layouts);
+  Contents contents;
+  std::vector<std::string> floats;  // what compressed-tensors' target "Linear" must not match
+  const std::string embedding = embedding_name().huggingface;
+  for (const nn::Linear& linear : matrices_of(model)) {
+    const std::string reason = own_layouts ? "" : cannot_express(linear, linear.name() == embedding);
+    if (reason.empty()) {
+      writer.add(linear.name(), stored_form(linear, own_layouts));
+    } else if (options.expand) {
+      contents.tensors.push_back(float_tensor(linear, linear.name() + ".weight", options.float_format));
+      floats.push_back(linear.name());
+    } else {
+      fail(ErrorKind::unsupported, "{}", reason);
+    }
+  }
+  if (model.spec.tied_embeddings) floats.push_back(head_name().huggingface);
+  contents.quantization_config = writer.quantization_config();
+  if (contents.quantization_config.is_object()) {
+    for (const std::string& module : floats) contents.quantization_config["ignore"].push_back(module);
+  }
+  contents.modules = writer.modules();
+  for (io::TensorToWrite& tensor : writer.take_tensors()) contents.tensors.push_back(std::move(tensor));
+  add_vectors(model, contents.tensors);
+  return contents;
+}
+
+const char* torch_name(std::string_view format) { return format == "F32" ? "float32" : format == "F16" ? "float16" : "bfloat16"; }
+
+// The keys that frugal interprets, anew; all others as the source had them.
+Json full_config(const LoadedModel& model, Json config, const SaveOptions& options) {
+  const auto* source = static_cast<const io::Checkpoint*>(model.source.get());
+  if (source && source->container == io::Container::huggingface) {
+    const bool nested = source->config.contains("text_config") && source->config["text_config"].is_object();
+    Json kept = nested ? source->config["text_config"] : source->config;
+    erase_interpreted_keys(kept);
+    config.update(kept);
+  } else {
+    add_token_ids(model, config);
+  }
+  if (!config.contains("dtype") && !config.contains("torch_dtype")) {
+    const auto* dense = dynamic_cast<const nn::DenseKind*>(model.model->embedding.get());
+    config["torch_dtype"] = torch_name(dense ? dense->describe() : options.float_format);
+  }
+  return config;
+}
+
+Json full_manifest(const LoadedModel& model, const SaveOptions& options, const Contents& contents, const Json& blocks) {
+  Json manifest = chain_manifest(model, options);
+  if (manifest.is_null() && contents.modules.is_null() && blocks.is_null()) return nullptr;
+  if (manifest.is_null()) manifest = {{"original_parameters", model.model->original_parameters}};
+  if (!blocks.is_null()) manifest["blocks"] = blocks;
+  if (!contents.modules.is_null()) manifest["modules"] = contents.modules;
+  return manifest;
+}
+
+void write_json(const std::string& path, const Json& json) {
+  AtomicFile file(path);
+  file.write(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  file.commit();
+}
+
+ConfigAndBlocks words_for(const nn::ModelSpec& spec, bool own_layouts) {
+  if (own_layouts) return config_and_blocks_of(spec);
+  return {config_of(spec), nullptr};
+}
+
+}  // namespace
+
+std::string cannot_express_in_directory(const Model& model, bool own_layouts) {
+  try {
+    words_for(model.spec, own_layouts);
+    collect(model, {}, own_layouts);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::unsupported) throw;
+    return error.what();
+  }
+  return "";
+}
+
+void save_directory(const LoadedModel& model, const std::string& path, const SaveOptions& options, bool own_layouts) {
+  ConfigAndBlocks words = words_for(model.model->spec, own_layouts);
+  Contents contents = collect(*model.model, options, own_layouts);
+  Json config = full_config(model, std::move(words.config), options);
+  if (!contents.quantization_config.is_null()) config["quantization_config"] = contents.quantization_config;
+  const Json manifest = full_manifest(model, options, contents, words.blocks);
+
+  AtomicDirectory directory(path, options.overwrite);
+  write_json(directory.staging() + "/config.json", config);
+  if (!manifest.is_null()) write_json(directory.staging() + "/frugal.json", manifest);
+  write_text_files(model, directory.staging());
+  io::write_model_tensors(directory.staging(), std::move(contents.tensors));
+  directory.commit();
+}
+
+}  // namespace frugal::models
