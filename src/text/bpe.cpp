@@ -95,14 +95,14 @@ class Bpe final : public TokenModel {
     } else {
       merge_long(symbols);
     }
+    const size_t before = ids.size();
     for (const int32_t symbol : symbols) {
-      if (symbol < vocabulary_.size()) {
+      // Unknown characters that met only now share one unk, too.
+      bool open_unk = ids.size() > before && ids.back() == options_.unknown.unk;
+      if (symbol >= vocabulary_.size()) {
+        unknown_char(extra_.text(symbol - vocabulary_.size()), ids, open_unk);
+      } else if (!(open_unk && options_.unknown.fuse_unk && symbol == options_.unknown.unk)) {
         ids.push_back(symbol);
-      } else {
-        std::vector<int32_t> parts;
-        bool open = false;
-        unknown_char(extra_.text(symbol - vocabulary_.size()), parts, open);
-        ids.insert(ids.end(), parts.begin(), parts.end());
       }
     }
   }

@@ -1,5 +1,6 @@
 #include "text/charsmap.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -34,31 +35,48 @@ Charsmap::Charsmap(std::string_view blob, std::string_view name) : blob_(blob) {
   validate(name);
 }
 
+// Depth first, without recursion. Subtrees are shared (Darts-clone builds from a minimal automaton), so a unit may be
+// reached on several ways, but never from below itself.
 void Charsmap::validate(std::string_view name) const {
-  std::vector<bool> seen(units_.size());
-  struct Node {
-    uint32_t index;
-    size_t depth;
+  enum class State : uint8_t { unseen, open, done };
+  std::vector<State> states(units_.size(), State::unseen);
+  std::vector<uint16_t> heights(units_.size(), 0);  // of the longest key below
+  struct Visit {
+    uint32_t index, base, next;  // next: the label to try
   };
-  std::vector<Node> open{{0, 0}};
-  seen[0] = true;
-  while (!open.empty()) {
-    const Node node = open.back();
-    open.pop_back();
-    const uint32_t base = node.index ^ offset(units_[node.index]);
-    if (node.index != 0 && has_leaf(units_[node.index])) {
-      if (base >= units_.size()) fail(ErrorKind::corrupt_file, "{}: charsmap unit {} points to unit {} of {}", name, node.index, base, units_.size());
+  const auto enter = [&](uint32_t index) {
+    const uint32_t base = index ^ offset(units_[index]);
+    if (index != 0 && has_leaf(units_[index])) {
+      if (base >= units_.size()) fail(ErrorKind::corrupt_file, "{}: charsmap unit {} points to unit {} of {}", name, index, base, units_.size());
       if (leaf_value(units_[base]) >= replacements_.size()) {
         fail(ErrorKind::corrupt_file, "{}: charsmap replacement at {} of {} bytes", name, leaf_value(units_[base]), replacements_.size());
       }
     }
-    for (uint32_t c = 1; c < 256; ++c) {
-      const uint32_t child = base ^ c;
-      if (child >= units_.size() || label(units_[child]) != c) continue;
-      if (seen[child]) fail(ErrorKind::corrupt_file, "{}: charsmap unit {} is reached twice", name, child);
-      if (node.depth + 1 > kMaxDepth) fail(ErrorKind::corrupt_file, "{}: charsmap is deeper than {} bytes", name, kMaxDepth);
-      seen[child] = true;
-      open.push_back({child, node.depth + 1});
+    states[index] = State::open;
+    return Visit{index, base, 1};
+  };
+  std::vector<Visit> path{enter(0)};
+  while (!path.empty()) {
+    Visit& top = path.back();
+    if (top.next == 256) {
+      states[top.index] = State::done;
+      const uint16_t height = heights[top.index];
+      path.pop_back();
+      if (path.empty()) break;
+      uint16_t& above = heights[path.back().index];
+      above = std::max<uint16_t>(above, static_cast<uint16_t>(height + 1));
+      continue;
+    }
+    const uint32_t c = top.next++, child = top.base ^ c;
+    if (child >= units_.size() || label(units_[child]) != c) continue;
+    if (states[child] == State::open) fail(ErrorKind::corrupt_file, "{}: charsmap unit {} is below itself", name, child);
+    if (states[child] == State::done) {
+      heights[top.index] = std::max<uint16_t>(heights[top.index], static_cast<uint16_t>(heights[child] + 1));
+    } else {
+      path.push_back(enter(child));
+    }
+    if (path.size() > kMaxDepth || heights[path.back().index] > kMaxDepth) {
+      fail(ErrorKind::corrupt_file, "{}: charsmap is deeper than {} bytes", name, kMaxDepth);
     }
   }
 }

@@ -49,7 +49,7 @@ std::string error_text(int code) {
 
 // Steps that one attempt may take before it draws on the budget of the whole text, and that budget.
 constexpr uint32_t kFreeSteps = 512;
-constexpr uint64_t kBudgetBase = 20'000'000;
+constexpr uint64_t kBudgetBase = 1'000'000;
 constexpr uint64_t kBudgetPerByte = 64;
 
 }  // namespace

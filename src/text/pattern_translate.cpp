@@ -1,5 +1,5 @@
 // From Oniguruma's Ruby syntax to PCRE2, refusing whatever is not understood. Differences that matter here:
-//  - \s: PCRE2 counts U+180E as a space, Unicode (and Oniguruma) does not; \w: Oniguruma includes marks.
+//  - \s: PCRE2 counts U+180E as a space, Unicode (and Oniguruma) does not; \w (and so \b): Oniguruma includes marks.
 //  - \h, \R, \X, \K, \G and \Q mean other things or nothing; [..&&..] and [[..]] are set operations only in Oniguruma.
 // Time: PCRE2 backtracks, so a repeat without bound whose body can match the same text in several ways is exponential.
 // Such a body holds another unbounded repeat or an alternation; both are refused unless the pattern is one of ours.
@@ -15,7 +15,8 @@ namespace {
 constexpr size_t kMaxPatternBytes = 16 << 10;
 constexpr size_t kMaxGroupDepth = 32;
 constexpr std::string_view kSpaces = "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
-constexpr std::string_view kWords = "\\p{L}\\p{M}\\p{Nd}\\p{Pc}";
+// Alphabetic, Mark, Decimal_Number and Connector_Punctuation; the ranges are the alphabetic symbols.
+constexpr std::string_view kWords = "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
 
 class Translator {
  public:
@@ -160,12 +161,13 @@ class Translator {
       if (in_class) refuse("\\S and \\W inside [...] are not supported");
       return put(fmt::format("[^{}]", c == 'S' ? kSpaces : kWords), "");
     }
+    if (c == 'b' && !in_class) return put(fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", kWords), "");
     if (c == 'v') return put("\\x{b}", "\\x{b}");
     if (c == 'u') return hexadecimal(4);
     if (c == 'x') return hexadecimal(0);
     if (c == 'p' || c == 'P') return property();
     const bool letter_or_digit = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    const bool known = c == 'r' || c == 'n' || c == 't' || c == 'f' || (!in_class && (c == 'b' || c == 'B' || c == 'A' || c == 'z'));
+    const bool known = c == 'r' || c == 'n' || c == 't' || c == 'f' || (!in_class && (c == 'A' || c == 'z'));
     if (letter_or_digit && !known) refuse("an escape is not supported (back references and engine-specific ones are not)");
     put(in_.substr(at_, 2), in_.substr(at_, 2));
   }

@@ -70,7 +70,9 @@ TEST_F(GgufOracle, EveryCaseOfTheTestDataHasTheExpectedIds) {
 
 TEST_F(GgufOracle, RandomUnicodeTextHasTheIdsOfLlamaCpp) {
   const auto texts = read_json(scratch_->path() / "texts.json").get<std::vector<std::string>>();
-  for (const char* name : kVocabularies) {
+  // Not bert-bge: llama.cpp's normal form maps single characters only; there `tokenizers` is the oracle
+  // (tokenizer_json_test.cpp).
+  for (const char* name : {"falcon", "gpt-2", "llama-spm", "starcoder"}) {
     const auto tokenizer = load(name);
     const Json expected = read_json(scratch_->path() / fmt::format("ggml-vocab-{}.llama.json", name));
     int wrong = 0;

@@ -38,6 +38,8 @@ class WordPiece final : public TokenModel {
   // A token must end where a character does: tokens are UTF-8 and so is the word, else nothing matches.
   bool cover(std::string_view word, std::vector<int32_t>& ids) const {
     for (size_t start = 0; start < word.size();) {
+      // A mark of word starts in the text itself is no start: "##▁" would have to be a token.
+      if (start > 0 && !options_.word_prefix.empty() && word.substr(start).starts_with(options_.word_prefix)) return false;
       int32_t node = start == 0 ? word_start_ : continuing_;
       int32_t id = Trie::kNone;
       size_t end = start;
