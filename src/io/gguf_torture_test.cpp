@@ -107,7 +107,7 @@ TEST(GgufTorture, HeaderAndKeys) {
   expect_rows({{"B9", with_keys({key("k", 9, nested)}), "unsupported"}});
 }
 
-TEST(GgufTorture, TensorInfos) {
+TEST(GgufTorture, TensorInfosThatLieAreRefused) {
   const uint64_t top = (uint64_t{1} << 63) - 1;
   expect_rows({
       {"B14", with_infos({info("t", {}, 0, 0)}), "ok"},

@@ -27,7 +27,8 @@ INCLUDES = {
     "dist": ["base"],
     "ops": ["base", "formats", "kernels"],
     "nn": ["base", "formats", "ops", "io", "dist"],
-    "models": ["base", "io", "nn"],
+    # Wider than the architecture says: a loaded model comes with its tokenizer and template, and block formats are named there.
+    "models": ["base", "text", "formats", "io", "nn"],
     "data": ["base", "text", "io"],
     "engine": ["base", "text", "formats", "ops", "io", "nn", "dist"],
     "chain": ["base", "text", "formats", "ops", "io", "nn", "data", "engine"],

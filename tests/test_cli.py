@@ -1,0 +1,192 @@
+"""Every verb as a user runs it, on a tiny checkpoint and on the real model."""
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import FRUGAL, ROOT
+
+CALIBRATION = ("--calib-sequences", 4, "--calib-length", 32)
+EVAL_KEYS = {"perplexity", "perplexity_stderr", "ln_ratio", "ln_ratio_stderr", "tokens", "bytes", "bits_per_weight", "kl_mean", "top1_agreement",
+             "prefill_tps", "decode_tps", "peak_rss_bytes"}
+
+
+def compress(frugal, tiny, out, *steps, **options):
+    arguments = ["compress", tiny / "model", "-o", out, "--calib", tiny / "text.txt", *CALIBRATION]
+    for step in steps:
+        arguments += ["--step", step]
+    for name, value in options.items():
+        arguments += [f"--{name}", value]
+    return frugal(*arguments)
+
+
+def test_methods_lists_the_thirteen_with_options_and_claims(frugal):
+    rows = frugal("methods", "--json").json
+    assert {row["id"] for row in rows} >= {"rtn", "gptq", "awq", "hqq", "w8a8-dynamic", "smoothquant", "magnitude", "wanda", "sparsegpt", "svd", "asvd",
+                                           "svd-llm", "shortgpt"}
+    for row in rows:
+        assert set(row) >= {"id", "leaf", "arxiv", "summary", "options", "claim"}
+        assert row["claim"], row["id"]
+
+
+@pytest.mark.parametrize("step, message", [
+    ("gtpq:bits=3", 'no method "gtpq"'),
+    ("gptqq:bits=3", 'did you mean "gptq"?'),
+    ("gptq:bit=3", 'did you mean "bits"?'),
+    ("gptq:bits=9", "must be in 2..8, is 9"),
+    ("gptq:bits", "expected key=value"),
+])
+def test_a_wrong_step_is_named_and_leaves_nothing(frugal, tiny, tmp_path, step, message):
+    result = compress(frugal, tiny, tmp_path / "out", step)
+    assert result.code == 2 and message in result.err, result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_order_that_makes_no_sense_is_refused_with_the_reason(frugal, tiny, tmp_path):
+    result = compress(frugal, tiny, tmp_path / "out", "gptq:bits=4", "wanda:sparsity=0.5")
+    assert result.code == 2 and "wanda cannot follow gptq" in result.err
+
+
+@pytest.mark.parametrize("steps", [
+    ["rtn:bits=4,group=32"], ["gptq:bits=3,group=64"], ["awq:bits=4,group=24"], ["hqq:bits=3,group=64"], ["smoothquant", "w8a8-dynamic"],
+    ["magnitude:sparsity=0.5"], ["sparsegpt:pattern=2:4"], ["svd:ratio=0.7"], ["asvd:ratio=0.8"], ["svd-llm:ratio=0.8"], ["shortgpt:blocks=1"],
+    ["wanda:sparsity=0.5", "gptq:bits=4,group=32"], ["shortgpt:blocks=1", "svd-llm:ratio=0.9", "rtn:bits=4,group=16"],
+    ["smoothquant", "wanda:sparsity=0.4", "w8a8-dynamic"],
+])
+def test_every_chain_is_written_read_back_and_evaluated(frugal, tiny, tmp_path, steps):
+    out, ledger = tmp_path / "out", tmp_path / "ledger.jsonl"
+    result = compress(frugal, tiny, out, *steps, format="frugal", ledger=ledger)
+    assert result.code == 0, result.err
+    assert [p.name for p in tmp_path.iterdir() if ".tmp" in p.name] == []
+    evaluated = frugal("eval", out, "--text", tiny / "text.txt", "--ctx", 64, "--chunks", 8, "--base", tiny / "model", "--json", "--ledger", ledger)
+    assert evaluated.code == 0, evaluated.err
+    assert set(evaluated.json) >= EVAL_KEYS
+    assert math.isfinite(evaluated.json["ln_ratio"]) and evaluated.json["kl_mean"] > 0
+    rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert [row["kind"] for row in rows] == ["step"] * len(steps) + ["eval"]
+    assert len(rows[-1]["chain"]) == len(steps)
+
+
+def test_the_file_shrinks_as_its_format_says(frugal, tiny, tmp_path):
+    """4 bits, groups of 32 with an F16 scale and a 4-bit zero: 4.625 bits for each weight of a Linear."""
+    out = tmp_path / "out"
+    assert compress(frugal, tiny, out, "rtn:bits=4,group=32", format="frugal").code == 0
+    tensors = frugal("inspect", out, "--json").json["tensors"]
+    linear = sum(t["bytes"] for t in tensors if "_proj" in t["name"])
+    rows_of = lambda n, k: n * (4 * math.ceil(k * 4 / 32) + 2 * math.ceil(k / 32))  # codes and scales; zeros are smaller
+    shapes = [(72, 72), (24, 72), (24, 72), (72, 72), (136, 72), (136, 72), (72, 136)]
+    least = 3 * sum(rows_of(n, k) for n, k in shapes)
+    assert least < linear < 1.25 * least
+
+
+def transformers_logits(path, ids):
+    script = ("import sys, json, torch\nfrom transformers import AutoModelForCausalLM\n"
+              "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)\n"
+              "ids = torch.tensor([json.loads(sys.argv[2])])\n"
+              "print(json.dumps(torch.log_softmax(model(ids).logits[0].float(), -1).tolist()))")
+    done = subprocess.run([sys.executable, "-c", script, str(path), json.dumps(ids)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("step", ["rtn:bits=4,group=32", "gptq:bits=3,group=24,symmetric=true", "w8a8-dynamic"])
+def test_a_compressed_directory_loads_in_transformers_with_the_same_perplexity(frugal, tiny, tmp_path, step):
+    out = tmp_path / "out"
+    result = compress(frugal, tiny, out, step, format="hf", dtype="F32")
+    assert result.code == 0, result.err
+    ids = frugal("tokenize", "-m", tiny / "model", "-f", tiny / "text.txt", "--json").json["ids"][:64]
+    log_p = transformers_logits(out, ids)
+    theirs = -sum(log_p[j][ids[j + 1]] for j in range(32, 63)) / 31
+    text = tmp_path / "text.txt"
+    text.write_text((tiny / "text.txt").read_text())
+    ours = frugal("eval", out, "--text", text, "--ctx", 64, "--chunks", 1, "--exact", "--no-speed", "--json").json["ln_perplexity"]
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_conversion_to_gguf_and_back_keeps_the_model(frugal, tiny, tmp_path):
+    assert frugal("convert", tiny / "model", tmp_path / "m.gguf", "--dtype", "F32").code == 0
+    assert frugal("convert", tmp_path / "m.gguf", tmp_path / "back", "--dtype", "F32").code == 0
+    results = [frugal("eval", path, "--text", tiny / "text.txt", "--ctx", 64, "--chunks", 4, "--exact", "--no-speed", "--json").json["ln_perplexity"]
+               for path in (tiny / "model", tmp_path / "m.gguf", tmp_path / "back")]
+    assert results[1] == pytest.approx(results[0], rel=1e-6) and results[2] == pytest.approx(results[0], rel=1e-6)
+    text = "Grouped integers: 12345 times, naïve café 東京!"
+    ids = [frugal("tokenize", "-m", path, "-p", text, "--json").json["ids"] for path in (tiny / "model", tmp_path / "m.gguf", tmp_path / "back")]
+    assert ids[0] == ids[1] == ids[2]
+
+
+def test_reports_are_drawn_from_several_ledgers(frugal, tiny, tmp_path):
+    for i, step in enumerate(["rtn:bits=8", "rtn:bits=3"]):
+        out = tmp_path / f"out{i}"
+        assert compress(frugal, tiny, out, step, format="frugal").code == 0
+        assert frugal("eval", out, "--text", tiny / "text.txt", "--ctx", 64, "--chunks", 4, "--base", tiny / "model", "--ledger",
+                      tmp_path / f"ledger{i}.jsonl").code == 0
+    result = frugal("report", tmp_path / "ledger0.jsonl", tmp_path / "ledger1.jsonl", "-o", tmp_path / "report.html")
+    assert result.code == 0 and "rtn:bits=3" in result.out, result.err
+    page = (tmp_path / "report.html").read_text()
+    assert "rtn:bits=8" in page and "http://" not in page.replace("http://www.w3.org", "") and (tmp_path / "report.svg").exists()
+
+
+def test_a_sweep_runs_chains_and_chooses(frugal, tiny, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"""
+calibration: {{file: {tiny}/text.txt, sequences: 4, length: 32}}
+evaluation: {{file: {tiny}/text.txt, ctx: 64, chunks: 4}}
+chains:
+- {{name: eight, steps: ["rtn:bits=8"]}}
+- name: half and four
+  steps: [wanda: {{sparsity: 0.5}}, "gptq:bits=4,group=32"]
+""")
+    result = frugal("sweep", tiny / "model", "--recipe", recipe, "-o", tmp_path / "out", "--tolerance", 100, "--json")
+    assert result.code == 0, result.err
+    assert result.json["points"] == 3
+    rows = [json.loads(line) for line in (tmp_path / "out/ledger.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows if row["kind"] == "eval"] == ["base", "eight", "half and four"]
+    assert (tmp_path / "out/report.html").exists() and (tmp_path / "out/report.svg").exists()
+    assert (tmp_path / "out/chosen.txt").read_text().strip() == result.json["chosen"]
+    assert not list((tmp_path / "out").glob("*.tmp*"))
+
+
+def test_bench_gives_rates_and_shares(frugal, smollm2):
+    rows = frugal("bench", smollm2, "-p", 32, "-n", 8, "-r", 2, "--json").json
+    assert [row["test"] for row in rows] == ["pp32", "tg8"]
+    assert rows[1]["bandwidth_share"] > 0 and rows[0]["peak_share"] > 0 and rows[0]["tps"] > 0
+
+
+def test_the_real_model_answers_and_stops_at_stop_strings(frugal, smollm2):
+    answer = frugal("generate", smollm2, "-p", "What is the capital of France?", "--temp", 0, "-n", 24, "--exact", "--json")
+    assert answer.code == 0 and "Paris" in answer.json["text"], answer.out + answer.err
+    stopped = frugal("generate", smollm2, "-p", "What is the capital of France?", "--temp", 0, "-n", 24, "--exact", "--stop", " is", "--json").json
+    assert stopped["finish_reason"] == "stop" and stopped["text"] == answer.json["text"].split(" is")[0]
+    seeded = [frugal("generate", smollm2, "-p", "Tell me a story.", "-n", 16, "--seed", 7, "--top-k", 40, "--json").json["text"] for _ in range(2)]
+    assert seeded[0] == seeded[1]
+
+
+def test_chat_keeps_the_history(smollm2):
+    done = subprocess.run([str(FRUGAL), "chat", str(smollm2), "-n", "24", "--temp", "0", "--json"], input=b"My name is Ada.\nWhat is my name?\n",
+                          capture_output=True, timeout=300)
+    lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert done.returncode == 0 and [line["role"] for line in lines] == ["assistant"] * 2
+    assert "Ada" in lines[1]["content"], lines
+
+
+def test_ctrl_c_ends_with_130(smollm2):
+    child = subprocess.Popen([str(FRUGAL), "generate", str(smollm2), "-p", "Count to a thousand.", "--ignore-eos"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child.stdout.read(1)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=60) == 130
+
+
+def test_mistakes_are_exit_code_2_and_failures_1(frugal, tmp_path):
+    assert frugal("evaluate").code == 2
+    assert frugal("eval").code == 2
+    absent = frugal("eval", tmp_path / "absent.gguf")
+    assert absent.code in (1, 2) and "absent.gguf" in absent.err
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + b"\xff" * 64)
+    bad = frugal("eval", tmp_path / "bad.gguf")
+    assert bad.code == 1 and "bad.gguf" in bad.err
+    for verb in ("compress", "eval", "sweep", "report", "generate", "chat", "bench", "inspect", "tokenize", "convert", "methods", "claims"):
+        assert frugal(verb, "--help").code == 0
