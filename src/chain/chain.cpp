@@ -151,6 +151,12 @@ class LayerLoop {
 
 }  // namespace
 
+Workbench::Workbench(nn::LoadedModel& loaded_model, CalibrationText calibration_text, CalibrationOptions options, uint64_t seed)
+    : loaded(loaded_model), model(*loaded_model.model), text(std::move(calibration_text)), calibration(options), rng(seed) {
+  const auto wanted = static_cast<size_t>(options.sequences * options.sequence_length);
+  if (text.tokens.size() > wanted) text.tokens.resize(wanted);
+}
+
 std::string ParsedStep::text() const {
   const std::string given = options.canonical();
   return given.empty() ? row->id : fmt::format("{}:{}", row->id, given);

@@ -32,8 +32,8 @@ class CalibrationCache;
 // The model under work and what steps may use. One per chain.
 class Workbench {
  public:
-  Workbench(nn::LoadedModel& loaded, CalibrationText text, CalibrationOptions options, uint64_t seed)
-      : loaded(loaded), model(*loaded.model), text(std::move(text)), calibration(options), rng(seed) {}
+  // Of `text` the first sequences * sequence_length tokens are kept.
+  Workbench(nn::LoadedModel& loaded, CalibrationText text, CalibrationOptions options, uint64_t seed);
 
   nn::LoadedModel& loaded;
   nn::Model& model;
