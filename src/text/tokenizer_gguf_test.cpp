@@ -1,4 +1,5 @@
 // Tokenizers from GGUF vocabularies: equal ids to those that llama.cpp's test data expects and that llama.cpp gives.
+#include "io/gguf.h"
 #include "text/tokenizer_test_support.h"
 
 namespace frugal::text {
@@ -38,7 +39,7 @@ class GgufOracle : public ::testing::Test {
     scratch_ = new ScratchDir;
     std::string files;
     for (const char* name : kVocabularies) files += (vocabulary_dir() / fmt::format("ggml-vocab-{}.gguf", name)).string() + " ";
-    run_oracle("make_tokenizer_cases.py", fmt::format("{} {} {} --llama {}", scratch_->path().string(), random_text_count(), seed() % 1000000, files));
+    run_oracle("make_tokenizer_cases.py", fmt::format("{} {} {} {}", scratch_->path().string(), random_text_count(), seed() % 1000000, files));
   }
   static void TearDownTestSuite() {
     delete scratch_;
@@ -48,8 +49,7 @@ class GgufOracle : public ::testing::Test {
     if (!scratch_) GTEST_SKIP() << "skipped: no shared data";
   }
   static std::shared_ptr<const Tokenizer> load(const std::string& name) {
-    const fs::path path = scratch_->path() / fmt::format("ggml-vocab-{}.metadata.json", name);
-    return tokenizer_from_metadata(metadata_from_json(read_json(path), name));
+    return tokenizer_from_metadata(io::open_gguf((vocabulary_dir() / fmt::format("ggml-vocab-{}.gguf", name)).string()).content.metadata);
   }
   static inline ScratchDir* scratch_ = nullptr;
 };

@@ -13,7 +13,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "base/metadata.h"
 #include "text/tokenizer.h"
 
 namespace frugal::text::testing {
@@ -74,21 +73,6 @@ inline uint64_t seed() {
     return drawn;
   }();
   return value;
-}
-
-inline Metadata metadata_from_json(const Json& json, std::string source) {
-  Metadata metadata(std::move(source));
-  for (const auto& [key, value] : json.items()) {
-    if (value.is_boolean()) metadata.set(key, value.get<bool>());
-    if (value.is_number_integer()) metadata.set(key, value.get<int64_t>());
-    if (value.is_number_float()) metadata.set(key, value.get<double>());
-    if (value.is_string()) metadata.set(key, value.get<std::string>());
-    if (!value.is_array()) continue;
-    if (!value.empty() && value[0].is_string()) metadata.set(key, value.get<std::vector<std::string>>());
-    if (!value.empty() && value[0].is_number_integer()) metadata.set(key, value.get<std::vector<int64_t>>());
-    if (!value.empty() && value[0].is_number_float()) metadata.set(key, value.get<std::vector<double>>());
-  }
-  return metadata;
 }
 
 inline std::string show(const std::vector<int32_t>& ids) {

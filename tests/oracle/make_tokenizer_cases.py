@@ -1,9 +1,8 @@
-"""Oracles of src/text: vocabularies as JSON, and texts with the ids that `tokenizers`, sentencepiece and llama.cpp give.
+"""Random texts, and the ids that llama.cpp gives for them with the vocabularies of GGUF files.
 
-usage: make_tokenizer_cases.py OUT_DIR COUNT SEED [--llama] FILE.gguf ...
-Writes per GGUF file OUT_DIR/<stem>.metadata.json (the keys tokenizer.*), and OUT_DIR/texts.json (COUNT random Unicode
-strings as lists of code points joined to text). With --llama also OUT_DIR/<stem>.llama.json: the ids of llama.cpp for
-each text ({"plain": ids without special tokens, "parsed": ids with special tokens in the text parsed}).
+usage: make_tokenizer_cases.py OUT_DIR COUNT SEED FILE.gguf ...
+Writes OUT_DIR/texts.json (COUNT random Unicode strings) and per file OUT_DIR/<stem>.llama.json: for each text
+{"plain": ids without special tokens, "parsed": ids with special tokens in the text parsed}.
 """
 import json
 import os
@@ -33,16 +32,6 @@ def random_text(rng):
     return "".join(parts)
 
 
-def metadata(path):
-    import gguf
-    result = {}
-    for name, field in gguf.GGUFReader(path).fields.items():
-        if name.startswith("tokenizer."):
-            value = field.contents()
-            result[name] = value.tolist() if hasattr(value, "tolist") else value
-    return result
-
-
 def llama_ids(path, texts):
     import llama_cpp
     import llama_cpp._logger as logger
@@ -54,18 +43,14 @@ def llama_ids(path, texts):
 
 def main():
     out, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    files = [a for a in sys.argv[4:] if not a.startswith("--")]
     rng = random.Random(seed)
     texts = [random_text(rng) for _ in range(count)]
     with open(os.path.join(out, "texts.json"), "w") as f:
         json.dump(texts, f)
-    for path in files:
+    for path in sys.argv[4:]:
         stem = os.path.join(out, os.path.basename(path).removesuffix(".gguf"))
-        with open(stem + ".metadata.json", "w") as f:
-            json.dump(metadata(path), f)
-        if "--llama" in sys.argv:
-            with open(stem + ".llama.json", "w") as f:
-                json.dump(llama_ids(path, texts), f)
+        with open(stem + ".llama.json", "w") as f:
+            json.dump(llama_ids(path, texts), f)
 
 
 if __name__ == "__main__":
