@@ -161,7 +161,9 @@ Value title(Render& r, const Value& value, const Arguments& arguments) {
     };
     size_t end = begin;
     while (end < in.size() && separates(end) == separates(begin)) end = next_code_point(in.bytes, end);
-    out.append(jinja::capitalize(in.slice(begin, end)));
+    const size_t rest = next_code_point(in.bytes, begin);
+    out.append(jinja::upper(in.slice(begin, rest)));
+    out.append(jinja::lower(in.slice(rest, end)));
     begin = end;
   }
   return texts(r, std::move(out));

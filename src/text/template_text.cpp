@@ -120,7 +120,10 @@ Text strip(const Text& text, const std::string* chars, Side side) {
 
 namespace {
 
-// f(code point, position of it) gives the new code point; the mark of the old one is kept.
+// What the sharp s becomes, the one letter whose upper case is two: beyond Unicode, so that no letter is taken for it.
+constexpr char32_t kUpperSharpS = 0x110000, kTitleSharpS = 0x110001;
+
+// f(code point) gives the new code point; the mark of the old one is kept.
 template <typename F>
 Text map_code_points(const Text& text, F f) {
   Text out;
@@ -128,7 +131,8 @@ Text map_code_points(const Text& text, F f) {
     const char32_t c = code_point_at(text.bytes, begin);
     std::string mapped;
     const char32_t to = f(c);
-    if (to == U'\u1E9E' && c == U'\u00DF') mapped = "SS";
+    if (to == kUpperSharpS) mapped = "SS";
+    else if (to == kTitleSharpS) mapped = "Ss";
     else append_utf8(mapped, to);
     out.append(mapped, text.marks[begin]);
     begin = next_code_point(text.bytes, begin);
@@ -137,9 +141,10 @@ Text map_code_points(const Text& text, F f) {
 }
 
 char32_t to_upper(char32_t c) {
-  if (c == U'\u00DF') return U'\u1E9E';  // written as SS
+  if (c == U'\u00DF') return kUpperSharpS;
   return static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c)));
 }
+char32_t to_title(char32_t c) { return c == U'\u00DF' ? kTitleSharpS : to_upper(c); }
 char32_t to_lower(char32_t c) { return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))); }
 
 }  // namespace
@@ -149,14 +154,14 @@ Text lower(const Text& text) { return map_code_points(text, to_lower); }
 
 Text capitalize(const Text& text) {
   bool first = true;
-  return map_code_points(text, [&](char32_t c) { return std::exchange(first, false) ? to_upper(c) : to_lower(c); });
+  return map_code_points(text, [&](char32_t c) { return std::exchange(first, false) ? to_title(c) : to_lower(c); });
 }
 
 Text title(const Text& text) {
   bool inside = false;
   return map_code_points(text, [&](char32_t c) {
     const bool was_inside = std::exchange(inside, is_upper(c) || is_lower(c) || category(c) == UTF8PROC_CATEGORY_LT);
-    return was_inside ? to_lower(c) : to_upper(c);
+    return was_inside ? to_lower(c) : to_title(c);
   });
 }
 
