@@ -41,6 +41,7 @@ class GgufOracle : public ::testing::Test {
     // llama.cpp is built from its sdist: only scripts/test --full has it.
     for (const char* name : with_llama_cpp() ? std::span(kVocabularies) : std::span(kVocabularies).first(0)) {
       files += (vocabulary_dir() / fmt::format("ggml-vocab-{}.gguf", name)).string() + " ";
+    }
     run_oracle("make_tokenizer_cases.py", fmt::format("{} {} {} {}", scratch_->path().string(), random_text_count(), seed() % 1000000, files));
   }
   static void TearDownTestSuite() {
