@@ -2,11 +2,11 @@
 // after another (rounded, dropped or kept), and what a column's change does to the layer's output is made good, as far as
 // the inputs allow, by the columns not yet settled: minimise trace(E H E^T), E = W - result, H = X^T X / tokens.
 //
-// The papers hold the inverse Hessian's Cholesky factor and update all later columns after each one. Here the same numbers
-// come from H itself: with H + damping = R R^T, R upper triangular, the target of column k is
-//   t_k = w_k + sum_{j<k} (w_j - result_j) * F[j, k],   F = R diag(R)^-1   (QuIP, 2307.13304, theorem 6: GPTQ = LDLQ),
-// which needs one Cholesky instead of Cholesky, inverse and Cholesky again (in^3 / 3 operations instead of 4 in^3 / 3), and
-// one product with F per block of columns.
+// As in the papers, with U upper triangular and H^-1 = U^T U (H with its damping), settling column j at e_j off its target moves
+// the target of every later column k by -e_j U[j, k] / U[j, j]. U comes from one Cholesky factorisation instead of theirs of
+// the inverse: reversed, H = R R^T with R upper triangular, and U = R^-1. (Feeding w - result forward through R itself, as LDLQ
+// does, needs no inverse, but then the targets of later columns are right only when their turn comes; groups and masks are
+// chosen from the targets of columns not yet reached.)
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,8 +20,8 @@ namespace frugal::chain {
 using at::Tensor;
 
 struct ErrorFeedback {
-  Tensor factor;  // [in, in]: F above, unit upper triangular
-  Tensor pivot;   // [in]: R[k, k]; an error e of column k costs (e * pivot[k])^2. The papers' 1 / [Hinv^c]_kk
+  Tensor factor;  // [in, in]: U[j, k] / U[j, j], unit upper triangular
+  Tensor pivot;   // [in]: 1 / U[j, j]; an error e of column j costs (e * pivot[j])^2
 };
 
 // hessian [in, in]. `damping` times the mean of its diagonal is added to the diagonal; where that does not make it positive
@@ -35,24 +35,26 @@ class RowSweep {
  public:
   const int64_t row, begin, end;
 
-  // What the column should be, given all that were settled so far; of any column of the block.
+  // What a column of the block should be, given all that were settled so far.
   T target(int64_t column) const { return targets_[column - begin]; }
   const T* targets() const { return targets_; }  // [end - begin]
   void settle(int64_t column, T value) {
-    const T error = original_[column] - value;
+    const T error = targets_[column - begin] - value;
     const T* factor = factor_ + column * columns_;
     result_[column] = value;
-    for (int64_t c = column + 1; c < end; ++c) targets_[c - begin] += error * factor[c];
+    errors_[column - begin] = error;
+    for (int64_t c = column + 1; c < end; ++c) targets_[c - begin] -= error * factor[c];
   }
 
-  RowSweep(int64_t row, int64_t begin, int64_t end, T* targets, const T* original, T* result, const T* factor, int64_t columns)
-      : row(row), begin(begin), end(end), targets_(targets), original_(original), result_(result), factor_(factor), columns_(columns) {}
+  // targets, errors [end - begin]; result [columns]; factor [columns, columns].
+  RowSweep(int64_t row, int64_t begin, int64_t end, T* targets, T* errors, T* result, const T* factor, int64_t columns)
+      : row(row), begin(begin), end(end), targets_(targets), errors_(errors), result_(result), factor_(factor), columns_(columns) {}
 
  private:
-  T* targets_;         // [end - begin]
-  const T* original_;  // [columns]
-  T* result_;          // [columns]
-  const T* factor_;    // [columns, columns]
+  T* targets_;
+  T* errors_;
+  T* result_;
+  const T* factor_;
   int64_t columns_;
 };
 

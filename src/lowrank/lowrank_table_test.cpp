@@ -57,7 +57,7 @@ TEST(Svd, ErrorIsThatOfEckartAndYoung) {
     const int64_t out = rng.between(5, 60), in = rng.between(5, 60), rank = rng.between(1, std::min(out, in));
     const Tensor weight = at::randn({out, in});
     const auto [u, s, v] = at::linalg_svd(weight.to(at::kDouble), false);
-    const double want = s.slice(0, rank).norm().item<double>(), got = (product(svd(weight, rank)) - weight).norm().item<double>();
+    const double want = s.slice(0, rank).norm().item<double>(), got = (product(truncated_svd(weight, rank)) - weight).norm().item<double>();
     EXPECT_NEAR(got, want, 1e-5 * weight.norm().item<double>()) << out << " x " << in << " rank " << rank;
   }
 }
@@ -122,7 +122,7 @@ TEST(SvdLlm, DeadAndRepeatedInputsAreNoObstacle) {
 TEST(SvdLlm, TheUpdateIsTheRidgeRegressionOfTheTargets) {
   fresh_seed();
   const Tensor x = correlated_inputs(80, 20).to(at::kFloat), weight = at::randn({15, 20}), targets = at::randn({80, 15});
-  const Factors factors = svd(weight, 6);
+  const Factors factors = truncated_svd(weight, 6);
   const Tensor got = updated_second(factors, targets, x, 0.05).to(at::kDouble);
   // The same as least squares on rows added for the ridge.
   const Tensor inner = at::matmul(x, factors.first.t()).to(at::kDouble);

@@ -12,14 +12,14 @@ namespace {
 void run(chain::BlockContext& context, const Options& options) {
   for (chain::Matrix& matrix : context.matrices()) {
     require_dense(matrix);
-    const Factors factors = svd(matrix.weight, rank_for_ratio(matrix.out_features(), matrix.in_features(), options.number("ratio")));
+    const Factors factors = truncated_svd(matrix.weight, rank_for_ratio(matrix.out_features(), matrix.in_features(), options.number("ratio")));
     matrix.store_low_rank(factors.first, factors.second);
   }
 }
 
 }  // namespace
 
-Factors svd(const Tensor& weight, int64_t rank) {
+Factors truncated_svd(const Tensor& weight, int64_t rank) {
   const Tensor exact = weight.to(at::kDouble);
   return truncated(decompose(exact, exact, [](const Tensor& x) { return x; }), rank);
 }

@@ -5,7 +5,7 @@
 namespace frugal::lowrank {
 
 // The best rank-`rank` approximation of weight [out, in] in the Frobenius norm (Eckart and Young, 1936).
-Factors svd(const Tensor& weight, int64_t rank);
+Factors truncated_svd(const Tensor& weight, int64_t rank);
 
 chain::StepRow svd_row();
 

@@ -41,7 +41,9 @@ TEST(PruneTable, StepsLeaveTheSparsityTheyWereAskedFor) {
         }
       }
       // Rounded down per matrix, row or block of columns; ragged groups of N:M drop less.
-      EXPECT_NEAR(static_cast<double>(zeros) / static_cast<double>(count), pattern == "sparsity=0.3" ? 0.3 : 0.5, 0.035);
+      const double sparsity = static_cast<double>(zeros) / static_cast<double>(count), asked = pattern == "sparsity=0.3" ? 0.3 : 0.5;
+      EXPECT_LE(sparsity, asked + 1e-9);
+      EXPECT_GE(sparsity, asked - (pattern == "sparsity=0.3" ? 0.035 : 0.15));
     }
   }
 }

@@ -9,7 +9,7 @@
 //  - The joint mode has groups, each fitted to its updated weights when the sweep reaches it (the public code has one grid per
 //    row, from the weights before pruning; here that is group=0). Blocks hold whole groups and whole M.
 //  - Among equal scores exactly as many are dropped as the sparsity asks for.
-// Cost: in^3 / 3 for the Cholesky and out in^2 for the sweep of each matrix.
+// Cost: 4 in^3 / 3 for the Cholesky and an inverse, once per input, and out in^2 for the sweep of each matrix.
 #include "prune/sparsegpt.h"
 
 #include <ATen/ATen.h>

@@ -13,7 +13,7 @@
 //    no proof that an input stays zero.
 //  - The inputs of all matrices of a block are taken before any of them is rounded (the paper's default; "true sequential"
 //    came later).
-// Cost: in^3 / 3 for the Cholesky and out in^2 for the sweep of each matrix.
+// Cost: 4 in^3 / 3 for the Cholesky and an inverse, once per input, and out in^2 for the sweep of each matrix.
 #include "quantize/gptq.h"
 
 #include <ATen/ATen.h>

@@ -33,8 +33,8 @@ TEST(Rtn, RoundsToTheNearestLevelOfItsGroupForEveryShape) {
         }
         const double error = std::abs(value - decoded[r][c].item<double>());
         EXPECT_LE(error, nearest + 1e-6 * grid.scale);
-        // The extremes of a group are inside the grid, or half a step beyond it.
-        EXPECT_LE(error, (spec.bits == 1 ? 1.01 : 0.51) * grid.scale);
+        // The extremes of a group are inside the grid, or half a step beyond it, and what rounding the scale to float16 moves.
+        EXPECT_LE(error, (spec.bits == 1 ? 1.01 : 0.51 + spec.max_code() / 2048.0) * grid.scale);
       }
     }
     const formats::GroupedWeight packed = codes.pack();
@@ -59,7 +59,7 @@ TEST(Rtn, ASearchedRangeNeverHasALargerSquaredErrorThanTheExtremes) {
   spec.search = true;
   const Tensor searched = error();
   EXPECT_TRUE((searched <= plain * (1 + 1e-5) + 1e-9).all().item<bool>());
-  EXPECT_LT(searched.sum().item<double>(), 0.8 * plain.sum().item<double>());
+  EXPECT_LT(searched.sum().item<double>(), 0.95 * plain.sum().item<double>());
 }
 
 TEST(Rtn, ConstantEmptyAndExtremeGroupsHaveUsableGrids) {
@@ -68,7 +68,9 @@ TEST(Rtn, ConstantEmptyAndExtremeGroupsHaveUsableGrids) {
     for (const bool symmetric : {false, true}) {
       const Tensor decoded = chain::round_to_grid(weight, {}, {.bits = 4, .group = 4, .symmetric = symmetric}).decode();
       ASSERT_TRUE(decoded.isfinite().all().item<bool>());
-      if (std::abs(value) < 1e6f) EXPECT_NEAR(decoded[0][3].item<float>(), value, 0.07f * std::abs(value) + 1e-7f);
+      if (std::abs(value) < 1e6f) {
+        EXPECT_NEAR(decoded[0][3].item<float>(), value, 0.07f * std::abs(value) + 1e-7f);
+      }
     }
   }
   EXPECT_THROW(chain::round_to_grid(at::full({1, 4}, NAN), {}, {}), Error);

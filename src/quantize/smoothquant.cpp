@@ -16,7 +16,9 @@ namespace {
 void run(chain::BlockContext& context, const Options& options) {
   for (const nn::InputPoint point : {nn::InputPoint::attention_input, nn::InputPoint::mlp_input}) {
     std::vector<Tensor> weights;
-    for (const chain::Matrix& matrix : context.matrices_at(point)) weights.push_back(matrix.weight);
+    for (const chain::Matrix& matrix : context.matrices_at(point)) {
+      if (!matrix.name.ends_with(".second")) weights.push_back(matrix.weight);  // of a low-rank product, what reads the input
+    }
     if (weights.empty()) continue;  // the half was pruned away
     context.scale_input(point, smoothing_scale(context.statistics(point).abs_max, weights, options.number("alpha")));
   }
