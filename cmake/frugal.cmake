@@ -45,6 +45,12 @@ function(frugal_target_defaults target torch)
       target_precompile_headers(frugal_torch_pch PRIVATE <ATen/ATen.h> <torch/library.h> <torch/csrc/autograd/custom_function.h> <nlohmann/json.hpp> <fmt/format.h> <string> <vector> <map> <functional> <memory>)
     endif()
     target_precompile_headers(${target} REUSE_FROM frugal_torch_pch)
+    # An executable would get -fPIE, and the precompiled header, built with -fPIC, would not be used.
+    get_target_property(type ${target} TYPE)
+    if(type STREQUAL "EXECUTABLE")
+      set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+      target_compile_options(${target} PRIVATE -fPIC)
+    endif()
   endif()
 endfunction()
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
@@ -18,7 +19,14 @@ TEXT = "The quick brown fox, naïve café"
 
 def load_gguf(path):
     """What from_pretrained(gguf_file=...) does, without the package `accelerate` that it asks for."""
-    config = AutoConfig.for_model(**load_gguf_checkpoint(path, return_tensors=False)["config"])
+    keys = load_gguf_checkpoint(path, return_tensors=False)["config"]
+    if keys.get("pad_token_id", 0) >= keys["vocab_size"]:
+        del keys["pad_token_id"]  # 2^32 - 1: none
+    fields = GGUFReader(path).fields
+    key_length = fields.get(fields["general.architecture"].contents() + ".attention.key_length")
+    if key_length:  # transformers 5.24 overlooks it for Qwen 3
+        keys["head_dim"] = int(key_length.contents())
+    config = AutoConfig.for_model(**keys)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
     tensors = load_gguf_checkpoint(path, return_tensors=True, model_to_load=model)["tensors"]
     missing, unexpected = model.load_state_dict(tensors, strict=False)
