@@ -262,7 +262,12 @@ def test_every_row_of_the_method_tables_is_complete(binary):
         if not row.get("claim") and not row.get("reference"):
             problems.append(f"{row['id']}: neither a claim nor a word why it is a reference")
         stem = SRC / row["leaf"] / row["id"].replace("-", "_")
-        problems += [f"{row['id']}: no {stem.relative_to(ROOT)}{end}" for end in (".cpp", "_test.cpp") if not Path(f"{stem}{end}").is_file()]
+        if not Path(f"{stem}.cpp").is_file():
+            problems.append(f"{row['id']}: no {stem.relative_to(ROOT)}.cpp")
+        # Its tests: a file or a suite of its name in the folder.
+        suites = {name.lower() for test in stem.parent.glob("*_test.cpp") for name in re.findall(r"^TEST(?:_F|_P)?\((\w+),", test.read_text(), re.M)}
+        if not Path(f"{stem}_test.cpp").is_file() and row["id"].replace("-", "") not in suites:
+            problems.append(f"{row['id']}: no {stem.relative_to(ROOT)}_test.cpp and no such suite")
     report(problems)
 
 
