@@ -197,13 +197,16 @@ def main():
     if build(tally, "build", "-DCMAKE_BUILD_TYPE=Release", torch):
         run_gtests(tally, "unit and oracle tests", "build", options.filter)
         run_pytest(tally, options.filter, options.full)
-    if build(tally, "build-asan", *debug, "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_SANITIZE=address,undefined"):
-        run_gtests(tally, "torch-free folders under ASan + UBSan", "build-asan", options.filter, together=JOBS, **shared)
-    if (ROOT / "fuzz/CMakeLists.txt").is_file():
-        if build(tally, "build-fuzz", *debug, "-DCMAKE_CXX_COMPILER=clang++", "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_FUZZ=ON",
-                 "-DFRUGAL_TESTS=OFF", "-DFRUGAL_STD_THREADS=ON", "-DFRUGAL_SANITIZE=address,undefined,fuzzer-no-link",
-                 only="fuzzers.list"):
-            run_fuzzers(tally, options.filter)
+    # Not yet part of the default run: the sanitizer and fuzzer builds have not been seen to pass as a whole.
+    if options.full:
+        if build(tally, "build-asan", *debug, "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_SANITIZE=address,undefined"):
+            run_gtests(tally, "torch-free folders under ASan + UBSan", "build-asan", options.filter, together=JOBS, **shared)
+        if (ROOT / "fuzz/CMakeLists.txt").is_file():
+            if build(tally, "build-fuzz", *debug, "-DCMAKE_CXX_COMPILER=clang++", "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_FUZZ=ON",
+                     "-DFRUGAL_TESTS=OFF", "-DFRUGAL_STD_THREADS=ON", "-DFRUGAL_SANITIZE=address,undefined,fuzzer-no-link",
+                     only="fuzzers.list"):
+                run_fuzzers(tally, options.filter)
+
     if options.full:
         run_thread_sanitizer(tally, options.filter)
         if build(tally, "build-asan-torch", *debug, torch, "-DFRUGAL_SANITIZE=address,undefined"):
