@@ -63,6 +63,7 @@ void apply_blocks(const io::Checkpoint& checkpoint, ModelSpec& spec) {
 
 // The form in which specifications of equal models are equal, whichever container they come from.
 ModelSpec comparable(ModelSpec spec) {
+  spec.family = family_at(spec.family).gguf_architecture;  // GGUF calls a Mistral without window a Llama, which it is
   spec.final_norm = nn::NormKind::rms;
   spec.final_norm_eps = static_cast<float>(spec.final_norm_eps);
   for (size_t i = 0; i < spec.blocks.size(); ++i) {

@@ -136,6 +136,16 @@ TEST(Family, Gemma3OfTheMultimodalSizesReadsItsTextPartWithDefaults) {
   EXPECT_EQ(gguf_of(spec).metadata.integer("gemma3.attention.sliding_window", 0, 10000), 1024);
 }
 
+TEST(Family, MistralWithAndWithoutWindowFitsGguf) {
+  Json config = small_llama();
+  config["model_type"] = "mistral";
+  for (const Json& window : {Json(16), Json(nullptr)}) {
+    config["sliding_window"] = window;
+    const GgufDescription description = gguf_of(spec_of(config));
+    EXPECT_EQ(family_of_gguf(description.metadata).from_gguf(description).family, window.is_null() ? "llama" : "mistral");
+  }
+}
+
 TEST(Family, GgufArchitectureThatIsUnknownListsTheKnownOnes) {
   Metadata metadata("x.gguf");
   metadata.set("general.architecture", std::string("rwkv"));

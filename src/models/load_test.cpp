@@ -70,6 +70,31 @@ TEST(Models, GradientsOfEveryParameterAreThoseOfTransformers) {
   }
 }
 
+std::string error_of_load(const std::string& path) {
+  return io::outcome_of([&] { Loader().load(path); });
+}
+
+TEST(Models, MissingAndMisshapenTensorsAreNamed) {
+  const io::TemporaryFolder folder;
+  const nn::LoadedModel loaded = Loader().load(TinyModels::get().path("qwen3"));
+  Loader().save(loaded, folder / "m", {});
+  const Json config = parse_json(read_text_file(folder / "m/config.json", 1 << 20), "config.json");
+  const auto with = [&](const char* key, const Json& value) {
+    Json changed = config;
+    changed[key] = value;
+    folder.write("m/config.json", changed.dump());
+    return error_of_load(folder / "m");
+  };
+  const int64_t layers = config["num_hidden_layers"].get<int64_t>();
+  EXPECT_THAT(with("intermediate_size", config["intermediate_size"].get<int64_t>() + 4), testing::HasSubstr("model.layers.0.mlp.gate_proj.weight is ["));
+  EXPECT_THAT(with("num_hidden_layers", layers + 1), testing::HasSubstr(fmt::format("model.layers.{}.", layers)));
+  EXPECT_THAT(with("num_hidden_layers", 1000000000), testing::StartsWith("corrupt"));
+  EXPECT_THAT(with("head_dim", config["head_dim"].get<int64_t>() + 2), testing::HasSubstr("self_attn.q_norm.weight is ["));
+  EXPECT_THAT(with("vocab_size", 7), testing::HasSubstr("vocab_size"));
+  EXPECT_THAT(with("model_type", "rwkv"), testing::StartsWith("unsupported"));
+  EXPECT_EQ(with("auto_map", {{"AutoModel", "evil.Model"}}), "ok");
+}
+
 double mean_kl(const Tensor& logits, const Tensor& wanted) {
   const Tensor p = at::log_softmax(wanted, -1), q = at::log_softmax(logits, -1);
   return (p.exp() * (p - q)).sum(-1).mean().item<double>();

@@ -31,10 +31,11 @@ io::StoredWeight stored_form(const nn::Linear& linear, bool own_layouts) {
 }
 
 std::string cannot_express(const nn::Linear& linear, bool embedding) {
+  if (embedding && !dynamic_cast<const nn::DenseKind*>(linear.kinds().front().get())) {
+    return fmt::format("{}: transformers reads an embedding as floats only, this one is {}", linear.name(), linear.describe());
+  }
   const std::string reason = io::cannot_express_in_compressed_tensors(stored_form(linear, false));
-  if (!reason.empty()) return fmt::format("{}: compressed-tensors has no words for {}", linear.name(), reason);
-  const bool plain = dynamic_cast<const nn::DenseKind*>(linear.kinds().front().get());
-  return embedding && !plain ? fmt::format("{}: transformers reads an embedding as floats only, this one is {}", linear.name(), linear.describe()) : "";
+  return reason.empty() ? "" : fmt::format("{}: compressed-tensors has no words for {}", linear.name(), reason);
 }
 
 // A vector that Hugging Face stores in floats: norms and biases, in float32 as nn/ has them (a few KB a model).

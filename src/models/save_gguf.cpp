@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "formats/format.h"
 #include "io/checkpoint.h"
 #include "io/gguf_writer.h"
@@ -127,6 +128,10 @@ std::string cannot_express_in_gguf(const Model& model) {
 void save_gguf(const LoadedModel& model, const std::string& path, const SaveOptions& options) {
   if (!options.overwrite && std::filesystem::exists(path)) fail(ErrorKind::io, "{}: exists already", path);
   const GgufDescription description = gguf_of(model.model->spec);
+  const nn::BlockSpec& first = model.model->spec.blocks.front();
+  if (model.model->spec.family == "mistral" && first.sliding_window > 0 && first.sliding_window < model.model->spec.context_length) {
+    log_warning("llama.cpp ignores the sliding window of this architecture: its results will differ beyond {} tokens", first.sliding_window);
+  }
   const Metadata text = gguf_text_metadata(model);
   std::vector<io::TensorToWrite> tensors = TensorList(*model.model, options).make();
   for (const auto& [name, factors] : description.rope_factors) {
