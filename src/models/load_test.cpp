@@ -32,7 +32,7 @@ TEST(Models, LogitsAndGreedyTextOfEveryFamilyAreThoseOfTransformers) {
     const std::vector<int32_t> got = greedy(loaded, start, static_cast<int64_t>(wanted.size()));
     EXPECT_EQ(got, wanted);
     ASSERT_TRUE(loaded.tokenizer);
-    EXPECT_NO_THROW(loaded.tokenizer->decode(got));
+    EXPECT_LE(loaded.tokenizer->vocab_size(), loaded.model->spec.vocab);  // rows beyond the tokens pad the embedding
     EXPECT_EQ(loaded.end_ids, (std::vector<int32_t>{0, 1}));
     EXPECT_EQ(loaded.bos_text, "<|endoftext|>");
     EXPECT_EQ(loaded.eos_text, "<|end|>");
