@@ -10,17 +10,15 @@
 
 #include "base/rng.h"
 #include "chain/chain.h"
+#include "oracle.h"
 #include "tiny_model.h"
 
 namespace frugal::testing {
 
-// A new one each run, printed: a failure is repeated with FRUGAL_TEST_SEED.
+// torch's generator set to the seed of this run.
 inline uint64_t fresh_seed() {
-  const char* given = std::getenv("FRUGAL_TEST_SEED");
-  const uint64_t seed = given ? static_cast<uint64_t>(parse_integer(given, "FRUGAL_TEST_SEED")) : std::random_device{}();
-  std::cout << "FRUGAL_TEST_SEED=" << seed << std::endl;
-  at::manual_seed(seed);
-  return seed;
+  at::manual_seed(test_seed());
+  return test_seed();
 }
 
 // Inputs [tokens, features] as activations are: correlated channels of unequal size, one of them always zero if `dead`.

@@ -158,6 +158,27 @@ GridCodes round_to_grid(const Tensor& weight, const Tensor& kept, const GridSpec
   return result;
 }
 
+Tensor rounded_to_grid(const Tensor& weight, const Tensor& kept, const GridSpec& spec) {
+  require_finite(weight, "weight");
+  const Tensor values = weight.to(at::kFloat).contiguous();
+  const Tensor mask = kept.defined() ? kept.contiguous() : Tensor();
+  const float* data = values.const_data_ptr<float>();
+  const bool* keep = mask.defined() ? mask.const_data_ptr<bool>() : nullptr;
+  Tensor result = at::empty_like(values);
+  float* out = result.mutable_data_ptr<float>();
+  const int64_t columns = values.size(1), width = spec.width(columns);
+  parallel_for(values.size(0), kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      for (int64_t begin = 0; begin < columns; begin += width) {
+        const int64_t at = row * columns + begin, count = std::min(width, columns - begin);
+        const GroupGrid grid = fit_group(data + at, keep ? keep + at : nullptr, count, spec);
+        for (int64_t i = at; i < at + count; ++i) out[i] = decode(encode(data[i], grid, spec.max_code()), grid);
+      }
+    }
+  });
+  return result;
+}
+
 void require_finite(const Tensor& values, const std::string& what) {
   if (!values.isfinite().all().item<bool>()) {
     fail(ErrorKind::invalid_input, "{}: a number is not finite (a broken checkpoint, or activations that overflow)", what);

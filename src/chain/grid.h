@@ -81,6 +81,9 @@ struct GridCodes {
 // same shape, may be undefined) do not widen a range. Throws Error{invalid_input} when a number is not finite.
 GridCodes round_to_grid(const Tensor& weight, const Tensor& kept, const GridSpec& spec);
 
+// The values that round_to_grid(...).decode() has, without making codes: for searches that round again and again.
+Tensor rounded_to_grid(const Tensor& weight, const Tensor& kept, const GridSpec& spec);
+
 // Throws Error{invalid_input}, naming `what`, when a number is not finite.
 void require_finite(const Tensor& values, const std::string& what);
 

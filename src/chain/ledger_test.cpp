@@ -14,12 +14,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "chain/ledger_metrics.h"
+#include "oracle.h"
 
 namespace frugal::chain {
 namespace {
 namespace fs = std::filesystem;
 
-class LedgerTest : public testing::Test {
+class LedgerTest : public ::testing::Test {
  protected:
   void SetUp() override { fs::create_directories(folder_); }
   void TearDown() override { fs::remove_all(folder_); }
@@ -169,9 +170,7 @@ std::set<size_t> brute_force_front(const std::vector<LedgerRow>& rows) {
 }
 
 TEST(LedgerMetrics, TheParetoFrontEqualsBruteForceAmongComparableRows) {
-  const uint64_t seed = std::random_device{}();
-  SCOPED_TRACE(fmt::format("seed {}", seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::test_seed());
   const auto below = [&](int bound) { return static_cast<int>(random() % static_cast<unsigned>(bound)); };
   for (int round = 0; round < 200; ++round) {
     std::vector<LedgerRow> rows(static_cast<size_t>(below(40)));

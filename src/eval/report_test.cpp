@@ -19,6 +19,7 @@
 #include "eval/report_scale.h"
 #include "eval/report_test_rows.h"
 #include "eval/report_text.h"
+#include "oracle.h"
 
 namespace frugal::eval {
 namespace {
@@ -30,11 +31,9 @@ Json checked(const std::string& document, const std::string& extension) {
   fs::create_directories(folder);
   const std::string file = (folder / ("report." + extension)).string();
   std::ofstream(file, std::ios::binary) << document;
-  const char* given = std::getenv("FRUGAL_PYTHON");
-  const std::string python = given ? given : FRUGAL_SOURCE_DIR "/.venv/bin/python";
   const std::string found = file + ".json";
   const int code =
-      std::system(fmt::format("'{}' '{}/src/eval/report_test_check.py' '{}' > '{}'", python, FRUGAL_SOURCE_DIR, file, found).c_str());
+      std::system(fmt::format("'{}' '{}/src/eval/report_test_check.py' '{}' > '{}'", testing::python(), FRUGAL_SOURCE_DIR, file, found).c_str());
   EXPECT_EQ(code, 0) << extension << " is not well-formed";
   const Json result = code == 0 ? parse_json(read_text_file(found, size_t{64} << 20), "report_test_check.py") : Json::object();
   fs::remove_all(folder);
@@ -174,9 +173,7 @@ TEST(Report, WithoutPairedDifferencesPerplexityIsDrawn) {
 }
 
 TEST(ReportLabels, NoLabelCoversAnotherOrAMarkerOrLeavesThePlot) {
-  const uint64_t seed = std::random_device{}();
-  SCOPED_TRACE(fmt::format("seed {}", seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::test_seed());
   std::uniform_real_distribution<double> x(0, 900), y(0, 380);
   const Box area{0, 0, 900, 380};
   const auto overlap = [](const Box& a, const Box& b) {
@@ -204,9 +201,7 @@ TEST(ReportLabels, NoLabelCoversAnotherOrAMarkerOrLeavesThePlot) {
 }
 
 TEST(ReportScale, TicksAreRoundOrderedAndInside) {
-  const uint64_t seed = std::random_device{}();
-  SCOPED_TRACE(fmt::format("seed {}", seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(testing::test_seed());
   std::uniform_real_distribution<double> exponent(-3, 12), share(0, 1);
   for (int round = 0; round < 500; ++round) {
     const double low = std::pow(10, exponent(random)), high = low * (1 + 50 * std::pow(share(random), 3) + 1e-3);

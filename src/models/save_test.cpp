@@ -123,7 +123,7 @@ TEST(ModelSaver, GgufKeepsLogitsAndTokenizerBothWays) {
     const nn::LoadedModel loaded = Loader().load(TinyModels::get().path(name));
     const std::string reason = Loader().cannot_express(*loaded.model, SaveFormat::gguf);
     if (name == "llama_dynamic" || name == "qwen2_window") {
-      EXPECT_THAT(reason, testing::HasSubstr(name == "llama_dynamic" ? "dynamic" : "sliding window"));
+      EXPECT_THAT(reason, ::testing::HasSubstr(name == "llama_dynamic" ? "dynamic" : "sliding window"));
       continue;
     }
     ASSERT_EQ(reason, "");
@@ -190,7 +190,7 @@ TEST(ModelSaver, WeightsWithoutWordsAreExpandedOnRequest) {
   const io::TemporaryFolder folder;
   nn::LoadedModel loaded = Loader().load(TinyModels::get().path("llama"));
   quantize_blocks(*loaded.model, 3, false);
-  EXPECT_THAT(Loader().cannot_express(*loaded.model, SaveFormat::gguf), testing::HasSubstr("model.layers.0.self_attn.q_proj"));
+  EXPECT_THAT(Loader().cannot_express(*loaded.model, SaveFormat::gguf), ::testing::HasSubstr("model.layers.0.self_attn.q_proj"));
   Loader().save(loaded, folder / "a.gguf", {.float_format = "F32", .expand = true});
   expect_same_weights(*loaded.model, *Loader().load(folder / "a.gguf").model);
 }

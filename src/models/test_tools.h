@@ -50,7 +50,7 @@ inline double largest_difference(const Tensor& a, const Tensor& b) { return (a -
 // In units of the largest number of `b`.
 inline double relative_difference(const Tensor& a, const Tensor& b) { return largest_difference(a, b) / std::max(1e-30, b.abs().max().item<double>()); }
 
-// Checkpoints of transformers with random shapes, made once for the process. The seed is printed and FRUGAL_TEST_SEED sets it.
+// Checkpoints of transformers with random shapes, made once for the process.
 class TinyModels {
  public:
   static const TinyModels& get() {
@@ -63,10 +63,7 @@ class TinyModels {
 
  private:
   TinyModels() {
-    const char* chosen = std::getenv("FRUGAL_TEST_SEED");
-    const std::string seed = chosen ? chosen : std::to_string(std::random_device()() % 100000);
-    std::printf("tiny models: FRUGAL_TEST_SEED=%s\n", seed.c_str());
-    std::istringstream lines(io::run_oracle("make_tiny_models.py", folder_.path() + " " + seed + " 2>/dev/null"));
+    std::istringstream lines(io::run_oracle("make_tiny_models.py", fmt::format("{} {} 2>/dev/null", folder_.path(), testing::test_seed())));
     for (std::string line; std::getline(lines, line);) {
       if (!line.empty()) names_.push_back(line);
     }

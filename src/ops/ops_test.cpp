@@ -5,18 +5,15 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <random>
+#include "oracle.h"
 
 namespace frugal::ops {
 namespace {
 
-class OpsTest : public testing::Test {
+class OpsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const uint64_t seed = std::random_device{}();
-    RecordProperty("seed", std::to_string(seed));
-    std::printf("seed %lu\n", static_cast<unsigned long>(seed));
-    at::manual_seed(seed);
+    at::manual_seed(testing::test_seed());
   }
 };
 

@@ -101,7 +101,7 @@ Tensor clip_even(const Tensor& weight, const Tensor& kept, const Tensor& sample,
   Tensor best_bound = largest.clone(), least;
   for (int step = 0; step < kClipSteps; ++step) {
     const Tensor bound = largest * (1 - step / 20.0);
-    Tensor difference = chain::round_to_grid(clipped_to(bound), kept, spec).decode() - weight;
+    Tensor difference = chain::rounded_to_grid(clipped_to(bound), kept, spec) - weight;
     if (kept.defined()) difference.mul_(kept);
     const Tensor error = output_error(difference, roots).t().unsqueeze(2);
     if (!least.defined()) {
@@ -128,7 +128,7 @@ AwqScale search_scale(const std::vector<WeightPart>& parts, const Tensor& abs_me
     Tensor scale = abs_mean.pow(alpha).clamp_min(1e-4);
     scale = scale / (scale.max() * scale.min()).sqrt();
     for (size_t i = 0; i < parts.size(); ++i) {
-      weights[i] = chain::round_to_grid(parts[i].weight * scale, parts[i].kept, spec).decode().div_(scale);
+      weights[i] = chain::rounded_to_grid(parts[i].weight * scale, parts[i].kept, spec).div_(scale);
       if (parts[i].kept.defined()) weights[i].mul_(parts[i].kept);
     }
     const double loss = (output(weights) - reference).square().mean().item<double>();

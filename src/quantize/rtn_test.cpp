@@ -23,6 +23,7 @@ TEST(Rtn, RoundsToTheNearestLevelOfItsGroupForEveryShape) {
     const Tensor weight = at::randn({rows, columns}) * std::exp(3 * rng.normal());
     const chain::GridCodes codes = chain::round_to_grid(weight, {}, spec);
     const Tensor decoded = codes.decode();
+    EXPECT_TRUE(at::equal(chain::rounded_to_grid(weight, {}, spec), decoded));
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < columns; ++c) {
         const chain::GroupGrid grid = codes.grid(r, c / spec.width(columns));

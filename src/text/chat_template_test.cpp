@@ -5,12 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <random>
+#include <sstream>
 
 #include "base/error.h"
+#include "oracle.h"
 
 namespace frugal::text {
 namespace {
@@ -21,11 +19,6 @@ class FixedClock : public Clock {
   int64_t unix_time() const override { return 1'700'000'000; }
 };
 const FixedClock kClock;
-
-std::string python() {
-  const char* given = std::getenv("FRUGAL_PYTHON");
-  return given ? given : std::string(FRUGAL_SOURCE_DIR) + "/.venv/bin/python";
-}
 
 std::string render(const std::string& source, const Json& messages = Json::array(), RenderOptions options = {}) {
   options.clock = &kClock;
@@ -80,19 +73,11 @@ void check_case(const Json& test) {
 }
 
 TEST(ChatTemplate, RendersWhatJinja2Renders) {
-  const char* given = std::getenv("FRUGAL_SEED");
-  const std::string seed = given ? given : std::to_string(std::random_device{}() % 1'000'000);
-  std::printf("seed %s (set FRUGAL_SEED to repeat)\n", seed.c_str());
-  const auto path = std::filesystem::temp_directory_path() / ("frugal-template-cases-" + std::to_string(::getpid()) + ".jsonl");
-  const char* count = std::getenv("FRUGAL_TEMPLATE_CASES");
-  const std::string command = python() + " " FRUGAL_SOURCE_DIR "/tests/oracle/make_template_cases.py --seed " + seed + " --count " +
-                              (count ? count : "250") + " > " + path.string();
-  ASSERT_EQ(std::system(command.c_str()), 0) << command;
-  std::ifstream file(path);
+  std::istringstream lines(testing::run_oracle(
+      "make_template_cases.py", fmt::format("--seed {} --count {}", testing::test_seed(), testing::environment_or("FRUGAL_TEMPLATE_CASES", "250"))));
   int cases = 0;
-  for (std::string line; std::getline(file, line); ++cases) check_case(parse_json(line, "case", {.max_bytes = size_t{64} << 20, .max_depth = 64}));
+  for (std::string line; std::getline(lines, line); ++cases) check_case(parse_json(line, "case", {.max_bytes = size_t{64} << 20, .max_depth = 64}));
   EXPECT_GT(cases, 300);
-  std::filesystem::remove(path);
 }
 
 TEST(ChatTemplate, MarksWhatCameFromTheRequestAsData) {
@@ -142,9 +127,9 @@ TEST(ChatTemplate, TellsWhichVariablesItReads) {
 // The torture list, section F of robustness.md
 
 TEST(ChatTemplate, StopsEndlessWorkByItsBudget) {
-  EXPECT_THAT(error_of("{% for i in range(10**9) %}{% endfor %}"), testing::HasSubstr("Range too big"));
+  EXPECT_THAT(error_of("{% for i in range(10**9) %}{% endfor %}"), ::testing::HasSubstr("Range too big"));
   const std::string nested = "{% for i in range(10000) %}{% for j in range(10000) %}{% endfor %}{% endfor %}";
-  EXPECT_THAT(error_of(nested), testing::HasSubstr("steps"));
+  EXPECT_THAT(error_of(nested), ::testing::HasSubstr("steps"));
   for (const char* source : {"{{ 'a' * 10**9 }}", "{% set ns = namespace(s='a') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
                              "{{ range(90000)|join('x' * 10000) }}", "{{ ('a' * 100000)|replace('a', 'b' * 100000) }}", "{{ '%9999999999d' % 1 }}",
                              "{{ '%*d' % (10**12, 1) }}", "{{ '{:9999999999}'.format(1) }}", "{{ 'a'|indent(10**9, true) }}", "{{ 'a'|center(10**10) }}",
@@ -159,7 +144,7 @@ TEST(ChatTemplate, LimitsDepthOfEverything) {
   for (const char* source : {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
                              "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}",
                              "{% set ns = namespace(l=[]) %}{% for i in range(9000) %}{% set ns.l = [ns.l] %}{% endfor %}"}) {
-    EXPECT_THAT(error_of(source), testing::HasSubstr("deeper than")) << source;
+    EXPECT_THAT(error_of(source), ::testing::HasSubstr("deeper than")) << source;
   }
   const auto repeated = [](const std::string& text, int count) {
     std::string out;
@@ -169,9 +154,9 @@ TEST(ChatTemplate, LimitsDepthOfEverything) {
   for (const char* open : {"(", "[", "{1:", "-", "not ", "f(", "x[", "1 if 2 else "}) EXPECT_NE(error_of("{{ " + repeated(open, 100000) + " 1 }}"), "") << open;
   for (const char* chain : {"1+", "x.y", "x|e|", "1 if ", "'a'~", "1 is odd or "}) EXPECT_NO_FATAL_FAILURE(error_of("{{ " + repeated(chain, 50000) + " 1 }}"));
   for (const char* tag : {"{% if 1 %}", "{% for x in y %}", "{% set x %}", "{% macro m() %}", "{% filter upper %}", "{% with %}"}) {
-    EXPECT_THAT(error_of(repeated(tag, 50000)), testing::HasSubstr("deeper than")) << tag;
+    EXPECT_THAT(error_of(repeated(tag, 50000)), ::testing::HasSubstr("deeper than")) << tag;
   }
-  EXPECT_THAT(error_of("{% for " + repeated("(", 90000) + "x" + repeated(")", 90000) + " in y %}{% endfor %}"), testing::HasSubstr("deeper than"));
+  EXPECT_THAT(error_of("{% for " + repeated("(", 90000) + "x" + repeated(")", 90000) + " in y %}{% endfor %}"), ::testing::HasSubstr("deeper than"));
   const std::string chain = "{% set ns = namespace(c=none) %}{% for i in range(90000) %}{% set ns.c = namespace(p=ns.c) %}{% endfor %}done";
   EXPECT_EQ(render(chain), "done");  // a chain of 90,000 namespaces is freed without recursion
 }
@@ -179,9 +164,9 @@ TEST(ChatTemplate, LimitsDepthOfEverything) {
 TEST(ChatTemplate, RefusesBrokenTemplatesWithTheLine) {
   for (const char* source : {"{% if x %}", "{{ x", "{% for", "{{ 'abc }}", "{# comment", "{% raw %} x", "{% endfor %}", "{{ }}", "{% set %}", "{{ 'a\\", "{{ '\\x' }}", "{% break %}",
                              "{{ x | nofilter }}", "{{ x is notest }}", "{% unknown %}", "{% macro f(a=1, b) %}{% endmacro %}", "{{ ( }}", "{{ ] }}", "{% set true = 1 %}"}) {
-    EXPECT_THAT(error_of(std::string("\n\n") + source), testing::HasSubstr("line ")) << source;
+    EXPECT_THAT(error_of(std::string("\n\n") + source), ::testing::HasSubstr("line ")) << source;
   }
-  EXPECT_THAT(error_of("\n\n{{ x"), testing::HasSubstr("line 3"));
+  EXPECT_THAT(error_of("\n\n{{ x"), ::testing::HasSubstr("line 3"));
   for (const char* source : {"{% include 'x' %}", "{% import '/etc/passwd' as x %}", "{% extends 'a' %}", "{% from 'a' import b %}", "{% block x %}{% endblock %}"}) {
     try {
       render(source);
@@ -225,7 +210,7 @@ TEST(ChatTemplate, TakesOddMessages) {
   EXPECT_NE(error_of("x", Json::array({{{"content", "\xff\xfe"}}})), "");
   Json deep = "x";
   for (int i = 0; i < 200; ++i) deep = Json::array({deep});
-  EXPECT_THAT(error_of("x", deep), testing::HasSubstr("deeper than"));
+  EXPECT_THAT(error_of("x", deep), ::testing::HasSubstr("deeper than"));
   Json many = Json::array();
   for (int i = 0; i < 10000; ++i) many.push_back({{"role", "user"}, {"content", "m"}});
   EXPECT_EQ(render(loop, many).size(), 10000u * 7);

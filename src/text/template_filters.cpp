@@ -294,13 +294,23 @@ Value urlencode(Render& r, const Value& value, const Arguments& arguments) {
     }
     return out;
   };
-  if (!value.dict()) return texts(r, quote(soft(r, value), false));
   Text out;
-  for (const auto& [key, item] : value.dict()->entries) {
+  const auto add = [&](const Value& key, const Value& item) {
     if (out.size() > 0) out.append("&");
     out.append(quote(soft(r, key), true));
     out.append("=");
     out.append(quote(soft(r, item), true));
+  };
+  if (value.dict()) {
+    for (const auto& [key, item] : value.dict()->entries) add(key, item);
+  } else if (value.list() || value.is_undefined()) {
+    for (const Value& pair : iterate(r, value)) {
+      const std::vector<Value> parts = iterate(r, pair);
+      if (parts.size() != 2) template_error("urlencode needs pairs, not a '{}' of {}", type_name(pair), parts.size());
+      add(parts[0], parts[1]);
+    }
+  } else {
+    out = quote(soft(r, value), false);
   }
   return texts(r, std::move(out));
 }

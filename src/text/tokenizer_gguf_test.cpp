@@ -35,14 +35,14 @@ std::vector<std::vector<int32_t>> read_ids(const std::string& text) {
 class GgufOracle : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    if (!fs::exists(shared_dir())) return;
-    scratch_ = new ScratchDir;
+    if (!shared_data_is_there()) return;
+    scratch_ = new TemporaryFolder;
     std::string files;
     // llama.cpp is built from its sdist: only scripts/test --full has it.
     for (const char* name : with_llama_cpp() ? std::span(kVocabularies) : std::span(kVocabularies).first(0)) {
       files += (vocabulary_dir() / fmt::format("ggml-vocab-{}.gguf", name)).string() + " ";
     }
-    run_oracle("make_tokenizer_cases.py", fmt::format("{} {} {} {}", scratch_->path().string(), random_text_count(), seed() % 1000000, files));
+    run_oracle("make_tokenizer_cases.py", fmt::format("{} {} {} {}", scratch_->path(), random_text_count(), test_seed(), files));
   }
   static void TearDownTestSuite() {
     delete scratch_;
@@ -55,7 +55,7 @@ class GgufOracle : public ::testing::Test {
     return tokenizer_from_metadata(io::open_gguf((vocabulary_dir() / fmt::format("ggml-vocab-{}.gguf", name)).string()).content.metadata);
   }
   static bool with_llama_cpp() { return std::getenv("FRUGAL_FULL") != nullptr; }
-  static inline ScratchDir* scratch_ = nullptr;
+  static inline TemporaryFolder* scratch_ = nullptr;
 };
 
 TEST_F(GgufOracle, EveryCaseOfTheTestDataHasTheExpectedIds) {
@@ -74,12 +74,12 @@ TEST_F(GgufOracle, EveryCaseOfTheTestDataHasTheExpectedIds) {
 
 TEST_F(GgufOracle, RandomUnicodeTextHasTheIdsOfLlamaCpp) {
   if (!with_llama_cpp()) GTEST_SKIP() << "llama.cpp: scripts/test --full";
-  const auto texts = read_json(scratch_->path() / "texts.json").get<std::vector<std::string>>();
+  const auto texts = read_json(*scratch_ / "texts.json").get<std::vector<std::string>>();
   // Not bert-bge: llama.cpp's normal form maps single characters only; there `tokenizers` is the oracle
   // (tokenizer_json_test.cpp).
   for (const char* name : {"falcon", "gpt-2", "llama-spm", "starcoder"}) {
     const auto tokenizer = load(name);
-    const Json expected = read_json(scratch_->path() / fmt::format("ggml-vocab-{}.llama.json", name));
+    const Json expected = read_json(*scratch_ / fmt::format("ggml-vocab-{}.llama.json", name));
     int wrong = 0;
     for (size_t i = 0; i < texts.size() && wrong < 5; ++i) {
       for (const bool parse : {false, true}) {
@@ -93,7 +93,7 @@ TEST_F(GgufOracle, RandomUnicodeTextHasTheIdsOfLlamaCpp) {
 }
 
 TEST_F(GgufOracle, DecodingGivesTheTextBack) {
-  const auto texts = read_json(scratch_->path() / "texts.json").get<std::vector<std::string>>();
+  const auto texts = read_json(*scratch_ / "texts.json").get<std::vector<std::string>>();
   for (const char* name : {"falcon", "gpt-2", "llama-spm", "starcoder"}) {
     const auto tokenizer = load(name);
     for (const std::string& text : texts) {

