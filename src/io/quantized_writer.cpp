@@ -163,13 +163,18 @@ Json QuantizedWriter::quantization_config() const {
     groups[fmt::format("group_{}", i)] = std::move(group);
   }
   const bool mixed = std::any_of(groups_.begin(), groups_.end(), [&](const Group& g) { return g.scheme["format"] != groups_[0].scheme["format"]; });
-  return {{"config_groups", std::move(groups)},
+  Json config = {{"config_groups", std::move(groups)},
           {"format", mixed ? Json("mixed-precision") : groups_[0].scheme["format"]},
           {"global_compression_ratio", nullptr},
           {"ignore", ignore_},
           {"kv_cache_scheme", nullptr},
           {"quant_method", "compressed-tensors"},
           {"quantization_status", "compressed"}};
+  // transformers 5.24 makes room for unpacked zero points only, unless it expands the weights as it loads them (which it can
+  // where all have one scheme).
+  const Json& weights = groups_[0].scheme["weights"];
+  if (groups_.size() == 1 && groups_[0].scheme["format"] == "pack-quantized" && weights["symmetric"] == false) config["dequantize"] = true;
+  return config;
 }
 
 }  // namespace frugal::io

@@ -91,11 +91,11 @@ TEST(ModelSaver, GroupedIntegersAreReadByCompressedTensors) {
   std::vector<std::vector<int32_t>> tokens;
   std::vector<Tensor> ours;
   for (const std::string name : {"llama", "qwen2", "qwen3", "gemma3"}) {
-    for (const int bits : {4, 8}) {
+    for (const auto& [bits, symmetric] : {std::pair{4, true}, {8, true}, {3, false}, {4, false}}) {
       SCOPED_TRACE(name);
       nn::LoadedModel loaded = Loader().load(TinyModels::get().path(name));
-      quantize_blocks(*loaded.model, bits, true);
-      const std::string path = folder / fmt::format("{}-{}", name, bits);
+      quantize_blocks(*loaded.model, bits, symmetric);
+      const std::string path = folder / fmt::format("{}-{}{}", name, bits, symmetric ? "" : "-asymmetric");
       Loader().save(loaded, path, {});
       const nn::LoadedModel again = Loader().load(path);
       expect_same_weights(*loaded.model, *again.model);
