@@ -5,8 +5,6 @@
 namespace frugal::text {
 namespace {
 
-using namespace testing;
-
 const char* const kVocabularies[] = {"bert-bge", "falcon", "gpt-2", "llama-spm", "starcoder"};
 
 std::vector<std::string> split_cases(const std::string& text) {

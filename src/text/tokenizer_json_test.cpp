@@ -7,8 +7,6 @@
 namespace frugal::text {
 namespace {
 
-using namespace testing;
-
 std::shared_ptr<const Tokenizer> load(const fs::path& path) {
   const std::string bytes = read_file(path);
   return path.extension() == ".model" ? tokenizer_from_sentencepiece(std::as_bytes(std::span(bytes)), path.string())

@@ -13,9 +13,10 @@
 #include "oracle.h"
 #include "text/tokenizer.h"
 
-namespace frugal::testing {
+namespace frugal::text {
 
 namespace fs = std::filesystem;
+using namespace testing;
 
 inline fs::path vocabulary_dir() { return shared_data() / "tokenizers"; }
 
@@ -33,4 +34,4 @@ inline std::string show(const std::vector<int32_t>& ids) {
   return text;
 }
 
-}  // namespace frugal::testing
+}  // namespace frugal::text

@@ -12,8 +12,6 @@
 namespace frugal::text {
 namespace {
 
-using namespace testing;
-
 // ---- C. tokenizer.json ---------------------------------------------------------------------------------------------
 
 // A byte-level BPE over all 256 bytes, "ab" and "abc", with <s>; `edit` changes it.

@@ -180,11 +180,11 @@ def cmake_lists():
 
 
 def listed_sources():
-    """Every source that a CMake list names, as (path, list). Properties of a source are not a list of it."""
+    """Every source that a CMake list names, as (path, list), once for each list. Properties of a source are not a list of it."""
     for cmake in cmake_lists():
         text = re.sub(r"#[^\n]*", "", cmake.read_text(encoding="utf-8"))
         text = re.sub(r"(?:set_source_files_properties|set_property)\s*\([^)]*\)", "", text)
-        for name in re.findall(r"(?<![\w/.$}-])[\w./-]+\.(?:cpp|cu)\b", text):
+        for name in sorted(set(re.findall(r"(?<![\w/.$}-])[\w./-]+\.(?:cpp|cu)\b", text))):
             yield (cmake.parent / name).resolve(), cmake
 
 

@@ -24,11 +24,13 @@ class KernelTest : public testing::TestWithParam<std::string> {
     seed_ = static_cast<uint64_t>(time(nullptr));
     rng_ = Rng(seed_);
     RecordProperty("seed", std::to_string(seed_));
+#ifndef FRUGAL_NO_EMULATION
     if (GetParam() == "emulated") {
       override_kernels(&emulated_avx512::kTable);
       ASSERT_EQ(active_isa(), Isa::avx512);
       return;
     }
+#endif
     for (const Isa isa : available_isas()) {
       if (to_string(isa) == GetParam()) set_isa(isa);
     }
@@ -45,7 +47,10 @@ class KernelTest : public testing::TestWithParam<std::string> {
 };
 
 inline std::vector<std::string> tested_sets() {
-  std::vector<std::string> names{"emulated"};
+  std::vector<std::string> names;
+#ifndef FRUGAL_NO_EMULATION
+  names.emplace_back("emulated");
+#endif
   for (const Isa isa : available_isas()) names.emplace_back(to_string(isa));
   return names;
 }
