@@ -1,23 +1,26 @@
 """Kill -9 and a full disk at every call that writes, in a compress of a tiny model: OUT is whole or absent, the ledger is valid, nothing is left over."""
 import json
+import os
+import random
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import FRUGAL
 
-SAMPLES = 20  # calls that a fault is injected at, spread evenly, where a run makes more
 CALLS = {"write": "write", "fsync": "fsync", "rename": "rename,renameat2", "open": "openat"}
 
 
-def command(tiny, folder):
-    return [str(FRUGAL), "compress", str(tiny / "model"), "-o", str(folder / "out"), "--step", "rtn:bits=4", "--format", "frugal", "--ledger",
+def command(model, folder):
+    return [str(FRUGAL), "compress", str(model), "-o", str(folder / "out"), "--step", "rtn:bits=4", "--format", "frugal", "--ledger",
             str(folder / "ledger.jsonl"), "-t", "1"]
 
 
-def count_calls(tiny, folder, calls):
+def list_calls(model, folder, calls):
     log = folder / "strace.log"
-    subprocess.run(["strace", "-f", "-qq", "-o", log, "-e", f"trace={calls}", *command(tiny, folder)], check=True, capture_output=True)
+    subprocess.run(["strace", "-f", "-qq", "-o", log, "-e", f"trace={calls}", *command(model, folder)], check=True, capture_output=True)
     return log.read_text().splitlines()
 
 
@@ -37,16 +40,16 @@ def check_state(frugal, folder):
 def test_a_fault_at_any_call_leaves_no_half_output(frugal, tiny, tmp_path, name, fault):
     folder = tmp_path / "count"
     folder.mkdir()
-    lines = count_calls(tiny, folder, CALLS[name])
+    lines = list_calls(tiny / "model", folder, CALLS[name])
     # Opens before the first one that can create a file only read libraries and the model.
     first = next((i for i, line in enumerate(lines) if "O_CREAT" in line), 0) if name == "open" else 0
     total = len(lines)
     assert total > first, lines[:5]
-    steps = range(first + 1, total + 1)
-    for k in steps if len(steps) <= SAMPLES else [first + 1 + i * (total - first - 1) // (SAMPLES - 1) for i in range(SAMPLES)]:
+
+    def inject(k):
         run = tmp_path / f"{k}"
         run.mkdir()
-        subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={CALLS[name]}:{fault}:when={k}", *command(tiny, run)],
+        subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={CALLS[name]}:{fault}:when={k}", *command(tiny / "model", run)],
                        capture_output=True, timeout=120)
         check_state(frugal, run)
         if fault != "signal=KILL":
@@ -54,5 +57,26 @@ def test_a_fault_at_any_call_leaves_no_half_output(frugal, tiny, tmp_path, name,
         # The next run succeeds whatever was left.
         if k == first + 1 or k == total:
             shutil.rmtree(run / "out", ignore_errors=True)
-            assert subprocess.run(command(tiny, run), capture_output=True).returncode == 0
+            assert subprocess.run(command(tiny / "model", run), capture_output=True).returncode == 0
         shutil.rmtree(run)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(inject, range(first + 1, total + 1)))
+
+
+def test_twenty_kills_at_random_times_leave_the_real_model_whole_or_absent(frugal, smollm2, tmp_path):
+    start = time.monotonic()
+    assert subprocess.run(command(smollm2, tmp_path), capture_output=True).returncode == 0
+    whole = time.monotonic() - start
+    seed = int(os.environ.get("FRUGAL_TEST_SEED", random.randrange(10**6)))
+    print(f"FRUGAL_TEST_SEED={seed}, a run takes {whole:.2f} s")
+    times = random.Random(seed)
+    for _ in range(20):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        child = subprocess.Popen(command(smollm2, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(times.uniform(0, whole))
+        child.kill()
+        child.wait()
+        check_state(frugal, tmp_path)
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    assert subprocess.run(command(smollm2, tmp_path), capture_output=True).returncode == 0
