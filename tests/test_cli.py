@@ -70,6 +70,24 @@ def test_every_chain_is_written_read_back_and_evaluated(frugal, tiny, tmp_path, 
     assert len(rows[-1]["chain"]) == len(steps)
 
 
+def test_what_a_format_cannot_hold_is_said_before_the_work(frugal, tiny, tmp_path):
+    for format, step in (("gguf", "svd:ratio=0.5"), ("hf", "wanda:sparsity=0.5"), ("gguf", "gptq:bits=3,group=8")):
+        result = compress(frugal, tiny, tmp_path / "out", step, format=format)
+        assert result.code == 1 and "layers.0.self_attn.q_proj" in result.err and "nothing was done" in result.err, result.err
+        assert list(tmp_path.iterdir()) == []
+    assert frugal("compress", tiny / "model", "-o", tmp_path / "out", "--step", "svd:ratio=0.5", "--format", "hf", "--expand").code == 0
+
+
+def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(frugal, tiny, tmp_path):
+    for command in (["compress", tiny / "model", "--step", "rtn:bits=8", "-o", tmp_path / "out"], ["convert", tiny / "model", tmp_path / "out.gguf"]):
+        assert frugal(*command).code == 0
+        refused = frugal(*command)
+        assert refused.code == 2 and "exists" in refused.err and "--overwrite" in refused.err
+        assert frugal(*command, "--overwrite").code == 0
+    refused = frugal("compress", tiny / "model", "--step", "rtn", "-o", tmp_path / "absent/out")
+    assert refused.code == 1 and "absent" in refused.err
+
+
 def test_the_file_shrinks_as_its_format_says(frugal, tiny, tmp_path):
     """4 bits, groups of 32 with an F16 scale and a 4-bit zero: 4.625 bits for each weight of a Linear."""
     out = tmp_path / "out"
@@ -92,8 +110,10 @@ def transformers_logits(path, ids):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("step", ["rtn:bits=4,group=8,symmetric=true", "gptq:bits=3,group=8,symmetric=true", "w8a8-dynamic"])
-def test_a_compressed_directory_loads_in_transformers_with_the_same_perplexity(frugal, tiny, tmp_path, step):
+# compressed-tensors scales a token's activations by its largest over 127.5, frugal (as vLLM) over 127: the grids differ.
+@pytest.mark.parametrize("step, tolerance", [("rtn:bits=4,group=8,symmetric=true", 1e-3), ("gptq:bits=3,group=8,symmetric=true", 1e-3),
+                                             ("awq:bits=4,group=8", 1e-3), ("w8a8-dynamic", 4e-3)])
+def test_a_compressed_directory_loads_in_transformers_with_the_same_perplexity(frugal, tiny, tmp_path, step, tolerance):
     out = tmp_path / "out"
     result = compress(frugal, tiny, out, step, format="hf", dtype="F32")
     assert result.code == 0, result.err
@@ -103,7 +123,7 @@ def test_a_compressed_directory_loads_in_transformers_with_the_same_perplexity(f
     text = tmp_path / "text.txt"
     text.write_text((tiny / "text.txt").read_text())
     ours = frugal("eval", out, "--text", text, "--ctx", 64, "--chunks", 1, "--exact", "--no-speed", "--json").json["ln_perplexity"]
-    assert ours == pytest.approx(theirs, rel=1e-3)
+    assert ours == pytest.approx(theirs, rel=tolerance)
 
 
 def test_conversion_to_gguf_and_back_keeps_the_model(frugal, tiny, tmp_path):

@@ -132,14 +132,18 @@ void AtomicFile::commit() {
   sync_path(parent_of(path_));
 }
 
+void require_free_output(const std::string& path, bool replace) {
+  std::error_code code;
+  const bool taken = fs::is_directory(path, code) ? !fs::is_empty(path, code) : fs::exists(path, code);
+  if (taken && !replace) fail(ErrorKind::invalid_input, "{}: exists; choose another output or pass --overwrite", path);
+  const std::string parent = parent_of(without_trailing_slash(path));
+  if (::access(parent.c_str(), W_OK) != 0) fail_errno("cannot write into", parent);
+}
+
 AtomicDirectory::AtomicDirectory(std::string path, bool replace) : path_(without_trailing_slash(std::move(path))), replace_(replace) {
   std::error_code code;
-  if (fs::exists(path_, code)) {
-    if (!fs::is_directory(path_, code)) fail(ErrorKind::invalid_input, "{}: exists and is not a directory", path_);
-    if (!replace_ && !fs::is_empty(path_, code)) {
-      fail(ErrorKind::invalid_input, "{}: exists and is not empty; choose another output or pass --overwrite", path_);
-    }
-  }
+  if (fs::exists(path_, code) && !fs::is_directory(path_, code)) fail(ErrorKind::invalid_input, "{}: exists and is not a directory", path_);
+  require_free_output(path_, replace_);
   staging_ = fmt::format("{}.tmp.{}", path_, ::getpid());
   fs::remove_all(staging_, code);
   if (::mkdir(staging_.c_str(), 0755) != 0) fail_errno("cannot create", staging_);

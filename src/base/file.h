@@ -54,7 +54,11 @@ class AtomicFile {
   uint64_t size_ = 0;
 };
 
-// The same for a directory: files are written under staging(); commit() syncs them and renames the whole.
+// For work that ends in writing `path`: throws before it when something is there (an empty directory is nothing) and `replace`
+// is not set, or when its folder cannot be written into.
+void require_free_output(const std::string& path, bool replace);
+
+// AtomicFile's promise for a directory: files are written under staging(); commit() syncs them and renames the whole.
 // A target that exists and is not empty is refused in the constructor unless `replace` is set; then the old one is
 // exchanged for the new one in one step and removed.
 class AtomicDirectory {

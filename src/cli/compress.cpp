@@ -12,7 +12,7 @@ struct CompressValues {
   std::string model, output, recipe, calib, format = "auto", dtype = "F16", ledger, name;
   std::vector<std::string> steps;
   int64_t sequences = 0, length = 0;   // 0: the recipe's, else the default
-  bool overwrite = false;
+  bool expand = false, overwrite = false;
 };
 
 void run(const Context& context, const CompressValues& values) {
@@ -25,6 +25,7 @@ void run(const Context& context, const CompressValues& values) {
   job.output = values.output;
   job.format = parse_save_format(values.format);
   job.float_format = values.dtype;
+  job.expand = values.expand;
   job.overwrite = values.overwrite;
   job.ledger = values.ledger;
   job.name = values.name;
@@ -69,6 +70,7 @@ void add_compress(CLI::App& app, Context& context) {
       .choice("--dtype", values->dtype, {"F16", "BF16", "F32"}, "What plain floats are written as")
       .text("--ledger", values->ledger, "Append a row for each step to this ledger")
       .text("--name", values->name, "Label of the ledger rows")
+      .flag("--expand", values->expand, "Write weights that the format has no words for as plain floats")
       .flag("--overwrite", values->overwrite, "Replace an output that exists");
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/process.h"
 #include "kernels/cpu/isa.h"
 
@@ -71,14 +72,46 @@ bool needs_calibration(const std::vector<chain::ParsedStep>& steps) {
   return false;
 }
 
+namespace {
+
+// One sequence is enough to see what a chain leaves behind.
+constexpr int64_t kRehearsalTokens = 64;
+
+// The chain on the first block alone, of a copy that shares the weights: what the target format has no words for is known
+// after seconds, not after the work. Steps that remove blocks are left out; they leave nothing new behind.
+void rehearse(const Context& context, const nn::LoadedModel& loaded, const CompressionJob& job) {
+  const nn::SaveFormat format = nn::target_format(job.format, job.output);
+  if (job.expand || format == nn::SaveFormat::automatic || format == nn::SaveFormat::frugal) return;
+  nn::LoadedModel copy = loaded;
+  copy.model = std::make_shared<nn::Model>(*loaded.model);
+  copy.model->blocks.resize(1);
+  std::vector<chain::ParsedStep> steps;
+  for (const chain::ParsedStep& step : job.steps) {
+    if (step.row->function.effect != chain::StepEffect::structure) steps.push_back(step);
+  }
+  chain::CalibrationOptions calibration = job.calibration;
+  calibration.sequences = calibration.sample_sequences = 1;
+  calibration.sequence_length = std::min(calibration.sequence_length, kRehearsalTokens);
+  chain::Workbench bench(copy, job.text, calibration, context.method_seed());
+  chain::run_chain(bench, steps);
+  if (const std::string reason = context.loader.cannot_express(*copy.model, format); !reason.empty()) {
+    fail(ErrorKind::unsupported, "{}: {}; nothing was done (--format frugal holds every result, --expand writes plain floats instead)", job.output, reason);
+  }
+}
+
+}  // namespace
+
 CompressionResult compress(const Context& context, nn::LoadedModel& loaded, const std::string& base_hash, const CompressionJob& job) {
   const Stopwatch watch;
+  require_free_output(job.output, job.overwrite);
+  rehearse(context, loaded, job);
   chain::Workbench bench(loaded, job.text, job.calibration, context.method_seed());
   bench.cache = job.cache;
   CompressionResult result;
   result.steps = chain::run_chain(bench, job.steps);
-  nn::SaveOptions options{job.format, job.float_format, manifest_of(loaded, base_hash, job.steps), job.overwrite};
-  context.loader.save(loaded, job.output, options);
+  context.loader.save(loaded, job.output,
+                      {.format = job.format, .float_format = job.float_format, .manifest = manifest_of(loaded, base_hash, job.steps),
+                       .expand = job.expand, .overwrite = job.overwrite});
   if (!job.ledger.empty()) append_step_rows(context, loaded, base_hash, job, result.steps);
   result.bytes = size_on_disk(job.output);
   result.seconds = watch.seconds();

@@ -17,7 +17,7 @@ struct CompressionJob {
   std::string output;
   nn::SaveFormat format = nn::SaveFormat::automatic;
   std::string float_format = "F16";
-  bool overwrite = false;
+  bool expand = false, overwrite = false;
   std::string ledger;              // "": none
   std::string name;                // label of the ledger rows
   chain::CalibrationText text;

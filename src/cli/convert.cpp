@@ -9,13 +9,14 @@ namespace {
 
 struct ConvertValues {
   std::string input, output, format = "auto", dtype = "F16";
-  bool overwrite = false;
+  bool expand = false, overwrite = false;
 };
 
 void run(const Context& context, const ConvertValues& values) {
   const nn::LoadedModel loaded = load_model(context, values.input);
-  nn::SaveOptions options{parse_save_format(values.format), values.dtype, loaded.manifest, values.overwrite};
-  context.loader.save(loaded, values.output, options);
+  context.loader.save(loaded, values.output,
+                      {.format = parse_save_format(values.format), .float_format = values.dtype, .manifest = loaded.manifest,
+                       .expand = values.expand, .overwrite = values.overwrite});
   const nn::LoadedModel written = context.loader.load(values.output);
   if (context.json) {
     print_json({{"output", values.output}, {"bytes", written.file_bytes}, {"bytes_before", loaded.file_bytes}});
@@ -35,7 +36,8 @@ void add_convert(CLI::App& app, Context& context) {
       .text("output", values->output, "Directory, or file that ends in .gguf")
       .required()
       .text("--format", values->format, "auto, hf, gguf, frugal")
-      .choice("--dtype", values->dtype, {"F16", "BF16", "F32"}, "What floats are written as where the target cannot hold the source's format")
+      .choice("--dtype", values->dtype, {"F16", "BF16", "F32"}, "What plain floats are written as")
+      .flag("--expand", values->expand, "Write weights that the format has no words for as plain floats")
       .flag("--overwrite", values->overwrite, "Replace an output that exists");
 }
 

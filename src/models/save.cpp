@@ -40,10 +40,11 @@ std::string Loader::cannot_express(const nn::Model& model, SaveFormat format) co
 void Loader::save(const nn::LoadedModel& model, const std::string& path, const nn::SaveOptions& options) const {
   const std::string& floats = options.float_format;
   if (floats != "F32" && floats != "F16" && floats != "BF16") fail(ErrorKind::invalid_input, "float format \"{}\": F32, F16 and BF16 are known", printable(floats));
-  SaveFormat format = options.format;
+  SaveFormat format = nn::target_format(options.format, path);
   if (format == SaveFormat::automatic) {
-    const bool plain = options.expand || cannot_express(*model.model, SaveFormat::huggingface).empty();
-    format = path.ends_with(".gguf") ? SaveFormat::gguf : plain ? SaveFormat::huggingface : SaveFormat::frugal;
+    const bool float_embedding = dynamic_cast<const nn::DenseKind*>(model.model->embedding.get());
+    const bool plain = options.expand || (float_embedding && cannot_express(*model.model, SaveFormat::huggingface).empty());
+    format = plain ? SaveFormat::huggingface : SaveFormat::frugal;
   }
   if (format == SaveFormat::gguf) return save_gguf(model, path, options);
   save_directory(model, path, options, format == SaveFormat::frugal);

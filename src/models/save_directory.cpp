@@ -30,10 +30,11 @@ io::StoredWeight stored_form(const nn::Linear& linear, bool own_layouts) {
   return weight;
 }
 
-std::string cannot_express(const nn::Linear& linear, bool embedding) {
-  if (embedding && !dynamic_cast<const nn::DenseKind*>(linear.kinds().front().get())) {
-    return fmt::format("{}: transformers reads an embedding as floats only, this one is {}", linear.name(), linear.describe());
-  }
+bool is_dense(const nn::Linear& linear) {
+  return linear.kinds().size() == 1 && dynamic_cast<const nn::DenseKind*>(linear.kinds().front().get());
+}
+
+std::string cannot_express(const nn::Linear& linear) {
   const std::string reason = io::cannot_express_in_compressed_tensors(stored_form(linear, false));
   return reason.empty() ? "" : fmt::format("{}: compressed-tensors has no words for {}", linear.name(), reason);
 }
@@ -76,10 +77,12 @@ Contents collect(const Model& model, const SaveOptions& options, bool own_layout
   std::vector<std::string> floats;  // what compressed-tensors' target "Linear" must not match
   const std::string embedding = embedding_name().huggingface;
   for (const nn::Linear& linear : matrices_of(model)) {
-    const std::string reason = own_layouts ? "" : cannot_express(linear, linear.name() == embedding);
-    if (reason.empty()) {
+    // transformers reads an embedding as floats only.
+    const bool as_floats = !own_layouts && linear.name() == embedding && !is_dense(linear);
+    const std::string reason = own_layouts || as_floats ? "" : cannot_express(linear);
+    if (reason.empty() && !as_floats) {
       writer.add(linear.name(), stored_form(linear, own_layouts));
-    } else if (options.expand) {
+    } else if (as_floats || options.expand) {
       contents.tensors.push_back(float_tensor(linear, linear.name() + ".weight", options.float_format));
       floats.push_back(linear.name());
     } else {

@@ -1,10 +1,10 @@
 // A GGUF file that llama.cpp reads.
 #include <ATen/ATen.h>
 
-#include <filesystem>
 #include <map>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "formats/format.h"
 #include "io/checkpoint.h"
@@ -126,7 +126,7 @@ std::string cannot_express_in_gguf(const Model& model) {
 }
 
 void save_gguf(const LoadedModel& model, const std::string& path, const SaveOptions& options) {
-  if (!options.overwrite && std::filesystem::exists(path)) fail(ErrorKind::io, "{}: exists already", path);
+  require_free_output(path, options.overwrite);
   const GgufDescription description = gguf_of(model.model->spec);
   const nn::BlockSpec& first = model.model->spec.blocks.front();
   if (model.model->spec.family == "mistral" && first.sliding_window > 0 && first.sliding_window < model.model->spec.context_length) {

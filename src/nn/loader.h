@@ -32,11 +32,16 @@ struct LoadedModel {
 };
 
 enum class SaveFormat {
-  automatic,    // gguf when the path ends in .gguf, else huggingface if it can express the model, else frugal
-  huggingface,  // directory that transformers + compressed-tensors read
+  automatic,    // gguf when the path ends in .gguf, else huggingface if it can hold the model as it is, else frugal
+  huggingface,  // directory that transformers + compressed-tensors read; the embedding becomes floats
   gguf,         // file that llama.cpp reads
   frugal        // Hugging Face directory plus frugal's own tensor layouts: every kind, smallest
 };
+
+// What `automatic` means for a path as far as its name tells: gguf for .gguf, else still automatic.
+inline SaveFormat target_format(SaveFormat format, const std::string& path) {
+  return format == SaveFormat::automatic && path.ends_with(".gguf") ? SaveFormat::gguf : format;
+}
 
 struct SaveOptions {
   SaveFormat format = SaveFormat::automatic;
