@@ -56,7 +56,8 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
       result.reason = FinishReason::interrupted;
       break;
     }
-    at::Tensor row = logits[0].contiguous();
+    // Rows of the embedding beyond the vocabulary are padding, without text.
+    at::Tensor row = logits[0].narrow(0, 0, std::min<int64_t>(logits.size(1), loaded_.tokenizer->vocab_size())).contiguous();
     const int32_t id = sampler.sample({row.mutable_data_ptr<float>(), static_cast<size_t>(row.numel())});
     sampler.accept(id);
     result.ids.push_back(id);

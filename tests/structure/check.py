@@ -46,6 +46,7 @@ INCLUDES["cli"] = list(INCLUDES)
 TORCH_FREE = ["base", "formats", "text", "kernels", "io"]
 DEVICE_FOLDERS = ["kernels", "ops", "dist"]
 MAX_LINES = 600
+MAX_FUNCTION_LINES = 80
 CODE_FOLDERS = ["src", "testing", "tests", "scripts", "bench", "fuzz", "python", "web"]
 CODE_SUFFIXES = {".cpp", ".h", ".cu", ".py", ".html", ".css", ".js", ".sh", ".cmake", ""}
 
@@ -140,6 +141,21 @@ def test_files_stay_short():
                 if lines >= MAX_LINES:
                     problems.append(f"{path.relative_to(ROOT)}: {lines} lines, {MAX_LINES - 1} at most")
     report(problems)
+
+
+def functions_of(lines):
+    """(first line, length) of every function body: from a line that ends a signature to the brace at its own indentation."""
+    head = re.compile(r"^(\s{0,2})(?!\s)(?!.*\b(?:namespace|class|struct|enum|if|for|while|switch|else|do|catch)\b).*\)[^;]*\{$")
+    for first, line in enumerate(lines):
+        if match := head.match(line):
+            last = next((i for i in range(first + 1, len(lines)) if lines[i].startswith(match[1] + "}")), first)
+            yield first + 1, last - first + 1
+
+
+def test_functions_stay_short():
+    assert list(functions_of(["int f(int x) {", "  for (;;) {", "  }", "}", "", "  bool g() const {", "  }"])) == [(1, 4), (6, 2)]
+    report([f"{path.relative_to(ROOT)}:{line}: a function of {length} lines, {MAX_FUNCTION_LINES - 1} at most"
+            for path in sources() for line, length in functions_of(path.read_text(encoding="utf-8").splitlines()) if length >= MAX_FUNCTION_LINES])
 
 
 CALL = r"(?:(?<![\w.>:])|(?<!\w)std::|(?<!\w)::)"

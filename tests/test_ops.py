@@ -1,0 +1,62 @@
+"""The operators from Python, against torch's own: values, and gradients of every input."""
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import FRUGAL
+
+
+@pytest.fixture(scope="module")
+def ops():
+    torch.ops.load_library(FRUGAL.parent / "libfrugal_ops.so")
+    return torch.ops.frugal
+
+
+def rotated(x, positions, cos, sin):
+    half = cos.shape[1]
+    c, s = cos[positions][:, None], sin[positions][:, None]
+    a, b, rest = x[..., :half], x[..., half:2 * half], x[..., 2 * half:]
+    return torch.cat([a * c - b * s, b * c + a * s, rest], -1)
+
+
+def attended(q, k, v, lengths, scale):
+    out = []
+    for q, k, v in zip(*(t.split(lengths) for t in (q, k, v))):
+        out.append(F.scaled_dot_product_attention(*(t.transpose(0, 1) for t in (q, k, v)), is_causal=True, scale=scale, enable_gqa=True).transpose(0, 1))
+    return torch.cat(out)
+
+
+def cases():
+    torch.manual_seed(3)
+    draw = lambda *shape: torch.randn(shape)
+    angles = torch.rand(40, 9) * 6
+    positions, cos, sin = torch.randint(0, 40, (11,)), angles.cos(), angles.sin()
+    lengths = [5, 1, 8]
+    return {
+        "rms_norm": ([draw(7, 30), draw(30)], lambda ops, x, w: ops.rms_norm(x, w, 1e-5, 0.0), lambda x, w: F.rms_norm(x, (30,), w, 1e-5)),
+        "rope": ([draw(11, 3, 20)], lambda ops, x: ops.rope(x, positions, cos, sin), lambda x: rotated(x, positions, cos, sin)),
+        "silu": ([draw(5, 17), draw(5, 17)], lambda ops, g, u: ops.gated_activation(g, u), lambda g, u: F.silu(g) * u),
+        "gelu_tanh": ([draw(5, 17), draw(5, 17)], lambda ops, g, u: ops.gated_activation(g, u, "gelu_tanh"), lambda g, u: F.gelu(g, approximate="tanh") * u),
+        "attention": ([draw(14, 6, 12), draw(14, 2, 12), draw(14, 2, 12)], lambda ops, q, k, v: ops.attention(q, k, v, lengths, 0.3),
+                      lambda q, k, v: attended(q, k, v, lengths, 0.3)),
+    }
+
+
+@pytest.mark.parametrize("name", cases())
+def test_values_and_gradients_are_those_of_torch(ops, name):
+    inputs, ours, theirs = cases()[name]
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ops, *inputs), theirs(*inputs), rtol=1e-5, atol=1e-5)
+    for tensor in inputs:
+        tensor.requires_grad_()
+    out, want = ours(ops, *inputs), theirs(*inputs)
+    torch.testing.assert_close(out, want, rtol=1e-5, atol=1e-5)
+    direction = torch.randn_like(want)
+    for a, b in zip(torch.autograd.grad(out, inputs, direction), torch.autograd.grad(want, inputs, direction)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_wrong_arguments_are_errors_that_say_what(ops):
+    with pytest.raises(RuntimeError, match="lengths add up to 3"):
+        ops.attention(torch.zeros(4, 2, 8), torch.zeros(4, 2, 8), torch.zeros(4, 2, 8), [3], 1.0)
+    with pytest.raises(RuntimeError, match="silu or gelu_tanh"):
+        ops.gated_activation(torch.zeros(2, 8), torch.zeros(2, 8), "swish")
