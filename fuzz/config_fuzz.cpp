@@ -1,5 +1,6 @@
 // Any text as config.json of a small quantized checkpoint: the checks of a checkpoint and the readers of every quantized
-// layout, over tensors that exist whatever the text asks for.
+// layout, over tensors that exist whatever the text asks for. An object with "general.architecture" is read as the keys of a
+// GGUF file instead.
 #include <array>
 #include <cstdint>
 
@@ -41,12 +42,37 @@ io::Checkpoint make_checkpoint() {
   return checkpoint;
 }
 
+void check_as_gguf(const Json& keys) {
+  io::Checkpoint checkpoint;
+  checkpoint.container = io::Container::gguf;
+  for (const auto& [key, value] : keys.items()) {
+    if (value.is_string()) checkpoint.metadata.set(key, value.get<std::string>());
+    if (value.is_boolean()) checkpoint.metadata.set(key, value.get<bool>());
+    if (value.is_number_integer()) checkpoint.metadata.set(key, value.get<int64_t>());
+    if (value.is_number_float()) checkpoint.metadata.set(key, value.get<double>());
+    if (value.is_array() && !value.empty() && value[0].is_string()) {
+      std::vector<std::string> items;
+      for (const Json& item : value) items.push_back(item.is_string() ? item.get<std::string>() : "");
+      checkpoint.metadata.set(key, std::move(items));
+    } else if (value.is_array()) {
+      std::vector<int64_t> items;
+      for (const Json& item : value) items.push_back(item.is_number_integer() ? item.get<int64_t>() : 0);
+      checkpoint.metadata.set(key, std::move(items));
+    }
+  }
+  io::check_hyperparameters(checkpoint);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static io::Checkpoint checkpoint = make_checkpoint();
   try {
     const Json json = parse_json({reinterpret_cast<const char*>(data), size}, "fuzz", {size_t{1} << 20, 64});
+    if (json.is_object() && json.contains("general.architecture")) {
+      check_as_gguf(json);
+      return 0;
+    }
     checkpoint.config = json;
     checkpoint.manifest = json;
     io::check_hyperparameters(checkpoint);

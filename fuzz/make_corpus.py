@@ -84,3 +84,12 @@ save("config", "fp8", quantized({"quant_method": "fp8", "weight_block_size": [1,
 save("config", "own", {"modules": {"m": {"terms": [{"kind": "low_rank", "first": {"kind": "block", "rows": 8, "columns": 64, "format": "F16"},
                                                     "second": {"kind": "grouped", "rows": 8, "columns": 64, "bits": 4, "group_size": 32, "scale_format": "F16"}}],
                                          "activation": {"kind": "per_token", "bits": 8}}}})
+
+llama = {"general.architecture": "llama", "llama.block_count": 2, "llama.embedding_length": 64, "llama.context_length": 128, "llama.feed_forward_length": [128, 96],
+         "llama.attention.head_count": 8, "llama.attention.head_count_kv": [8, 4], "llama.attention.key_length": 8, "llama.rope.freq_base": 1e4,
+         "llama.attention.layer_norm_rms_epsilon": 1e-5, "tokenizer.ggml.tokens": ["a", "b"], "tokenizer.ggml.scores": [0, 1], "tokenizer.ggml.token_type": [1, 1],
+         "tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.padding_token_id": 4294967295, "tokenizer.chat_template": "{{ messages }}"}
+save("config", "keys", llama)
+save("config", "recurrent", {**llama, "llama.ssm.state_size": 1, "llama.attention.head_count": [0, 8], "llama.expert_count": 8, "llama.expert_used_count": 2})
+save("config", "blocks", compressed({"g": {"targets": ["f"], "weights": {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [8, 64]},
+                                           "input_activations": {"num_bits": 8, "type": "float", "strategy": "token"}}}, "float-quantized"))

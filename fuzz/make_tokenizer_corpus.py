@@ -63,9 +63,25 @@ def many_steps():
     return result
 
 
+def other_steps():
+    result = byte_level()
+    result["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "WhitespaceSplit"}, {"type": "Whitespace"}, {"type": "CharDelimiterSplit", "delimiter": "_"}, {"type": "Metaspace", "prepend_scheme": "first"},
+        {"type": "Metaspace", "prepend_scheme": "never"}]}
+    result["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "NFKC"}, {"type": "NFKD"}, {"type": "ByteLevel"}]}
+    result["decoder"] = {"type": "BPEDecoder", "suffix": "</w>"}
+    return result
+
+
+def word_level():
+    return {"pre_tokenizer": {"type": "Whitespace"}, "model": {"type": "WordLevel", "vocab": {"a": 0, "<unk>": 1}, "unk_token": "<unk>"}}
+
+
 def main():
     save("tokenizer_json", "bpe.json", byte_level())
     save("tokenizer_json", "steps.json", many_steps())
+    save("tokenizer_json", "other_steps.json", other_steps())
+    save("tokenizer_json", "wordlevel.json", word_level())
     save("tokenizer_json", "unigram.json", {
         "normalizer": {"type": "Precompiled", "precompiled_charsmap": ""}, "pre_tokenizer": {"type": "Metaspace"},
         "model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0], ["\u2581", -2], ["lo", -1.5], ["l", -3]]},
