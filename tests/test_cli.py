@@ -23,9 +23,9 @@ def compress(frugal, tiny, out, *steps, **options):
     return frugal(*arguments)
 
 
-def test_methods_lists_the_thirteen_with_options_and_claims(frugal):
+def test_methods_lists_the_fourteen_with_options_and_claims(frugal):
     rows = frugal("methods", "--json").json
-    assert {row["id"] for row in rows} >= {"rtn", "gptq", "awq", "hqq", "w8a8-dynamic", "smoothquant", "magnitude", "wanda", "sparsegpt", "svd", "asvd",
+    assert {row["id"] for row in rows} >= {"rtn", "gptq", "awq", "hqq", "spqr", "w8a8-dynamic", "smoothquant", "magnitude", "wanda", "sparsegpt", "svd", "asvd",
                                            "svd-llm", "shortgpt"}
     for row in rows:
         assert set(row) >= {"id", "leaf", "arxiv", "summary", "options", "claim"}
@@ -51,10 +51,10 @@ def test_an_order_that_makes_no_sense_is_refused_with_the_reason(frugal, tiny, t
 
 
 @pytest.mark.parametrize("steps", [
-    ["rtn:bits=4,group=32"], ["gptq:bits=3,group=64"], ["awq:bits=4,group=24"], ["hqq:bits=3,group=64"], ["smoothquant", "w8a8-dynamic"],
+    ["rtn:bits=4,group=32"], ["gptq:bits=3,group=64"], ["awq:bits=4,group=24"], ["hqq:bits=3,group=64"], ["spqr:bits=3,group=16"], ["smoothquant", "w8a8-dynamic"],
     ["magnitude:sparsity=0.5"], ["sparsegpt:pattern=2:4"], ["svd:ratio=0.7"], ["asvd:ratio=0.8"], ["svd-llm:ratio=0.8"], ["shortgpt:blocks=1"],
     ["wanda:sparsity=0.5", "gptq:bits=4,group=32"], ["shortgpt:blocks=1", "svd-llm:ratio=0.9", "rtn:bits=4,group=16"],
-    ["smoothquant", "wanda:sparsity=0.4", "w8a8-dynamic"],
+    ["smoothquant", "wanda:sparsity=0.4", "w8a8-dynamic"], ["wanda:sparsity=0.5", "spqr:threshold=0.05"], ["svd:ratio=0.7", "spqr"],
 ])
 def test_every_chain_is_written_read_back_and_evaluated(frugal, tiny, tmp_path, steps):
     out, ledger = tmp_path / "out", tmp_path / "ledger.jsonl"

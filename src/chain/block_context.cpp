@@ -10,29 +10,43 @@ using nn::InputPoint;
 
 const InputStatistics& Matrix::statistics() const { return find_statistics(); }
 
-void Matrix::store_grouped(formats::GroupedWeight codes, formats::ActivationQuant activation) {
-  FRUGAL_ASSERT(codes.rows == out_features() && codes.columns == in_features());
-  if (!mask.defined()) {
-    formats::validate(codes, name);
-    replace(std::make_shared<nn::GroupedKind>(std::make_shared<formats::GroupedWeight>(std::move(codes)), activation));
-    return;
+namespace {
+
+std::shared_ptr<nn::LinearKind> grouped_kind(const Matrix& matrix, formats::GroupedWeight codes, formats::ActivationQuant activation) {
+  FRUGAL_ASSERT(codes.rows == matrix.out_features() && codes.columns == matrix.in_features());
+  if (!matrix.mask.defined()) {
+    formats::validate(codes, matrix.name);
+    return std::make_shared<nn::GroupedKind>(std::make_shared<formats::GroupedWeight>(std::move(codes)), activation);
   }
-  formats::SparseWeight sparse = sparse_pattern(mask, n, m);
+  formats::SparseWeight sparse = sparse_pattern(matrix.mask, matrix.n, matrix.m);
   sparse.grouped = std::move(codes);
-  formats::validate(sparse, name);
-  replace(std::make_shared<nn::SparseKind>(std::make_shared<formats::SparseWeight>(std::move(sparse)), activation));
+  formats::validate(sparse, matrix.name);
+  return std::make_shared<nn::SparseKind>(std::make_shared<formats::SparseWeight>(std::move(sparse)), activation);
+}
+
+std::shared_ptr<nn::LinearKind> sparse_kind(const Matrix& matrix, formats::SparseWeight pattern, const Tensor& values, const Tensor& kept) {
+  const Tensor selected = values.to(at::kHalf).to(at::kFloat).contiguous().masked_select(kept);
+  pattern.values.assign(selected.const_data_ptr<float>(), selected.const_data_ptr<float>() + selected.numel());
+  formats::validate(pattern, matrix.name);
+  return std::make_shared<nn::SparseKind>(std::make_shared<formats::SparseWeight>(std::move(pattern)));
+}
+
+}  // namespace
+
+void Matrix::store_grouped(formats::GroupedWeight codes, formats::ActivationQuant activation) {
+  replace(grouped_kind(*this, std::move(codes), activation));
+}
+
+void Matrix::store_grouped_and_sparse(formats::GroupedWeight codes, const Tensor& values, const Tensor& chosen) {
+  FRUGAL_ASSERT(holds_sum() && values.sizes() == weight.sizes() && chosen.sizes() == weight.sizes());
+  replace_by_sum({grouped_kind(*this, std::move(codes), {}), sparse_kind(*this, sparse_pattern(chosen, 0, 0), values, chosen)});
 }
 
 void Matrix::store_masked(const Tensor& values, const Tensor& kept, int pattern_n, int pattern_m) {
   const bool masked_before = mask.defined();
   const Tensor both = masked_before ? mask.logical_and(kept) : kept;
   // A second mask leaves fewer than n of m: the pattern is then stored as a bitmap.
-  formats::SparseWeight sparse = sparse_pattern(both, masked_before ? 0 : pattern_n, pattern_m);
-  const Tensor half = values.to(at::kHalf).to(at::kFloat).contiguous();
-  const Tensor selected = half.masked_select(both);
-  sparse.values.assign(selected.const_data_ptr<float>(), selected.const_data_ptr<float>() + selected.numel());
-  formats::validate(sparse, name);
-  replace(std::make_shared<nn::SparseKind>(std::make_shared<formats::SparseWeight>(std::move(sparse))));
+  replace(sparse_kind(*this, sparse_pattern(both, masked_before ? 0 : pattern_n, pattern_m), values, both));
 }
 
 void Matrix::store_dense(const Tensor& values) {
@@ -107,6 +121,7 @@ std::vector<Matrix> BlockContext::matrices_at(InputPoint point) {
                                                   : matrix_of(linear->name(), point, nn::DenseKind(linear->dense()));
       matrix.find_statistics = direct;
       matrix.replace = [linear](std::shared_ptr<nn::LinearKind> kind) { linear->replace(std::move(kind)); };
+      matrix.replace_by_sum = [linear](std::vector<std::shared_ptr<nn::LinearKind>> kinds) { linear->replace(std::move(kinds)); };
       result.push_back(std::move(matrix));
       continue;
     }

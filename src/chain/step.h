@@ -47,6 +47,10 @@ class Matrix {
   // Each replaces what the Linear holds; call exactly one, once.
   // Codes of dropped entries are ignored when there is a mask: the result is then sparse with grouped values.
   void store_grouped(formats::GroupedWeight codes, formats::ActivationQuant activation = {});
+  // The sum of `codes` and of `values` [out, in], in F16, where `chosen` (bool, same shape) is true: outliers. A Linear holds
+  // a sum, a factor does not: only when holds_sum().
+  bool holds_sum() const { return replace_by_sum != nullptr; }
+  void store_grouped_and_sparse(formats::GroupedWeight codes, const Tensor& values, const Tensor& chosen);
   // `kept` as mask above; weight is rounded to `value_format`.
   void store_masked(const Tensor& values, const Tensor& kept, int n = 0, int m = 0);
   void store_dense(const Tensor& values);        // keeps the mask
@@ -55,6 +59,7 @@ class Matrix {
 
   // Set by BlockContext.
   std::function<void(std::shared_ptr<nn::LinearKind>)> replace;
+  std::function<void(std::vector<std::shared_ptr<nn::LinearKind>>)> replace_by_sum;  // empty for a factor
   std::function<const InputStatistics&()> find_statistics;
 };
 
