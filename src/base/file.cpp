@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/log.h"
 
 namespace frugal {
@@ -132,13 +133,19 @@ void AtomicFile::commit() {
   sync_path(parent_of(path_));
 }
 
-void require_free_output(const std::string& path, bool replace) {
+void require_free_output(const std::string& path, bool replace, std::string_view mark) {
   std::error_code code;
   const bool taken = fs::is_directory(path, code) ? !fs::is_empty(path, code) : fs::exists(path, code);
+  if (taken && replace && !mark.empty() && fs::is_directory(path, code) && !fs::exists(fs::path(path) / mark, code)) {
+    fail(ErrorKind::invalid_input, "{}: is a directory without {}, so something else than what would replace it: it is kept", path, mark);
+  }
   if (taken && !replace) fail(ErrorKind::invalid_input, "{}: exists; choose another output or pass --overwrite", path);
   const std::string parent = parent_of(without_trailing_slash(path));
   if (::access(parent.c_str(), W_OK) != 0) fail_errno("cannot write into", parent);
 }
+
+void require_appendable(const std::string& path) { const Descriptor file(path, O_WRONLY | O_CREAT | O_APPEND); }
+void require_readable(const std::string& path) { const Descriptor file(path, O_RDONLY); }
 
 AtomicDirectory::AtomicDirectory(std::string path, bool replace) : path_(without_trailing_slash(std::move(path))), replace_(replace) {
   std::error_code code;
@@ -168,18 +175,26 @@ void AtomicDirectory::commit() {
   if (exchange) fs::remove_all(staging_, code);  // now holds the old content
 }
 
-void append_line(const std::string& path, std::string_view line) {
+void append_line(const std::string& path, std::string_view line, std::string_view line_begin) {
   const Descriptor file(path, O_RDWR | O_CREAT | O_APPEND);
   if (::flock(file.get(), LOCK_EX) != 0) fail_errno("cannot lock", path);
   off_t size = ::lseek(file.get(), 0, SEEK_END);
   const off_t whole = size;
   char last = '\n';
   while (size > 0 && ::pread(file.get(), &last, 1, size - 1) == 1 && last != '\n') --size;
+  std::string text = std::string(line) + "\n";
   if (size != whole) {
-    log_warning("{}: a cut last line of {} bytes was removed", path, whole - size);
-    if (::ftruncate(file.get(), size) != 0) fail_errno("cannot truncate", path);
+    std::string tail(static_cast<size_t>(whole - size), '\0');
+    if (::pread(file.get(), tail.data(), tail.size(), size) != static_cast<ssize_t>(tail.size())) fail_errno("cannot read", path);
+    if (line_begin != tail.substr(0, line_begin.size())) fail(ErrorKind::invalid_input, "{}: its last line does not begin with {}: it is not a file of this kind", path, line_begin);
+    if (tail.ends_with('}') && Json::accept(tail)) {
+      text = "\n" + text;  // whole, only its newline is missing
+      size = whole;
+    } else {
+      log_warning("{}: a cut last line of {} bytes was removed", path, whole - size);
+      if (::ftruncate(file.get(), size) != 0) fail_errno("cannot truncate", path);
+    }
   }
-  const std::string text = std::string(line) + "\n";
   try {
     write_all(file.get(), std::as_bytes(std::span(text)), path);
     if (::fsync(file.get()) != 0) fail_errno("cannot sync", path);

@@ -55,8 +55,13 @@ class AtomicFile {
 };
 
 // For work that ends in writing `path`: throws before it when something is there (an empty directory is nothing) and `replace`
-// is not set, or when its folder cannot be written into.
-void require_free_output(const std::string& path, bool replace);
+// is not set, when it is a directory without a file named `mark` (which such results have), or when its folder cannot be written
+// into.
+void require_free_output(const std::string& path, bool replace, std::string_view mark = {});
+
+// For work that ends in appending to `path`, or reads it late: throws now what would be thrown then.
+void require_appendable(const std::string& path);
+void require_readable(const std::string& path);
 
 // AtomicFile's promise for a directory: files are written under staging(); commit() syncs them and renames the whole.
 // A target that exists and is not empty is refused in the constructor unless `replace` is set; then the old one is
@@ -79,6 +84,7 @@ class AtomicDirectory {
 
 // Appends one line with a single write(2) under a lock, then syncs: after a kill the file holds whole lines only, except
 // perhaps a cut last one, which the next append first cuts off (and readers of such files ignore).
-void append_line(const std::string& path, std::string_view line);
+// A last line that is cut must begin as all do, with `line_begin` (JSON); otherwise the file is another one and is refused.
+void append_line(const std::string& path, std::string_view line, std::string_view line_begin);
 
 }  // namespace frugal

@@ -74,14 +74,33 @@ TEST_F(FileTest, OnlyRegularFilesAreRead) {
 }
 
 TEST_F(FileTest, ALineAppendedAfterACutOneReplacesTheCutOne) {
-  append_line(path("l"), "one");
-  std::ofstream(path("l"), std::ios::app) << "{\"cut";
-  append_line(path("l"), "two");
-  EXPECT_EQ(read_text_file(path("l"), 100), "one\ntwo\n");
+  append_line(path("l"), R"({"a":1})", "{");
+  std::ofstream(path("l"), std::ios::app) << R"({"cut)";
+  append_line(path("l"), R"({"a":2})", "{");
+  EXPECT_EQ(read_text_file(path("l"), 100), "{\"a\":1}\n{\"a\":2}\n");
+}
+
+TEST_F(FileTest, ALineThatLacksOnlyItsNewlineIsKeptAndAnotherKindOfFileIsRefused) {
+  std::ofstream(path("l")) << R"({"a":1})";
+  append_line(path("l"), R"({"a":2})", "{");
+  EXPECT_EQ(read_text_file(path("l"), 100), "{\"a\":1}\n{\"a\":2}\n");
+  std::ofstream(path("notes")) << "one\nmy only copy";
+  EXPECT_THROW(append_line(path("notes"), R"({"a":2})", "{"), Error);
+  EXPECT_EQ(read_text_file(path("notes"), 100), "one\nmy only copy");
+}
+
+TEST_F(FileTest, OnlyADirectoryWithItsMarkIsReplaced) {
+  std::filesystem::create_directory(path("thesis"));
+  std::ofstream(path("thesis/text")) << "x";
+  EXPECT_THROW(require_free_output(path("thesis"), true, "config.json"), Error);
+  std::ofstream(path("thesis/config.json")) << "{}";
+  require_free_output(path("thesis"), true, "config.json");
+  EXPECT_THROW(require_free_output(path("thesis"), false, "config.json"), Error);
+  EXPECT_THROW(require_free_output(path("absent/out"), true, "config.json"), Error);
 }
 
 TEST_F(FileTest, AFullDeviceIsAnErrorNotALoss) {
-  EXPECT_THROW(append_line("/dev/full", "x"), Error);
+  EXPECT_THROW(append_line("/dev/full", "{}", "{"), Error);
 }
 
 }  // namespace

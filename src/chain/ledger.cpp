@@ -14,6 +14,7 @@ namespace frugal::chain {
 namespace {
 
 constexpr int64_t kSchema = 1;
+constexpr std::string_view kLineBegin = "{\"schema\"";
 constexpr int64_t kMaxCount = int64_t{1} << 62;
 constexpr double kMaxNumber = std::numeric_limits<double>::max();
 constexpr size_t kMaxLedgerBytes = size_t{256} << 20;
@@ -163,7 +164,7 @@ LedgerContents read_ledgers(const std::vector<std::string>& paths) {
 
 void Ledger::append(LedgerRow row) const {
   if (row.time.empty()) row.time = utc_timestamp(system_clock().unix_time());
-  append_line(path_, to_json_line(row));
+  append_line(path_, to_json_line(row), kLineBegin);
 }
 
 }  // namespace frugal::chain

@@ -82,7 +82,7 @@ class Chat {
       if (line->empty()) continue;
       if (command(*line)) continue;
       messages_.push_back({{"role", "user"}, {"content", *line}});
-      answer();
+      if (!answer()) messages_.erase(messages_.size() - 1);
       if (values_.single_turn) return;
     }
   }
@@ -106,13 +106,29 @@ class Chat {
         messages_.erase(messages_.size() - 1);
         answer();
       }
+    } else if (line.starts_with('/') && line.find(' ') == std::string::npos) {
+      print_error(fmt::format("no command {}; {}", printable(line), kHelp));
     } else {
       return false;
     }
     return true;
   }
 
-  void answer() {
+  // False: there is none (the context is full, the line is not text ...), which is said; the conversation goes on.
+  bool answer() {
+    try {
+      generate();
+      return true;
+    } catch (const Error& error) {
+      if (!values_.single_turn && (error.kind() == ErrorKind::invalid_input || error.kind() == ErrorKind::unsupported)) {
+        print_error(error.what());
+        return false;
+      }
+      throw;
+    }
+  }
+
+  void generate() {
     engine::Sampler sampler(sampling_of(loaded_, values_), loaded_.model->spec.vocab, seed_ + turns_++);
     const engine::GenerateResult result = conversation_.generate(chat_prompt(loaded_, values_, messages_), sampler, generate_options(values_),
                                                                  [&](const std::string& text) { if (!context_.json) print(text); });

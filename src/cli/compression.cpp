@@ -103,7 +103,8 @@ void rehearse(const Context& context, const nn::LoadedModel& loaded, const Compr
 
 CompressionResult compress(const Context& context, nn::LoadedModel& loaded, const std::string& base_hash, const CompressionJob& job) {
   const Stopwatch watch;
-  require_free_output(job.output, job.overwrite);
+  require_free_output(job.output, job.overwrite, "config.json");
+  if (!job.ledger.empty()) require_appendable(job.ledger);
   rehearse(context, loaded, job);
   chain::Workbench bench(loaded, job.text, job.calibration, context.method_seed());
   bench.cache = job.cache;

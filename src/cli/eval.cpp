@@ -28,7 +28,8 @@ struct EvalValues {
 struct Measured {
   eval::Perplexity quality;
   std::optional<double> prefill_tps, decode_tps;
-  uint64_t peak_rss = 0;
+  std::optional<uint64_t> peak_rss;
+  std::optional<std::string> base_hash;   // of the model that --base named
   std::vector<eval::TaskResult> tasks;
   double seconds = 0;
   std::optional<double> energy_joules;
@@ -60,7 +61,7 @@ Json to_json(const EvalValues& values, const nn::LoadedModel& loaded, const Meas
           {"top1_agreement", or_null(m.quality.top1_agreement)},
           {"prefill_tps", or_null(m.prefill_tps)},
           {"decode_tps", or_null(m.decode_tps)},
-          {"peak_rss_bytes", m.peak_rss},
+          {"peak_rss_bytes", or_null(m.peak_rss)},
           {"tasks", tasks}};
 }
 
@@ -79,7 +80,7 @@ std::string to_text(const nn::LoadedModel& loaded, const Measured& m) {
   out += fmt::format("size {:.1f} MB, {:.3f} bits per weight", static_cast<double>(loaded.file_bytes) / 1e6, bits_per_weight(loaded));
   if (m.decode_tps) {
     out += fmt::format("; prefill {:.1f} t/s, decode {:.1f} t/s, peak memory {:.0f} MB", *m.prefill_tps, *m.decode_tps,
-                       static_cast<double>(m.peak_rss) / 1e6);
+                       static_cast<double>(*m.peak_rss) / 1e6);
   }
   return out + "\n";
 }
@@ -102,6 +103,7 @@ chain::LedgerRow ledger_row(const Context& context, const EvalValues& values, co
       row.leaves.push_back(object.text("leaf"));
     }
   }
+  if (m.base_hash) row.base_hash = *m.base_hash;
   if (values.exact) row.runtime.push_back("exact");
   row.machine = chain::this_machine(std::string(kernels::to_string(kernels::active_isa())), static_cast<int>(context.threads));
   row.version = kVersion;
@@ -123,7 +125,7 @@ chain::LedgerRow ledger_row(const Context& context, const EvalValues& values, co
   for (const eval::TaskResult& task : m.tasks) row.tasks[task.name] = task.accuracy;
   row.prefill_tps = m.prefill_tps;
   row.decode_tps = m.decode_tps;
-  if (m.peak_rss > 0) row.peak_rss_bytes = static_cast<int64_t>(m.peak_rss);
+  if (m.peak_rss) row.peak_rss_bytes = static_cast<int64_t>(*m.peak_rss);
   row.energy_joules = m.energy_joules;
   return row;
 }
@@ -136,6 +138,9 @@ void measure_speed_and_memory(const nn::Model& model, Measured& m) {
 }
 
 void evaluate(const Context& context, const EvalValues& values) {
+  if (!values.base.empty() && !values.base_logits.empty()) fail(ErrorKind::invalid_input, "--base and --base-logits exclude each other");
+  for (const std::string& path : values.tasks) require_readable(path);
+  if (!values.ledger.empty()) require_appendable(values.ledger);
   reset_peak_rss();
   const std::optional<double> energy_before = package_energy_joules();
   const nn::LoadedModel loaded = load_model(context, values.model);
@@ -145,9 +150,9 @@ void evaluate(const Context& context, const EvalValues& values) {
   if (!values.no_speed) measure_speed_and_memory(*loaded.model, measured);
 
   std::unique_ptr<eval::BaseScores> base;
-  if (!values.base.empty() && !values.base_logits.empty()) fail(ErrorKind::invalid_input, "--base and --base-logits exclude each other");
   if (!values.base.empty()) {
     nn::LoadedModel base_model = load_model(context, values.base);
+    measured.base_hash = weights_hash(base_model);
     base_model.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
     const int64_t available = static_cast<int64_t>(text.tokens.size()) / values.ctx;
     base = std::make_unique<eval::LiveBase>(base_model.model, text, values.ctx, values.chunks > 0 ? values.chunks : available);
@@ -166,9 +171,15 @@ void evaluate(const Context& context, const EvalValues& values) {
     sink = [&](int64_t, const at::Tensor& log_p, const at::Tensor&) { writer->write(log_p); };
   }
   measured.quality = eval::evaluate_perplexity(*loaded.model, text, {values.ctx, values.chunks}, base.get(), sink);
+  if (!std::isfinite(measured.quality.ln_perplexity)) fail(ErrorKind::corrupt_file, "{}: the perplexity is not a number: some weight or activation is not finite", loaded.name);
   if (writer) writer->commit();
   for (const std::string& path : values.tasks) measured.tasks.push_back(eval::evaluate_task(loaded, path));
   if (const std::optional<double> energy = package_energy_joules(); energy && energy_before) measured.energy_joules = *energy - *energy_before;
+  if (context.json) {
+    print_json(to_json(values, loaded, measured));
+  } else {
+    print(to_text(loaded, measured));
+  }
   if (!values.ledger.empty()) {
     chain::LedgerRow row = ledger_row(context, values, loaded, text, measured);
     if (row.chain.empty() && !row.ln_ratio) {
@@ -176,11 +187,6 @@ void evaluate(const Context& context, const EvalValues& values) {
       row.ln_ratio_stderr = 0;
     }
     chain::Ledger(values.ledger).append(row);
-  }
-  if (context.json) {
-    print_json(to_json(values, loaded, measured));
-  } else {
-    print(to_text(loaded, measured));
   }
 }
 

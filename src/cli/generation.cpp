@@ -60,7 +60,12 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
       .flag("--timings", values.timings, "Rates on stderr at the end");
   for (const OptionSpec& option : engine::sampling_options()) {
     if (option.name == "seed") continue;  // -s/--seed is an option of every verb
-    const auto keep = [&values, name = option.name](const std::string& text) { values.sampling.emplace_back(name, text); };
+    // Given again, the last one counts, but biases add up.
+    const auto keep = [&values, name = option.name](const std::string& text) {
+      const auto same = std::find_if(values.sampling.begin(), values.sampling.end(), [&](const auto& pair) { return pair.first == name; });
+      if (same == values.sampling.end()) values.sampling.emplace_back(name, text);
+      else same->second = name == "logit-bias" ? same->second + "," + text : text;
+    };
     std::string names = "--" + option.name;
     if (option.name == "logit-bias") names = "-l," + names;
     if (option.type == OptionType::boolean) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <set>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -72,7 +73,12 @@ class Sweep {
         cache_(std::make_shared<chain::CalibrationCache>()) {}
 
   void run() {
-    for (const RecipeChain& chain : recipe_.chains) parsed_.push_back(chain::parse_chain(context_.steps, chain.steps));
+    std::set<std::string> names{".", ".."};
+    for (const RecipeChain& chain : recipe_.chains) {
+      parsed_.push_back(chain::parse_chain(context_.steps, chain.steps));
+      if (!names.insert(file_name_of(chain.name)).second) fail(ErrorKind::invalid_input, "{}: two chains would be written as \"{}\"", values_.recipe, file_name_of(chain.name));
+    }
+    earlier_rows_ = fs::exists(ledger_) ? chain::read_ledger(ledger_).rows.size() : 0;
     fs::create_directories(fs::path(values_.output) / "models");
     model_path_ = resolve_model_path(context_, values_.model);
     const nn::LoadedModel base = context_.loader.load(model_path_);
@@ -148,7 +154,8 @@ class Sweep {
 
   void finish() {
     const std::vector<chain::LedgerRow> all = chain::read_ledger(ledger_).rows;
-    const std::vector<chain::LedgerRow> rows = chain::latest_evaluations(all);
+    // Earlier sweeps into this directory are drawn too, but their models are gone.
+    const std::vector<chain::LedgerRow> rows = chain::latest_evaluations({all.begin() + static_cast<int64_t>(earlier_rows_), all.end()});
     const fs::path out(values_.output);
     for (const auto& [name, text] : {std::pair{"report.html", eval::report_html(all)}, std::pair{"report.svg", eval::report_svg(all)}}) {
       AtomicFile file((out / name).string());
@@ -184,6 +191,7 @@ class Sweep {
   Recipe recipe_;
   std::string ledger_, logits_, model_path_, base_hash_;
   std::vector<std::vector<chain::ParsedStep>> parsed_;
+  size_t earlier_rows_ = 0;
   chain::CalibrationText text_;
   std::shared_ptr<chain::CalibrationCache> cache_;
 };

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "cli/context.h"
@@ -74,6 +75,7 @@ void set_up_terminal(const std::string& log_level) {
   action.sa_handler = on_interrupt;
   ::sigaction(SIGINT, &action, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit fails with EFBIG instead
 }
 
 void print_note(const std::string& message) {
@@ -87,8 +89,7 @@ void print_error(const std::string& message) {
 }
 
 void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) fail_errno("cannot write", "the standard output");
 }
 
 void print_json(const Json& value) { print(value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"); }

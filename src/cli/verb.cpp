@@ -44,7 +44,11 @@ Verb& Verb::flag(const std::string& names, bool& value, const std::string& help)
 }
 
 Verb& Verb::each(const std::string& names, std::function<void(const std::string&)> use, const std::string& help) {
-  last_ = app_->add_option_function<std::string>(names, std::move(use), help);
+  const auto use_all = [use = std::move(use)](const std::vector<std::string>& values) {
+    for (const std::string& value : values) use(value);
+  };
+  last_ = app_->add_option_function<std::vector<std::string>>(names, use_all, help);
+  last_->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   return *this;
 }
 

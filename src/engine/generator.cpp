@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/progress.h"
 #include "engine/stop_matcher.h"
 #include "text/tokenizer.h"
@@ -15,6 +16,7 @@ namespace frugal::engine {
 at::Tensor Conversation::read(std::span<const int32_t> tokens, int64_t batch) {
   at::Tensor logits;
   for (size_t begin = 0; begin < tokens.size(); begin += static_cast<size_t>(batch)) {
+    if (stop_requested()) throw Interrupted{};
     const auto part = tokens.subspan(begin, std::min(static_cast<size_t>(batch), tokens.size() - begin));
     logits = loaded_.model->forward(nn::Batch::single(part, &state_), {nn::ForwardOptions::Logits::last}).logits;
     history_.insert(history_.end(), part.begin(), part.end());
@@ -28,6 +30,9 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
   const int64_t context = options.context > 0 ? options.context : loaded_.model->spec.context_length;
   const auto prompt_size = static_cast<int64_t>(prompt.size());
   if (prompt.empty()) fail(ErrorKind::invalid_input, "the prompt has no tokens");
+  if (context > loaded_.model->spec.context_length) {
+    log_warning("a context of {} tokens is more than the {} that the model was trained with", context, loaded_.model->spec.context_length);
+  }
   if (prompt_size >= context) fail(ErrorKind::invalid_input, "the prompt has {} tokens, the context holds {}", prompt_size, context);
 
   GenerateResult result;

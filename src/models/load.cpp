@@ -49,8 +49,12 @@ std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& c
   model->head = spec.tied_embeddings ? nn::Linear(head_name().huggingface, model->embedding) : reader.linear({.name = head_name(), .shape = table});
   model->spec = std::move(spec);
   model->owners.push_back(checkpoint);
-  if (log_enabled(LogLevel::debug)) {
-    for (const std::string& name : reader.unused()) log_debug("{}: tensor {} is not used", checkpoint->path, printable(name));
+  const std::string next[] = {fmt::format("blk.{}.", model->blocks.size()), fmt::format("model.layers.{}.", model->blocks.size())};
+  for (const std::string& name : reader.unused()) {
+    if (name.starts_with(next[0]) || name.starts_with(next[1])) {
+      fail(ErrorKind::corrupt_file, "{}: tensor {} belongs to a block beyond the {} that the configuration names", checkpoint->path, printable(name), model->blocks.size());
+    }
+    log_debug("{}: tensor {} is not used", checkpoint->path, printable(name));
   }
   return model;
 }
@@ -140,6 +144,9 @@ void read_text_parts(const Checkpoint& checkpoint, LoadedModel& loaded) {
     if (generation.is_object()) loaded.generation_config = generation;
     add_end_ids(generation, checkpoint.path + "/generation_config.json", vocab, loaded.end_ids);
     add_end_ids(checkpoint.config, checkpoint.path + "/config.json", vocab, loaded.end_ids);
+  }
+  if (loaded.tokenizer && loaded.tokenizer->vocab_size() > vocab) {
+    fail(ErrorKind::corrupt_file, "{}: the tokenizer has {} tokens, the embedding only {} rows", checkpoint.path, loaded.tokenizer->vocab_size(), vocab);
   }
   if (loaded.tokenizer) {
     const text::SpecialTokens& special = loaded.tokenizer->special();

@@ -67,6 +67,24 @@ class GgufReader {
       if (types[i] < 0 || types[i] > 6) metadata_.fail_at(key("token_type"), fmt::format("entry {} must be in 0..6", i));
       parts_->kinds[i] = static_cast<TokenKind>(types[i]);
     }
+    check_bytes();
+  }
+
+  // Tokens of the kind "byte" are <0x00> ... <0xFF>, each once: with fewer, some texts would have no ids.
+  void check_bytes() const {
+    std::vector<bool> seen(256, false);
+    size_t count = 0;
+    for (size_t i = 0; i < parts_->kinds.size(); ++i) {
+      if (parts_->kinds[i] != TokenKind::byte) continue;
+      const std::string_view text = parts_->vocabulary.text(static_cast<int32_t>(i));
+      const int byte = parse_byte_token(text);
+      if (byte < 0 || seen[static_cast<size_t>(byte)]) {
+        metadata_.fail_at(key("tokens"), fmt::format("entry {}, \"{}\", is of the kind byte and must be <0x00> ... <0xFF>, each once", i, printable(text)));
+      }
+      seen[static_cast<size_t>(byte)] = true;
+      ++count;
+    }
+    if (count != 0 && count != 256) metadata_.fail_at(key("tokens"), fmt::format("has {} tokens of the kind byte, must have 256 or none", count));
   }
 
   std::vector<float> scores() const {
