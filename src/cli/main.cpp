@@ -2,7 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include <stdlib.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <thread>
@@ -69,9 +69,21 @@ int run(int argc, char** argv) {
 }  // namespace frugal::cli
 
 // libgomp spins for milliseconds at each join, which on a machine with other work costs whole time slices; 2,000 turns are about
-// 30 us. It reads the variable when it is loaded, before main and before any constructor of this program: hence .preinit_array.
+// 30 us. It reads the variable when it is loaded, and libc forgets what is set before its own start: hence a second exec, from
+// .preinit_array, before the libraries start. Where it fails, the program runs on as it is.
 namespace {
-void bound_spinning(int, char**, char**) { ::setenv("GOMP_SPINCOUNT", "2000", /*overwrite=*/0); }
+void bound_spinning(int, char** arguments, char** environment) {
+  static char setting[] = "GOMP_SPINCOUNT=2000";
+  static char* copy[4096];
+  size_t count = 0;
+  for (; environment[count]; ++count) {
+    const std::string_view entry(environment[count]);
+    if (count + 2 >= std::size(copy) || entry.starts_with("GOMP_SPINCOUNT=") || entry.starts_with("OMP_WAIT_POLICY=")) return;
+    copy[count] = environment[count];
+  }
+  copy[count] = setting;
+  ::execve("/proc/self/exe", arguments, copy);
+}
 [[gnu::section(".preinit_array"), gnu::used]] void (*const bound_spinning_entry)(int, char**, char**) = bound_spinning;
 }  // namespace
 
