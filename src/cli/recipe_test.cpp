@@ -51,7 +51,7 @@ TEST_F(RecipeTest, MistakesAreNamed) {
 
 TEST(StepTable, EveryRowIsComplete) {
   const chain::StepTable table = joined_step_table();
-  EXPECT_EQ(table.rows().size(), 13u);
+  EXPECT_GE(table.rows().size(), 13u);
   for (const chain::StepRow& row : table.rows()) {
     EXPECT_FALSE(row.title.empty() || row.leaf.empty() || row.summary.empty() || row.arxiv.empty()) << row.id;
     EXPECT_NE(row.claims.empty(), row.reference.empty()) << row.id << ": either a claim, or why there is none";
