@@ -212,3 +212,44 @@ def test_mistakes_are_exit_code_2_and_failures_1(frugal, tmp_path):
     assert bad.code == 1 and "bad.gguf" in bad.err
     for verb in ("compress", "eval", "sweep", "report", "generate", "chat", "bench", "inspect", "tokenize", "convert", "methods", "claims"):
         assert frugal(verb, "--help").code == 0
+
+
+def test_models_and_flags_are_named_as_in_llama_cpp(frugal, tiny):
+    text = ("--text", tiny / "text.txt", "--ctx", 64, "--chunks", 1, "--no-speed", "--json")
+    assert frugal("eval", "-m", tiny / "model", *text).json == frugal("eval", tiny / "model", *text).json
+    assert frugal("eval", "--no-speed", "--json", "-m", tiny / "model", *text[:-2]).json["peak_rss_bytes"] is None
+    for flag in ("-hft", "-xyz", "-hff=a"):
+        refused = frugal("eval", tiny / "model", flag)
+        assert refused.code == 2 and flag.split("=")[0] in refused.err, refused.err
+    wrong = frugal("evl")
+    assert wrong.code == 2 and 'did you mean "eval"' in wrong.err
+
+
+def test_results_that_cannot_be_written_are_an_error(frugal, tiny):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([str(FRUGAL), "methods", "--json"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1 and b"No space left" in done.stderr
+    lost = frugal("eval", tiny / "model", "--text", tiny / "text.txt", "--ledger", "/absent/ledger.jsonl")
+    assert lost.code == 1 and "/absent/ledger.jsonl" in lost.err
+
+
+def test_an_evaluation_names_the_base_that_it_was_given(frugal, tiny, tmp_path):
+    assert compress(frugal, tiny, tmp_path / "out", "rtn:bits=3,group=8", format="frugal").code == 0
+    text = ("--text", tiny / "text.txt", "--ctx", 64, "--chunks", 2, "--no-speed", "--ledger", tmp_path / "ledger.jsonl")
+    assert frugal("eval", tiny / "model", *text).code == 0
+    assert frugal("eval", tmp_path / "out", "--base", tiny / "model", *text).code == 0
+    assert frugal("eval", tmp_path / "out", "--base", tmp_path / "out", *text).code == 0
+    original, paired, itself = (json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines())
+    assert paired["base_hash"] == original["model_hash"] and itself["base_hash"] == itself["model_hash"] != original["model_hash"]
+
+
+def test_two_chains_of_a_sweep_need_two_names(frugal, tiny, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text('chains: [{name: "x y", steps: [rtn]}, {name: x_y, steps: [hqq]}]')
+    refused = frugal("sweep", tiny / "model", "--recipe", recipe, "-o", tmp_path / "out")
+    assert refused.code == 2 and "x_y" in refused.err and not (tmp_path / "out").exists()
+
+
+def test_a_chat_goes_on_after_a_turn_that_does_not_fit(tiny):
+    done = subprocess.run([str(FRUGAL), "chat", str(tiny / "model"), "-n", "4", "-c", "64"], input=("long " * 200 + "\nhi\n").encode(), capture_output=True)
+    assert done.returncode == 0 and b"the context holds 64" in done.stderr, done.stderr

@@ -96,7 +96,7 @@ void run(const Context& context, const BenchValues& values) {
 void add_bench(CLI::App& app, Context& context) {
   const auto values = std::make_shared<BenchValues>();
   new_verb(app, context, "bench", "Measure prefill and decode rates and the share of the machine's limits", [&context, values] { run(context, *values); })
-      .text("model,-m,--model", values->model, "Path or hub name")
+      .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
       .required()
       .text("-p,--n-prompt", values->prompt, "Prompt tokens: numbers, lists 1,2,4 and ranges a-b+step or a-b*mult")
       .text("-n,--n-gen", values->generated, "Tokens to generate")

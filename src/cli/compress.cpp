@@ -57,7 +57,7 @@ void run(const Context& context, const CompressValues& values) {
 void add_compress(CLI::App& app, Context& context) {
   const auto values = std::make_shared<CompressValues>();
   new_verb(app, context, "compress", "Run a chain of methods over a model and write the result", [&context, values] { run(context, *values); })
-      .text("model", values->model, "Path or hub name")
+      .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
       .required()
       .text("-o,--output", values->output, "Directory, or file that ends in .gguf")
       .required()

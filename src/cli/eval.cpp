@@ -195,7 +195,7 @@ void evaluate(const Context& context, const EvalValues& values) {
 void add_eval(CLI::App& app, Context& context) {
   const auto values = std::make_shared<EvalValues>();
   new_verb(app, context, "eval", "Measure quality, size, speed and memory of a model", [&context, values] { evaluate(context, *values); })
-      .text("model", values->model, "Path or hub name")
+      .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
       .required()
       .text("--text,-f,--file", values->text, "Text file to score (default: the installed text)")
       .integer("--ctx,-c,--ctx-size", values->ctx, 8, int64_t{1} << 20, "Tokens per chunk")

@@ -201,7 +201,7 @@ class Sweep {
 void add_sweep(CLI::App& app, Context& context) {
   const auto values = std::make_shared<SweepValues>();
   new_verb(app, context, "sweep", "Run the chains of a recipe, evaluate each against the base, draw the trade-off", [&context, values] { Sweep(context, *values).run(); })
-      .text("model", values->model, "Path or hub name")
+      .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
       .required()
       .text("--recipe", values->recipe, "YAML file with chains")
       .required()
