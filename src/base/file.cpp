@@ -147,10 +147,10 @@ void require_free_output(const std::string& path, bool replace, std::string_view
 void require_appendable(const std::string& path) { const Descriptor file(path, O_WRONLY | O_CREAT | O_APPEND); }
 void require_readable(const std::string& path) { const Descriptor file(path, O_RDONLY); }
 
-AtomicDirectory::AtomicDirectory(std::string path, bool replace) : path_(without_trailing_slash(std::move(path))), replace_(replace) {
+AtomicDirectory::AtomicDirectory(std::string path, bool replace, std::string_view mark) : path_(without_trailing_slash(std::move(path))) {
   std::error_code code;
   if (fs::exists(path_, code) && !fs::is_directory(path_, code)) fail(ErrorKind::invalid_input, "{}: exists and is not a directory", path_);
-  require_free_output(path_, replace_);
+  require_free_output(path_, replace, mark);
   staging_ = fmt::format("{}.tmp.{}", path_, ::getpid());
   fs::remove_all(staging_, code);
   if (::mkdir(staging_.c_str(), 0755) != 0) fail_errno("cannot create", staging_);
@@ -186,7 +186,9 @@ void append_line(const std::string& path, std::string_view line, std::string_vie
   if (size != whole) {
     std::string tail(static_cast<size_t>(whole - size), '\0');
     if (::pread(file.get(), tail.data(), tail.size(), size) != static_cast<ssize_t>(tail.size())) fail_errno("cannot read", path);
-    if (line_begin != tail.substr(0, line_begin.size())) fail(ErrorKind::invalid_input, "{}: its last line does not begin with {}: it is not a file of this kind", path, line_begin);
+    // A line may be cut within its first bytes.
+    const size_t shown = std::min(line_begin.size(), tail.size());
+    if (line_begin.substr(0, shown) != tail.substr(0, shown)) fail(ErrorKind::invalid_input, "{}: its last line does not begin with {}: it is not a file of this kind", path, line_begin);
     if (tail.ends_with('}') && Json::accept(tail)) {
       text = "\n" + text;  // whole, only its newline is missing
       size = whole;

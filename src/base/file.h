@@ -64,11 +64,11 @@ void require_appendable(const std::string& path);
 void require_readable(const std::string& path);
 
 // AtomicFile's promise for a directory: files are written under staging(); commit() syncs them and renames the whole.
-// A target that exists and is not empty is refused in the constructor unless `replace` is set; then the old one is
-// exchanged for the new one in one step and removed.
+// The constructor refuses a target as require_free_output does; one that may be replaced is exchanged for the new one in one
+// step and removed.
 class AtomicDirectory {
  public:
-  AtomicDirectory(std::string path, bool replace);
+  AtomicDirectory(std::string path, bool replace, std::string_view mark = {});
   ~AtomicDirectory();
   AtomicDirectory(const AtomicDirectory&) = delete;
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;
@@ -78,7 +78,6 @@ class AtomicDirectory {
 
  private:
   std::string path_, staging_;
-  bool replace_;
   bool committed_ = false;
 };
 

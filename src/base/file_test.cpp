@@ -75,9 +75,12 @@ TEST_F(FileTest, OnlyRegularFilesAreRead) {
 
 TEST_F(FileTest, ALineAppendedAfterACutOneReplacesTheCutOne) {
   append_line(path("l"), R"({"a":1})", "{");
-  std::ofstream(path("l"), std::ios::app) << R"({"cut)";
-  append_line(path("l"), R"({"a":2})", "{");
-  EXPECT_EQ(read_text_file(path("l"), 100), "{\"a\":1}\n{\"a\":2}\n");
+  for (const char* cut : {R"({"a":2)", R"({"a)", "{"}) {  // also within the bytes that every line begins with
+    std::filesystem::resize_file(path("l"), 8);
+    std::ofstream(path("l"), std::ios::app) << cut;
+    append_line(path("l"), R"({"a":2})", R"({"a")");
+    EXPECT_EQ(read_text_file(path("l"), 100), "{\"a\":1}\n{\"a\":2}\n") << cut;
+  }
 }
 
 TEST_F(FileTest, ALineThatLacksOnlyItsNewlineIsKeptAndAnotherKindOfFileIsRefused) {

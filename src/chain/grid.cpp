@@ -138,43 +138,51 @@ formats::GroupedWeight GridCodes::pack() const {
   return packed;
 }
 
-GridCodes round_to_grid(const Tensor& weight, const Tensor& kept, const GridSpec& spec) {
-  require_finite(weight, "weight");
-  const Tensor values = weight.to(at::kFloat).contiguous();
+namespace {
+
+// Fits a grid to every group of every row, row by row, groups left to right: visit(row, group, first, count, grid), where
+// `first` is the place in `values` (float, contiguous) of the group's first weight.
+template <typename Visit>
+void fit_groups(const Tensor& values, const Tensor& kept, const GridSpec& spec, const Visit& visit) {
   const Tensor mask = kept.defined() ? kept.contiguous() : Tensor();
   const float* data = values.const_data_ptr<float>();
   const bool* keep = mask.defined() ? mask.const_data_ptr<bool>() : nullptr;
-  GridCodes result(spec, weight.size(0), weight.size(1));
-  const int64_t columns = result.columns, width = spec.width(columns);
-  parallel_for(result.rows, kRowGrain, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
+  const int64_t columns = values.size(1), width = spec.width(columns);
+  parallel_for(values.size(0), kRowGrain, [&](int64_t first_row, int64_t last_row) {
+    for (int64_t row = first_row; row < last_row; ++row) {
       for (int64_t begin = 0, group = 0; begin < columns; begin += width, ++group) {
-        const int64_t at = row * columns + begin;
-        result.grid(row, group) = fit_group(data + at, keep ? keep + at : nullptr, std::min(width, columns - begin), spec);
+        const int64_t first = row * columns + begin, count = std::min(width, columns - begin);
+        visit(row, group, first, count, fit_group(data + first, keep ? keep + first : nullptr, count, spec));
       }
-      result.encode_row(row, data + row * columns);
     }
+  });
+}
+
+Tensor finite_floats(const Tensor& weight) {
+  require_finite(weight, "weight");
+  return weight.to(at::kFloat).contiguous();
+}
+
+}  // namespace
+
+GridCodes round_to_grid(const Tensor& weight, const Tensor& kept, const GridSpec& spec) {
+  const Tensor values = finite_floats(weight);
+  const float* data = values.const_data_ptr<float>();
+  GridCodes result(spec, weight.size(0), weight.size(1));
+  fit_groups(values, kept, spec, [&](int64_t row, int64_t group, int64_t first, int64_t count, const GroupGrid& grid) {
+    result.grid(row, group) = grid;
+    for (int64_t i = first; i < first + count; ++i) result.codes[static_cast<size_t>(i)] = static_cast<uint8_t>(encode(data[i], grid, spec.max_code()));
   });
   return result;
 }
 
 Tensor rounded_to_grid(const Tensor& weight, const Tensor& kept, const GridSpec& spec) {
-  require_finite(weight, "weight");
-  const Tensor values = weight.to(at::kFloat).contiguous();
-  const Tensor mask = kept.defined() ? kept.contiguous() : Tensor();
+  const Tensor values = finite_floats(weight);
   const float* data = values.const_data_ptr<float>();
-  const bool* keep = mask.defined() ? mask.const_data_ptr<bool>() : nullptr;
   Tensor result = at::empty_like(values);
   float* out = result.mutable_data_ptr<float>();
-  const int64_t columns = values.size(1), width = spec.width(columns);
-  parallel_for(values.size(0), kRowGrain, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      for (int64_t begin = 0; begin < columns; begin += width) {
-        const int64_t at = row * columns + begin, count = std::min(width, columns - begin);
-        const GroupGrid grid = fit_group(data + at, keep ? keep + at : nullptr, count, spec);
-        for (int64_t i = at; i < at + count; ++i) out[i] = decode(encode(data[i], grid, spec.max_code()), grid);
-      }
-    }
+  fit_groups(values, kept, spec, [&](int64_t, int64_t, int64_t first, int64_t count, const GroupGrid& grid) {
+    for (int64_t i = first; i < first + count; ++i) out[i] = decode(encode(data[i], grid, spec.max_code()), grid);
   });
   return result;
 }

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "cli/resources.h"
 #include "text/chat_template.h"
 #include "text/chat_tokens.h"
@@ -80,6 +81,9 @@ nn::LoadedModel load_for_generation(const Context& context, const GenerationValu
   if (values.model.empty() == values.model_option.empty()) fail(ErrorKind::invalid_input, "name one model");
   nn::LoadedModel loaded = load_model(context, values.model.empty() ? values.model_option : values.model);
   if (!loaded.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", loaded.name);
+  if (values.context > loaded.model->spec.context_length) {
+    log_warning("a context of {} tokens is more than the {} that the model was trained with", values.context, loaded.model->spec.context_length);
+  }
   loaded.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
   if (!values.chat_template_file.empty()) {
     loaded.chat_template = std::make_shared<text::ChatTemplate>(read_text_file(values.chat_template_file, kMaxPromptBytes), values.chat_template_file);

@@ -6,7 +6,6 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/log.h"
 #include "base/progress.h"
 #include "engine/stop_matcher.h"
 #include "text/tokenizer.h"
@@ -30,9 +29,6 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
   const int64_t context = options.context > 0 ? options.context : loaded_.model->spec.context_length;
   const auto prompt_size = static_cast<int64_t>(prompt.size());
   if (prompt.empty()) fail(ErrorKind::invalid_input, "the prompt has no tokens");
-  if (context > loaded_.model->spec.context_length) {
-    log_warning("a context of {} tokens is more than the {} that the model was trained with", context, loaded_.model->spec.context_length);
-  }
   if (prompt_size >= context) fail(ErrorKind::invalid_input, "the prompt has {} tokens, the context holds {}", prompt_size, context);
 
   GenerateResult result;

@@ -160,8 +160,7 @@ void save_directory(const LoadedModel& model, const std::string& path, const Sav
   if (!contents.quantization_config.is_null()) config["quantization_config"] = contents.quantization_config;
   const Json manifest = full_manifest(model, options, contents, words.blocks);
 
-  require_free_output(path, options.overwrite, "config.json");
-  AtomicDirectory directory(path, options.overwrite);
+  AtomicDirectory directory(path, options.overwrite, "config.json");
   write_json(directory.staging() + "/config.json", config);
   if (!manifest.is_null()) write_json(directory.staging() + "/frugal.json", manifest);
   write_text_files(model, directory.staging());
