@@ -1,13 +1,21 @@
 """Every verb as a user runs it, on a tiny checkpoint and on the real model."""
+import csv
+import io
 import json
 import math
+import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from conftest import FRUGAL
+from safetensors.torch import load_file, save_file
 
 CALIBRATION = ("--calib-sequences", 4, "--calib-length", 32)
 EVAL_KEYS = {"perplexity", "perplexity_stderr", "ln_ratio", "ln_ratio_stderr", "tokens", "bytes", "bits_per_weight", "kl_mean", "top1_agreement",
@@ -175,6 +183,69 @@ def test_bench_gives_rates_and_shares(frugal, smollm2):
     assert rows[1]["bandwidth_share"] > 0 and rows[0]["peak_share"] > 0 and rows[0]["tps"] > 0
 
 
+def test_bench_takes_lists_and_prints_what_other_tools_read(frugal, tiny):
+    bench = ("bench", tiny / "model", "-p", "8,16", "-p", 4, "-n", 0, "-r", 1, "-t", "1,2", "-ub", 8)
+    names = ["pp8", "pp16", "pp4"]
+    rows = frugal(*bench, "-o", "json").json
+    assert [(row["threads"], row["test"]) for row in rows] == [(t, name) for t in (1, 2) for name in names]
+    assert [json.loads(line)["test"] for line in frugal(*bench, "-o", "jsonl").out.splitlines()] == names * 2
+    table = list(csv.DictReader(io.StringIO(frugal(*bench, "-o", "csv").out)))
+    assert [row["test"] for row in table] == names * 2 and float(table[0]["tps"]) > 0 and table[0].keys() == rows[0].keys()
+    with sqlite3.connect(":memory:") as database:
+        database.executescript(frugal(*bench, "-o", "sql").out)
+        assert database.execute("SELECT test, threads FROM frugal_bench WHERE tps > 0").fetchall() == [(name, t) for t in (1, 2) for name in names]
+    assert frugal(*bench, "-o", "xml").code == 2
+    assert "bench takes a list" in frugal("eval", tiny / "model", "-t", "1,2").err
+
+
+def test_the_divergence_flags_of_llama_perplexity(frugal, tiny, tmp_path):
+    assert compress(frugal, tiny, tmp_path / "out", "rtn:bits=3,group=8", format="frugal").code == 0
+    text = ("--text", tiny / "text.txt", "--ctx", 64, "--chunks", 3, "--no-speed", "--json")
+    assert frugal("eval", tiny / "model", "--kl-divergence-base", tmp_path / "logits", *text).code == 0
+    there = frugal("eval", tmp_path / "out", "--kl-divergence-base", tmp_path / "logits", "--kl-divergence", *text).json
+    live = frugal("eval", tmp_path / "out", "--base", tiny / "model", *text).json
+    for key in ("ln_ratio", "kl_mean", "kl_median", "kl_p90", "kl_p99", "kl_max", "delta_p_mean", "delta_p_rms", "top1_agreement"):
+        assert there[key] == pytest.approx(live[key], rel=1e-3, abs=1e-6), key
+    assert 0 < live["kl_median"] <= live["kl_p90"] <= live["kl_p99"] <= live["kl_max"] and live["delta_p_rms"] >= abs(live["delta_p_mean"])
+    assert frugal("eval", tiny / "model", "--kl-divergence", *text).code == 2
+
+
+def test_output_names_that_mislead_are_refused(frugal, tiny, tmp_path):
+    assert "has no name" in compress(frugal, tiny, "", "rtn").err
+    refused = compress(frugal, tiny, tmp_path / "x.GGUF", "rtn", format="hf")
+    assert refused.code == 2 and "GGUF file" in refused.err and not list(tmp_path.iterdir())
+
+
+def test_a_broken_weight_is_named(frugal, tiny, tmp_path):
+    shutil.copytree(tiny / "model", tmp_path / "model")
+    weights = load_file(tmp_path / "model/model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    for step in ("rtn", "gptq", "wanda", "svd"):
+        broken = frugal("compress", tmp_path / "model", "-o", tmp_path / "out", "--calib", tiny / "text.txt", *CALIBRATION, "--step", step)
+        assert broken.code == 1 and "model.layers.1.mlp.up_proj: a weight is not finite" in broken.err, broken.err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_cut_during_the_work_is_an_error(smollm2, tmp_path):
+    for verb in (["eval", "--no-speed"], ["generate", "--ignore-eos", "-p", "Count to a thousand."]):
+        copy = tmp_path / "cut.gguf"
+        shutil.copy(smollm2, copy)
+        child = subprocess.Popen([str(FRUGAL), verb[0], str(copy), "--exact", *verb[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while "cut.gguf" not in Path(f"/proc/{child.pid}/maps").read_text() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.truncate(copy, 4096)
+        _, errors = child.communicate(timeout=300)
+        # Before the header is read, it is a file that ends too early.
+        assert child.returncode == 1 and (b"was cut while it was in use" in errors or b"cut.gguf" in errors), errors
+
+
+def test_messages_go_to_a_log_file_too(frugal, tmp_path):
+    frugal("inspect", tmp_path / "absent.gguf", "--log-file", tmp_path / "log")
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* frugal: error: .*absent.gguf", (tmp_path / "log").read_text())
+
+
 def test_the_real_model_answers_and_stops_at_stop_strings(frugal, smollm2):
     answer = frugal("generate", smollm2, "-p", "What is the capital of France?", "--temp", 0, "-n", 24, "--exact", "--json")
     assert answer.code == 0 and "Paris" in answer.json["text"], answer.out + answer.err
@@ -195,11 +266,12 @@ def test_chat_keeps_the_history(smollm2):
     assert int(prompts[1][0]) > int(prompts[0][0]) + 24 and int(prompts[1][1]) > int(prompts[0][0])
 
 
-def test_ctrl_c_ends_with_130(smollm2):
-    child = subprocess.Popen([str(FRUGAL), "generate", str(smollm2), "-p", "Count to a thousand.", "--ignore-eos"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    child.stdout.read(1)
-    child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=60) == 130
+def test_ctrl_c_ends_with_130_and_a_termination_with_143(smollm2):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        child = subprocess.Popen([str(FRUGAL), "generate", str(smollm2), "-p", "Count to a thousand.", "--ignore-eos"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child.stdout.read(1)
+        child.send_signal(number)
+        assert child.wait(timeout=60) == code
 
 
 def test_mistakes_are_exit_code_2_and_failures_1(frugal, tmp_path):
@@ -218,7 +290,7 @@ def test_models_and_flags_are_named_as_in_llama_cpp(frugal, tiny):
     text = ("--text", tiny / "text.txt", "--ctx", 64, "--chunks", 1, "--no-speed", "--json")
     assert frugal("eval", "-m", tiny / "model", *text).json == frugal("eval", tiny / "model", *text).json
     assert frugal("eval", "--no-speed", "--json", "-m", tiny / "model", *text[:-2]).json["peak_rss_bytes"] is None
-    for flag in ("-hft", "-xyz", "-hff=a"):
+    for flag in ("-hfx", "-xyz", "-hfz=a"):
         refused = frugal("eval", tiny / "model", flag)
         assert refused.code == 2 and flag.split("=")[0] in refused.err, refused.err
     wrong = frugal("evl")

@@ -1,13 +1,16 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
-#include <vector>
+#include <charconv>
+#include <mutex>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -66,7 +69,100 @@ std::string without_trailing_slash(std::string path) {
   return path;
 }
 
+// Removes what killed runs left of the same output: PATH.tmp.<pid> of a process that is no more here and holds no lock elsewhere
+// (another container or machine has process numbers of its own).
+void remove_leftovers(const std::string& path) {
+  const std::string prefix = fs::path(path).filename().string() + ".tmp.";
+  std::error_code code;
+  for (const auto& entry : fs::directory_iterator(parent_of(path), code)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix)) continue;
+    pid_t pid = 0;
+    const auto [end, failure] = std::from_chars(name.data() + prefix.size(), name.data() + name.size(), pid);
+    if (failure != std::errc{} || end != name.data() + name.size() || pid <= 0 || ::kill(pid, 0) == 0 || errno != ESRCH) continue;
+    const int fd = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) continue;
+    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) fs::remove_all(entry.path(), code);
+    ::close(fd);
+  }
+}
+
+// What the signal handler knows of a mapping. Entries are used again but never freed, so the handler may walk them at any time.
+struct Mapping {
+  std::atomic<const std::byte*> begin{nullptr};
+  std::atomic<size_t> size{0};
+  std::atomic<bool> cut{false};
+  std::string path;   // not for the handler
+  Mapping* next = nullptr;
+};
+std::atomic<Mapping*> mappings{nullptr};
+std::mutex mappings_mutex;
+std::atomic<bool> some_cut{false};
+
+void remember_mapping(const std::byte* begin, size_t size, const std::string& path) {
+  const std::lock_guard lock(mappings_mutex);
+  Mapping* entry = mappings.load();
+  while (entry && entry->begin.load()) entry = entry->next;
+  const bool fresh = !entry;
+  if (fresh) entry = new Mapping;
+  entry->path = path;
+  entry->cut = false;
+  entry->size = size;
+  entry->begin = begin;
+  if (fresh) {
+    entry->next = mappings.load();
+    mappings = entry;
+  }
+}
+
+void forget_mapping(const std::byte* begin) {
+  const std::lock_guard lock(mappings_mutex);
+  bool still_cut = false;
+  for (Mapping* entry = mappings.load(); entry; entry = entry->next) {
+    if (entry->begin.load() == begin) {
+      entry->begin = nullptr;
+      entry->cut = false;
+    }
+    still_cut = still_cut || entry->cut.load();
+  }
+  some_cut = still_cut;
+}
+
+void on_bus_error(int, siginfo_t* info, void*) {
+  const auto* address = static_cast<const std::byte*>(info->si_addr);
+  for (Mapping* entry = mappings.load(); entry; entry = entry->next) {
+    const std::byte* begin = entry->begin.load();
+    if (!begin || address < begin || address >= begin + entry->size.load()) continue;
+    static const auto page_size = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+    void* page = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(address) / page_size * page_size);
+    if (::mmap(page, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) break;
+    entry->cut = true;
+    some_cut = true;
+    return;
+  }
+  ::signal(SIGBUS, SIG_DFL);  // not a page of ours: the touch is repeated and ends the process
+}
+
 }  // namespace
+
+void install_mapping_guard() {
+  struct sigaction action {};
+  action.sa_sigaction = on_bus_error;
+  action.sa_flags = SA_SIGINFO;
+  ::sigaction(SIGBUS, &action, nullptr);
+}
+
+void require_whole_mappings() {
+  if (!some_cut.load(std::memory_order_relaxed)) return;
+  const std::lock_guard lock(mappings_mutex);
+  for (Mapping* entry = mappings.load(); entry; entry = entry->next) {
+    if (entry->cut.load()) fail(ErrorKind::io, "{}: was cut while it was in use: some of its {} bytes are gone", entry->path, entry->size.load());
+  }
+}
+
+MappedFile::MappedFile(std::string path, std::byte* data, size_t size) : path_(std::move(path)), data_(data), size_(size) {
+  if (data_) remember_mapping(data_, size_, path_);
+}
 
 std::shared_ptr<MappedFile> MappedFile::open(const std::string& path) {
   const Descriptor file(path, O_RDONLY | O_NONBLOCK);
@@ -81,7 +177,9 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::string& path) {
 }
 
 MappedFile::~MappedFile() {
-  if (data_) ::munmap(data_, size_);
+  if (!data_) return;
+  forget_mapping(data_);
+  ::munmap(data_, size_);
 }
 
 std::string read_text_file(const std::string& path, size_t max_bytes) {
@@ -104,8 +202,10 @@ std::string read_text_file(const std::string& path, size_t max_bytes) {
 }
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(fmt::format("{}.tmp.{}", path_, ::getpid())) {
+  remove_leftovers(path_);
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail_errno("cannot create", temporary_);
+  ::flock(fd_, LOCK_EX | LOCK_NB);  // tells remove_leftovers() of others that someone is at work
 }
 
 AtomicFile::~AtomicFile() {
@@ -125,6 +225,7 @@ void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
 }
 
 void AtomicFile::commit() {
+  require_whole_mappings();
   if (::fsync(fd_) != 0) fail_errno("cannot sync", temporary_);
   const int fd = fd_;
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_errno("cannot rename to the target", path_);
@@ -134,6 +235,7 @@ void AtomicFile::commit() {
 }
 
 void require_free_output(const std::string& path, bool replace, std::string_view mark) {
+  if (path.empty()) fail(ErrorKind::invalid_input, "the output has no name");
   std::error_code code;
   const bool taken = fs::is_directory(path, code) ? !fs::is_empty(path, code) : fs::exists(path, code);
   if (taken && replace && !mark.empty() && fs::is_directory(path, code) && !fs::exists(fs::path(path) / mark, code)) {
@@ -152,16 +254,21 @@ AtomicDirectory::AtomicDirectory(std::string path, bool replace, std::string_vie
   if (fs::exists(path_, code) && !fs::is_directory(path_, code)) fail(ErrorKind::invalid_input, "{}: exists and is not a directory", path_);
   require_free_output(path_, replace, mark);
   staging_ = fmt::format("{}.tmp.{}", path_, ::getpid());
+  remove_leftovers(path_);
   fs::remove_all(staging_, code);
   if (::mkdir(staging_.c_str(), 0755) != 0) fail_errno("cannot create", staging_);
+  lock_ = ::open(staging_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (lock_ >= 0) ::flock(lock_, LOCK_EX | LOCK_NB);
 }
 
 AtomicDirectory::~AtomicDirectory() {
+  if (lock_ >= 0) ::close(lock_);
   std::error_code code;
   if (!committed_) fs::remove_all(staging_, code);
 }
 
 void AtomicDirectory::commit() {
+  require_whole_mappings();
   for (const auto& entry : fs::recursive_directory_iterator(staging_)) sync_path(entry.path().string());
   sync_path(staging_);
   std::error_code code;

@@ -24,16 +24,22 @@ class MappedFile {
   const std::string& path() const { return path_; }
 
  private:
-  MappedFile(std::string path, std::byte* data, size_t size) : path_(std::move(path)), data_(data), size_(size) {}
+  MappedFile(std::string path, std::byte* data, size_t size);
   std::string path_;
   std::byte* data_;
   size_t size_;
 };
 
+// A file that another program cuts while it is mapped raises SIGBUS at the next touch of a lost page. With the guard, which
+// cli/ installs, such a page reads as zeros instead and require_whole_mappings() throws Error{io} that names the file, as long
+// as the mapping lives. Long work asks at its stop points (base/progress.h), and nothing is committed without asking.
+void install_mapping_guard();
+void require_whole_mappings();
+
 // The whole of a regular file of at most max_bytes.
 std::string read_text_file(const std::string& path, size_t max_bytes);
 
-// Writes to `path`.tmp.<pid>; commit() syncs, renames over `path` and syncs the folder. Without commit the destructor
+// Writes to `path`.tmp.<pid>, after removing what a killed process left there; commit() syncs, renames over `path` and syncs the folder. Without commit the destructor
 // removes what was written. Each failing call throws Error{io} and leaves the old target as it was.
 class AtomicFile {
  public:
@@ -78,6 +84,7 @@ class AtomicDirectory {
 
  private:
   std::string path_, staging_;
+  int lock_ = -1;              // held while the work goes on
   bool committed_ = false;
 };
 

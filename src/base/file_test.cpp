@@ -1,7 +1,10 @@
 #include "base/file.h"
 
 #include <gtest/gtest.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -49,6 +52,48 @@ TEST_F(FileTest, AnAtomicDirectoryReplacesTheOldOneInOneStep) {
   EXPECT_THROW(AtomicDirectory(path("d"), /*replace=*/false), Error);
   { AtomicDirectory left(path("e"), false); }
   EXPECT_EQ(entries(), 1u);
+}
+
+TEST_F(FileTest, AMappedFileThatIsCutReadsAsZerosAndIsNamed) {
+  install_mapping_guard();
+  std::ofstream(path("cut")) << std::string(20000, 'x');
+  {
+    const auto file = MappedFile::open(path("cut"));
+    fs::resize_file(path("cut"), 100);
+    EXPECT_EQ(file->bytes()[50], std::byte{'x'});
+    EXPECT_NO_THROW(require_whole_mappings());
+    EXPECT_EQ(file->bytes()[19000], std::byte{0});
+    EXPECT_THROW(
+        try { require_whole_mappings(); } catch (const Error& error) {
+          EXPECT_EQ(error.kind(), ErrorKind::io);
+          EXPECT_NE(std::string(error.what()).find("/cut: was cut"), std::string::npos) << error.what();
+          throw;
+        },
+        Error);
+    AtomicFile output(path("o"));
+    EXPECT_THROW(output.commit(), Error);
+    EXPECT_FALSE(fs::exists(path("o")));
+  }
+  EXPECT_NO_THROW(require_whole_mappings());
+}
+
+TEST_F(FileTest, WhatAKilledRunLeftIsRemovedByTheNextOneAndWhatALiveOneHoldsIsNot) {
+  const pid_t dead = ::fork();
+  if (dead == 0) ::_exit(0);
+  ::waitpid(dead, nullptr, 0);
+  const std::string left = path(fmt::format("d.tmp.{}", dead)), other = path(fmt::format("dd.tmp.{}", dead)), live = path("d.tmp.1");
+  for (const std::string& folder : {left, other, live}) fs::create_directories(folder + "/x");
+  { AtomicDirectory directory(path("d"), /*replace=*/false); }
+  EXPECT_FALSE(fs::exists(left));
+  EXPECT_TRUE(fs::exists(other) && fs::exists(live));
+  fs::create_directories(left);
+  const int lock = ::open(left.c_str(), O_RDONLY);  // a process of another container
+  ASSERT_EQ(::flock(lock, LOCK_EX), 0);
+  { AtomicFile file(path("d")); }
+  EXPECT_TRUE(fs::exists(left));
+  ::close(lock);
+  { AtomicFile file(path("d")); }
+  EXPECT_FALSE(fs::exists(left));
 }
 
 TEST_F(FileTest, WritesToAMappedFileStayPrivate) {

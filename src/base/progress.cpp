@@ -2,6 +2,8 @@
 
 #include <mutex>
 
+#include "base/file.h"
+
 namespace frugal {
 namespace {
 
@@ -26,6 +28,11 @@ void request_stop() { stop.store(true, std::memory_order_relaxed); }
 bool stop_requested() { return stop.load(std::memory_order_relaxed); }
 void clear_stop() { stop.store(false, std::memory_order_relaxed); }
 
+void stop_point() {
+  require_whole_mappings();
+  if (stop_requested()) throw Interrupted{};
+}
+
 Progress::Progress(std::string name, int64_t total) {
   state_.name = std::move(name);
   state_.total = total;
@@ -37,7 +44,7 @@ Progress::~Progress() {
 }
 
 void Progress::step(int64_t count, std::string detail) {
-  if (stop_requested()) throw Interrupted{};
+  stop_point();
   state_.done += count;
   state_.seconds = watch_.seconds();
   state_.detail = std::move(detail);

@@ -1,6 +1,6 @@
 // Progress of long work, reported to a sink that cli/ installs (a bar on stderr, or nothing). Also the place where
-// Ctrl-C arrives: long loops call step(), which throws Interrupted once a stop was asked for, so that destructors
-// leave things whole.
+// Ctrl-C arrives: long loops call step() or stop_point(), which throw Interrupted once a stop was asked for, so that
+// destructors leave things whole.
 #pragma once
 
 #include <atomic>
@@ -24,11 +24,13 @@ struct ProgressState {
 using ProgressSink = std::function<void(const ProgressState&, bool finished)>;
 void set_progress_sink(ProgressSink sink);
 
-// Thrown by Progress::step after request_stop(); cli/ turns it into exit code 130.
+// Thrown by stop_point() after request_stop(); cli/ turns it into exit code 130.
 struct Interrupted {};
 void request_stop();     // async-signal-safe
 bool stop_requested();
 void clear_stop();
+// Where long work may end: throws Interrupted after request_stop(), and what require_whole_mappings() (base/file.h) throws.
+void stop_point();
 
 // One piece of work of `total` steps. Owned by the thread that does the work; not thread-safe.
 class Progress {

@@ -74,6 +74,7 @@ Matrix matrix_of(const std::string& name, InputPoint point, const nn::LinearKind
   matrix.name = name;
   matrix.point = point;
   matrix.weight = kind.dense().clone();
+  if (!matrix.weight.isfinite().all().item<bool>()) fail(ErrorKind::corrupt_file, "{}: a weight is not finite (NaN or infinity)", name);
   if (const auto* sparse = dynamic_cast<const nn::SparseKind*>(&kind)) {
     matrix.mask = sparse->mask();
     if (sparse->weight()->pattern == formats::SparsePattern::n_of_m) {

@@ -47,7 +47,11 @@ class LayerLoop {
     if (needs_ != kNeedsNothing) begin_calibration();
     for (size_t i = 0; i < bench_.model.blocks.size(); ++i) {
       progress.step(0);
-      run_block(static_cast<int>(i));
+      try {
+        run_block(static_cast<int>(i));
+      } catch (const Error& error) {
+        throw Error(error.kind(), fmt::format("{}, block {}: {}", names(), i, error.what()));
+      }
       progress.step(1);
     }
     if (gathering_) bench_.cache->put(prefix_of(bench_), gathered_needs_, std::move(gathered_));
@@ -124,7 +128,7 @@ class LayerLoop {
     const int64_t per_forward = std::max<int64_t>(1, kRowsPerForward / length) * length;
     Tensor out = at::empty_like(hidden_);
     for (int64_t begin = 0; begin < hidden_.size(0); begin += per_forward) {
-      if (stop_requested()) throw Interrupted{};
+      stop_point();
       const int64_t rows = std::min(per_forward, hidden_.size(0) - begin);
       std::vector<nn::SequenceSlice> slices;
       for (int64_t row = 0; row < rows; row += length) slices.push_back({row, std::min(length, rows - row), nullptr});

@@ -14,7 +14,7 @@
 namespace frugal::cli {
 namespace {
 
-constexpr const char* kHelp = "/exit leaves, /clear forgets the conversation, /regen answers again, /system TEXT sets the system message\n";
+constexpr const char* kHelp = "/exit leaves, /clear forgets the conversation, /regen answers again, /system TEXT sets the system message; a line that ends in \\ goes on\n";
 
 // Lines from a person (editing and history through libedit) or from a pipe.
 class LineReader {
@@ -38,8 +38,19 @@ class LineReader {
   LineReader& operator=(const LineReader&) = delete;
 
   bool interactive() const { return interactive_; }
-  // nullopt at the end of the input, or at Ctrl-C on an empty prompt.
+  // A message: one line, or several where each but the last ends in a backslash. nullopt at the end of the input, or at Ctrl-C
+  // on an empty prompt.
   std::optional<std::string> next() {
+    std::optional<std::string> message = next_line();
+    while (message && message->ends_with('\\')) {
+      message->back() = '\n';
+      message->append(next_line().value_or(""));
+    }
+    return message;
+  }
+
+ private:
+  std::optional<std::string> next_line() {
     std::string line;
     if (!interactive_) {
       if (!std::getline(std::cin, line)) return std::nullopt;
@@ -54,8 +65,6 @@ class LineReader {
     while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
     return line;
   }
-
- private:
   static char* prompt(EditLine*) {
     static char text[] = "> ";
     return text;
@@ -114,11 +123,11 @@ class Chat {
     return true;
   }
 
-  // False: there is none (the context is full, the line is not text ...), which is said; the conversation goes on.
+  // False: there is none (stopped before its first word; the context is full, the line is not text ..., which is said); the
+  // conversation goes on.
   bool answer() {
     try {
-      generate();
-      return true;
+      return generate();
     } catch (const Error& error) {
       if (!values_.single_turn && (error.kind() == ErrorKind::invalid_input || error.kind() == ErrorKind::unsupported)) {
         print_error(error.what());
@@ -128,11 +137,12 @@ class Chat {
     }
   }
 
-  void generate() {
+  bool generate() {
     engine::Sampler sampler(sampling_of(loaded_, values_), loaded_.model->spec.vocab, seed_ + turns_++);
     const engine::GenerateResult result = conversation_.generate(chat_prompt(loaded_, values_, messages_), sampler, generate_options(values_),
                                                                  [&](const std::string& text) { if (!context_.json) print(text); });
-    messages_.push_back({{"role", "assistant"}, {"content", result.text}});
+    const bool any = result.reason != engine::FinishReason::interrupted || !result.text.empty();
+    if (any) messages_.push_back({{"role", "assistant"}, {"content", result.text}});
     if (context_.json) {
       print(Json({{"role", "assistant"}, {"content", result.text}}).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
     } else {
@@ -140,6 +150,7 @@ class Chat {
     }
     if (values_.timings) print_note(timings_text(result));
     clear_stop();  // Ctrl-C ended the answer, not the conversation
+    return any;
   }
 
   const Context& context_;

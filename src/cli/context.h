@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "chain/step.h"
@@ -16,16 +17,20 @@ namespace frugal::cli {
 inline constexpr const char* kVersion = "0.1.0";
 
 struct Context {
+  Context(const chain::StepTable& step_table, const nn::ModelLoader& model_loader) : steps(step_table), loader(model_loader) {}
   const chain::StepTable& steps;
   const nn::ModelLoader& loader;
   // Options of every verb.
   bool json = false;
-  int64_t threads = 0;         // 0: all cores
+  std::string threads_text = "0";
+  std::vector<int64_t> thread_counts;   // from threads_text; several for bench only
+  int64_t threads = 0;                  // the one in use
   int64_t seed = -1;           // -1: 0 for methods, random for sampling
   uint64_t method_seed() const { return seed < 0 ? 0 : static_cast<uint64_t>(seed); }
   std::string log_level = "warning";
   bool offline = false;
-  std::string revision = "main";
+  std::string revision = "main", hub_file, hub_token;
+  std::string log_file;
   std::string program;         // path of this executable
   // The chosen verb's work, run after parsing.
   std::function<void()> run;

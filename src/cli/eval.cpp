@@ -19,10 +19,10 @@ namespace frugal::cli {
 namespace {
 
 struct EvalValues {
-  std::string model, text, base, base_logits, save_logits, ledger, name;
+  std::string model, text, base, base_logits, save_logits, ledger, name, divergence_base;
   std::vector<std::string> tasks;
   int64_t ctx = 512, chunks = 0;
-  bool exact = false, no_speed = false;
+  bool exact = false, no_speed = false, divergence = false;
 };
 
 struct Measured {
@@ -58,6 +58,13 @@ Json to_json(const EvalValues& values, const nn::LoadedModel& loaded, const Meas
           {"bits_per_weight", bits_per_weight(loaded)},
           {"kl_mean", or_null(m.quality.kl_mean)},
           {"kl_stderr", or_null(m.quality.kl_stderr)},
+          {"kl_median", or_null(m.quality.kl_median)},
+          {"kl_p90", or_null(m.quality.kl_p90)},
+          {"kl_p99", or_null(m.quality.kl_p99)},
+          {"kl_max", or_null(m.quality.kl_max)},
+          {"delta_p_mean", or_null(m.quality.delta_p_mean)},
+          {"delta_p_stderr", or_null(m.quality.delta_p_stderr)},
+          {"delta_p_rms", or_null(m.quality.delta_p_rms)},
           {"top1_agreement", or_null(m.quality.top1_agreement)},
           {"prefill_tps", or_null(m.prefill_tps)},
           {"decode_tps", or_null(m.decode_tps)},
@@ -72,6 +79,9 @@ std::string to_text(const nn::LoadedModel& loaded, const Measured& m) {
     out += fmt::format("against the base: ln-perplexity {:+.5f} +- {:.5f} ({:+.2f} %), KL {:.3g} +- {:.2g} nats, top-1 agreement {:.2f} %\n",
                        *m.quality.ln_ratio, *m.quality.ln_ratio_stderr, 100 * (std::exp(*m.quality.ln_ratio) - 1), *m.quality.kl_mean,
                        *m.quality.kl_stderr, 100 * *m.quality.top1_agreement);
+    out += fmt::format("KL over tokens: median {:.3g}, 90 % {:.3g}, 99 % {:.3g}, largest {:.3g}; probability of the right token {:+.3f} +- {:.3f} %, RMS {:.3f} %\n",
+                       *m.quality.kl_median, *m.quality.kl_p90, *m.quality.kl_p99, *m.quality.kl_max, 100 * *m.quality.delta_p_mean,
+                       100 * *m.quality.delta_p_stderr, 100 * *m.quality.delta_p_rms);
   }
   for (const eval::TaskResult& task : m.tasks) {
     out += fmt::format("task {}: accuracy {:.2f} % +- {:.2f}, length-normalised {:.2f} % ({} questions)\n", task.name, 100 * task.accuracy,
@@ -194,7 +204,11 @@ void evaluate(const Context& context, const EvalValues& values) {
 
 void add_eval(CLI::App& app, Context& context) {
   const auto values = std::make_shared<EvalValues>();
-  new_verb(app, context, "eval", "Measure quality, size, speed and memory of a model", [&context, values] { evaluate(context, *values); })
+  new_verb(app, context, "eval", "Measure quality, size, speed and memory of a model", [&context, values] {
+    if (values->divergence && values->divergence_base.empty()) fail(ErrorKind::invalid_input, "--kl-divergence needs --kl-divergence-base FILE");
+    if (!values->divergence_base.empty()) (values->divergence ? values->base_logits : values->save_logits) = values->divergence_base;
+    evaluate(context, *values);
+  })
       .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
       .required()
       .text("--text,-f,--file", values->text, "Text file to score (default: the installed text)")
@@ -203,6 +217,8 @@ void add_eval(CLI::App& app, Context& context) {
       .text("--base", values->base, "Model to compare with, on the same tokens")
       .text("--base-logits", values->base_logits, "The same from a file that --save-logits wrote")
       .text("--save-logits,--save-all-logits", values->save_logits, "Write this model's log-probabilities for --base-logits")
+      .text("--kl-divergence-base", values->divergence_base, "As llama-perplexity: --base-logits with --kl-divergence, else --save-logits")
+      .flag("--kl-divergence", values->divergence, "Compare with the file of --kl-divergence-base")
       .texts("--tasks,--tasks-file", values->tasks, "Multiple-choice questions, JSONL {\"question\", \"choices\", \"answer\"}")
       .text("--ledger", values->ledger, "Append the result to this ledger")
       .text("--name", values->name, "Label of the ledger row")

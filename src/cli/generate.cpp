@@ -24,7 +24,8 @@ void run(const Context& context, const GenerationValues& values) {
   if (prompt.empty()) fail(ErrorKind::invalid_input, "give a prompt with -p or -f");
   const nn::LoadedModel loaded = load_for_generation(context, values);
   // A question through the chat template where the model has one, as llama-cli does; --raw continues the text.
-  const bool chat = loaded.chat_template && !values.raw;
+  if (values.raw && values.conversation) fail(ErrorKind::invalid_input, "--conversation and --raw exclude each other");
+  const bool chat = values.conversation || (loaded.chat_template && !values.raw);
   Json messages = Json::array();
   if (const std::string system = system_text(values); !system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
   messages.push_back({{"role", "user"}, {"content", prompt}});
@@ -52,7 +53,8 @@ void add_generate(CLI::App& app, Context& context) {
   add_generation_options(verb, *values);
   verb.text("-p,--prompt", values->prompt, "Prompt")
       .text("-f,--file", values->prompt_file, "Prompt from a file")
-      .flag("--raw,--no-conversation", values->raw, "Continue the prompt as text, without the chat template");
+      .flag("--raw,--no-conversation", values->raw, "Continue the prompt as text, without the chat template (-no-cnv)")
+      .flag("--conversation", values->conversation, "Through the chat template (-cnv): the default where the model has one, else an error");
 }
 
 }  // namespace frugal::cli

@@ -48,13 +48,16 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
       .text("-m,--model,--hf-repo", values.model_option, "The same as an option (-hf for a hub name)")
       .text("--system-prompt", values.system, "System message (-sys)")
       .text("--system-prompt-file", values.system_file, "System message from a file (-sysf)")
-      .text("--chat-template-file", values.chat_template_file, "Chat template in place of the model's")
+      .text("--chat-template", values.chat_template, "Chat template (Jinja) in place of the model's")
+      .text("--chat-template-file", values.chat_template_file, "The same from a file")
       .text("--chat-template-kwargs", values.template_arguments, "JSON object of variables for the template")
       .integer("-n,--predict,--n-predict", values.predict, -1, int64_t{1} << 30, "Most tokens to generate (-1: no limit)")
       .integer("-c,--ctx-size", values.context, 0, int64_t{1} << 30, "Context in tokens (0: the model's)")
-      .integer("-b,--batch-size", values.batch, 1, int64_t{1} << 20, "Prompt tokens of one forward")
+      .integer("-b,--batch-size", values.batch, 1, int64_t{1} << 20, "Prompt tokens of one forward, at most")
+      .integer("--ubatch-size", values.ubatch, 1, int64_t{1} << 20, "The same (-ub); the smaller one counts")
       .texts("-r,--reverse-prompt", values.reverse_prompts, "Stop string; repeatable")
       .texts("--stop", values.stop, "Stop string; repeatable")
+      .texts("--dry-sequence-breaker", values.dry_breakers, "Token that no repetition of DRY crosses; repeatable; none: no such token")
       .flag("--exact", values.exact, "Expand the weights to float")
       .flag("--special", values.special, "Show special tokens (-sp)")
       .flag("-e,--escape", values.escape, "\\n, \\t in prompts are line breaks and tabs")
@@ -85,8 +88,14 @@ nn::LoadedModel load_for_generation(const Context& context, const GenerationValu
     log_warning("a context of {} tokens is more than the {} that the model was trained with", values.context, loaded.model->spec.context_length);
   }
   loaded.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
+  if (!values.chat_template.empty() && !values.chat_template_file.empty()) fail(ErrorKind::invalid_input, "give either --chat-template or --chat-template-file");
   if (!values.chat_template_file.empty()) {
     loaded.chat_template = std::make_shared<text::ChatTemplate>(read_text_file(values.chat_template_file, kMaxPromptBytes), values.chat_template_file);
+  } else if (!values.chat_template.empty()) {
+    if (values.chat_template.find("{%") == std::string::npos && values.chat_template.find("{{") == std::string::npos) {
+      fail(ErrorKind::invalid_input, "--chat-template takes the template itself, in Jinja; \"{}\" is none", printable(values.chat_template, 60));
+    }
+    loaded.chat_template = std::make_shared<text::ChatTemplate>(values.chat_template, "--chat-template");
   }
   return loaded;
 }
@@ -108,8 +117,11 @@ engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const Generati
   if (params.ignore_eos) {
     for (const int32_t id : loaded.end_ids) params.logit_bias.emplace_back(id, -std::numeric_limits<float>::infinity());
   }
-  for (const char* breaker : {"\n", ":", "\"", "*"}) {
+  // As llama.cpp: given ones replace the four of its own, "none" means none.
+  for (const std::string& breaker : values.dry_breakers.empty() ? std::vector<std::string>{"\n", ":", "\"", "*"} : values.dry_breakers) {
+    if (breaker == "none") continue;
     const std::vector<int32_t> ids = loaded.tokenizer->encode(breaker, {.add_special = false});
+    if (ids.size() != 1 && !values.dry_breakers.empty()) fail(ErrorKind::unsupported, "--dry-sequence-breaker \"{}\" is {} tokens, one is needed", printable(breaker), ids.size());
     if (ids.size() == 1) params.dry_breakers.push_back(ids.front());
   }
   return params;
@@ -122,7 +134,7 @@ engine::GenerateOptions generate_options(const GenerationValues& values) {
   options.stop.insert(options.stop.end(), values.reverse_prompts.begin(), values.reverse_prompts.end());
   options.show_special = values.special;
   options.context = values.context;
-  options.batch = values.batch;
+  options.batch = std::min(values.batch, values.ubatch);
   return options;
 }
 

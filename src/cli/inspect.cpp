@@ -21,7 +21,7 @@ Json metadata_json(const io::Checkpoint& checkpoint, bool all) {
           if constexpr (requires { held.size(); } && !std::is_same_v<std::decay_t<decltype(held)>, std::string>) {
             if (!all && held.size() > 32) return to_string(value);
             Json array = Json::array();
-            for (const auto item : held) array.push_back(item);
+            for (const auto& item : held) array.push_back(item);
             return array;
           } else {
             return held;
@@ -40,7 +40,7 @@ void run(const Context& context, const InspectValues& values) {
       tensors.push_back({{"name", name}, {"format", view.format}, {"shape", view.shape}, {"bytes", view.bytes.size()}});
     }
     print_json({{"container", checkpoint->container == io::Container::gguf ? "gguf" : "huggingface"}, {"bytes", checkpoint->weight_bytes},
-                {"metadata", metadata_json(*checkpoint, values.all)}, {"manifest", checkpoint->manifest}, {"tensors", tensors}});
+                {"metadata", metadata_json(*checkpoint, /*all=*/true)}, {"manifest", checkpoint->manifest}, {"tensors", tensors}});
     return;
   }
   std::string out = fmt::format("{}: {}, {} tensors, {:.1f} MB\n", checkpoint->path,

@@ -1,18 +1,16 @@
-#include <ATen/Parallel.h>
-
 #include <CLI/CLI.hpp>
 
 #include <unistd.h>
 
 #include <filesystem>
-#include <thread>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/options.h"
 #include "base/progress.h"
-#include "base/team.h"
 #include "cli/arguments.h"
 #include "cli/context.h"
+#include "cli/resources.h"
 #include "cli/step_table.h"
 #include "cli/terminal.h"
 #include "models/loader.h"
@@ -20,11 +18,11 @@
 namespace frugal::cli {
 namespace {
 
-// 0 ok, 1 the run failed, 2 usage or bad input, 130 Ctrl-C.
+// 0 ok, 1 the run failed, 2 usage or bad input, 130 Ctrl-C, 143 SIGTERM.
 int run(int argc, char** argv) {
   const chain::StepTable steps = joined_step_table();
   const models::Loader loader;
-  Context context{.steps = steps, .loader = loader};
+  Context context(steps, loader);
   context.program = std::filesystem::read_symlink("/proc/self/exe").string();
   CLI::App app{"frugal: makes large language models cheaper and measures what that costs", "frugal"};
   app.set_version_flag("--version", std::string("frugal ") + kVersion);
@@ -44,16 +42,17 @@ int run(int argc, char** argv) {
     }
     return code == 0 ? 0 : 2;
   }
-  set_up_terminal(context.log_level);
   try {
-    if (context.threads == 0) context.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    set_team_size(static_cast<int>(context.threads));
-    at::set_num_threads(static_cast<int>(context.threads));
+    set_up_terminal(context.log_level, context.log_file);
+    context.thread_counts = number_list(context.threads_text, "--threads", 4096);
+    if (context.thread_counts.size() > 1 && !app.got_subcommand("bench")) fail(ErrorKind::invalid_input, "--threads takes one number here; bench takes a list");
+    use_threads(context, context.thread_counts.front());
     context.run();
+    require_whole_mappings();
     return 0;
   } catch (const Interrupted&) {
     print_error("interrupted");
-    return 130;
+    return exit_code_after_stop();
   } catch (const Error& error) {
     print_error(error.what());
     return error.kind() == ErrorKind::invalid_input ? 2 : 1;

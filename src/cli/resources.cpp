@@ -1,9 +1,13 @@
 #include "cli/resources.h"
 
+#include <ATen/Parallel.h>
+
 #include <cstdlib>
 #include <filesystem>
+#include <thread>
 
 #include "base/error.h"
+#include "base/team.h"
 #include "io/checkpoint.h"
 #include "io/hub.h"
 #include "io/sha256.h"
@@ -50,11 +54,19 @@ std::string resolve_model_path(const Context& context, const std::string& spec) 
   io::HubOptions options = io::hub_options_from_environment();
   options.offline = options.offline || context.offline;
   options.revision = context.revision;
+  options.file = context.hub_file;
+  if (!context.hub_token.empty()) options.token = context.hub_token;
   return io::resolve_model(spec, options);
 }
 
 nn::LoadedModel load_model(const Context& context, const std::string& spec) {
   return context.loader.load(resolve_model_path(context, spec));
+}
+
+void use_threads(Context& context, int64_t count) {
+  context.threads = count > 0 ? count : static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
+  set_team_size(static_cast<int>(context.threads));
+  at::set_num_threads(static_cast<int>(context.threads));
 }
 
 std::string weights_hash(const nn::LoadedModel& model) {

@@ -1,4 +1,4 @@
-// Models and texts by the names that users type.
+// What verbs work with: threads, and models and texts by the names that users type.
 #pragma once
 
 #include <string>
@@ -17,6 +17,9 @@ std::string cache_directory();
 // A path as it is; "user/repo[:quant]" through the hub cache, downloading what is missing unless --offline.
 std::string resolve_model_path(const Context& context, const std::string& spec);
 nn::LoadedModel load_model(const Context& context, const std::string& spec);
+
+// From here on the compute team, torch's as well, has this many threads (0: all cores).
+void use_threads(Context& context, int64_t count);
 
 // SHA-256 over the weight files, in hexadecimal.
 std::string weights_hash(const nn::LoadedModel& model);

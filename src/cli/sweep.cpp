@@ -50,7 +50,7 @@ void run_self(const Context& context, std::vector<std::string> arguments) {
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (stop_requested()) throw Interrupted{};
+  stop_point();
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
     fail(ErrorKind::internal, "the evaluation `{}` failed (status {})", fmt::join(arguments, " "), status);
   }

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <ctime>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "cli/context.h"
@@ -50,20 +52,46 @@ void show_progress(const ProgressState& state, bool finished) {
   bar_shown = true;
 }
 
-void show_log(LogLevel level, std::string_view message) {
-  clear_bar();
-  const char* prefix = level == LogLevel::debug ? "debug: " : level == LogLevel::warning ? "warning: " : level == LogLevel::error ? "error: " : "";
-  std::fputs(fmt::format("frugal: {}{}\n", prefix, message).c_str(), stderr);
+std::FILE* log_file = nullptr;
+
+void keep_in_log_file(std::string_view line) {
+  if (!log_file) return;
+  char when[32];
+  const std::time_t now = std::time(nullptr);
+  struct tm local {};
+  std::strftime(when, sizeof when, "%FT%T%z", ::localtime_r(&now, &local));
+  std::fputs(fmt::format("{} {}\n", when, line).c_str(), log_file);
+  std::fflush(log_file);
 }
 
-void on_interrupt(int) {
-  if (stop_requested()) ::_exit(130);
+void say(const std::string& line) {
+  clear_bar();
+  std::fputs((line + "\n").c_str(), stderr);
+  keep_in_log_file(line);
+}
+
+void show_log(LogLevel level, std::string_view message) {
+  const char* prefix = level == LogLevel::debug ? "debug: " : level == LogLevel::warning ? "warning: " : level == LogLevel::error ? "error: " : "";
+  say(fmt::format("frugal: {}{}", prefix, message));
+}
+
+volatile sig_atomic_t stop_signal = SIGINT;
+
+void on_stop_signal(int signal) {
+  if (stop_requested()) ::_exit(128 + signal);
+  stop_signal = signal;
   request_stop();
 }
 
 }  // namespace
 
-void set_up_terminal(const std::string& log_level) {
+int exit_code_after_stop() { return 128 + stop_signal; }
+
+void set_up_terminal(const std::string& log_level, const std::string& log_path) {
+  if (!log_path.empty()) {
+    log_file = std::fopen(log_path.c_str(), "ae");
+    if (!log_file) fail_errno("cannot open", log_path);
+  }
   const LogLevel level = log_level == "debug"     ? LogLevel::debug
                          : log_level == "info"    ? LogLevel::info
                          : log_level == "warning" ? LogLevel::warning
@@ -72,21 +100,16 @@ void set_up_terminal(const std::string& log_level) {
   set_log_sink(show_log, level);
   if (::isatty(STDERR_FILENO)) set_progress_sink(show_progress);
   struct sigaction action {};
-  action.sa_handler = on_interrupt;
+  action.sa_handler = on_stop_signal;
   ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+  install_mapping_guard();
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit fails with EFBIG instead
 }
 
-void print_note(const std::string& message) {
-  clear_bar();
-  std::fputs((message + "\n").c_str(), stderr);
-}
-
-void print_error(const std::string& message) {
-  clear_bar();
-  std::fputs(("frugal: error: " + message + "\n").c_str(), stderr);
-}
+void print_note(const std::string& message) { say(message); }
+void print_error(const std::string& message) { say("frugal: error: " + message); }
 
 void print(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) fail_errno("cannot write", "the standard output");

@@ -67,11 +67,14 @@ Verb new_verb(CLI::App& app, Context& context, const std::string& name, const st
   verb->callback([&context, work = std::move(work)] { context.run = work; });
   return Verb(verb)
       .flag("--json", context.json, "Machine-readable output on stdout")
-      .integer("-t,--threads", context.threads, 0, 4096, "Threads (0: all cores)")
+      .text("-t,--threads", context.threads_text, "Threads (0: all cores); bench takes a list")
       .integer("-s,--seed", context.seed, -1, INT64_MAX, "Seed of everything random (-1: fixed for methods, random for sampling)")
       .choice("--log-level", context.log_level, {"debug", "info", "warning", "error", "off"}, "What is said on stderr")
+      .text("--log-file", context.log_file, "Append what is said to this file as well, with the time")
       .flag("--offline", context.offline, "Use only what the hub cache holds")
-      .text("--revision", context.revision, "Branch, tag or commit of a hub name");
+      .text("--revision", context.revision, "Branch, tag or commit of a hub name")
+      .text("--hf-file", context.hub_file, "GGUF file of a hub repository (-hff)")
+      .text("--hf-token", context.hub_token, "Token of the hub (-hft), in place of HF_TOKEN");
 }
 
 }  // namespace frugal::cli

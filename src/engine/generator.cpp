@@ -15,9 +15,13 @@ namespace frugal::engine {
 at::Tensor Conversation::read(std::span<const int32_t> tokens, int64_t batch) {
   at::Tensor logits;
   for (size_t begin = 0; begin < tokens.size(); begin += static_cast<size_t>(batch)) {
-    if (stop_requested()) throw Interrupted{};
     const auto part = tokens.subspan(begin, std::min(static_cast<size_t>(batch), tokens.size() - begin));
-    logits = loaded_.model->forward(nn::Batch::single(part, &state_), {nn::ForwardOptions::Logits::last}).logits;
+    try {
+      logits = loaded_.model->forward(nn::Batch::single(part, &state_), {nn::ForwardOptions::Logits::last}).logits;
+    } catch (...) {
+      state_.rollback(static_cast<int64_t>(history_.size()));
+      throw;
+    }
     history_.insert(history_.end(), part.begin(), part.end());
   }
   return logits;
@@ -40,7 +44,13 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
   result.reused_tokens = same;
   Stopwatch watch;
   for (const int32_t id : prompt) sampler.accept(id);
-  at::Tensor logits = read(prompt.subspan(static_cast<size_t>(same)), options.batch);
+  at::Tensor logits;
+  try {
+    logits = read(prompt.subspan(static_cast<size_t>(same)), options.batch);
+  } catch (const Interrupted&) {
+    result.reason = FinishReason::interrupted;
+    return result;
+  }
   result.prompt_seconds = watch.seconds();
 
   const Stopwatch decode;
@@ -53,10 +63,6 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
   };
   result.reason = FinishReason::length;
   while (options.max_tokens < 0 || static_cast<int64_t>(result.ids.size()) < options.max_tokens) {
-    if (stop_requested()) {
-      result.reason = FinishReason::interrupted;
-      break;
-    }
     // Rows of the embedding beyond the vocabulary are padding, without text.
     at::Tensor row = logits[0].narrow(0, 0, std::min<int64_t>(logits.size(1), loaded_.tokenizer->vocab_size())).contiguous();
     const int32_t id = sampler.sample({row.mutable_data_ptr<float>(), static_cast<size_t>(row.numel())});
@@ -69,7 +75,12 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
       break;
     }
     if (static_cast<int64_t>(history_.size()) + 1 >= context) break;
-    logits = read(std::span(&id, 1), 1);
+    try {
+      logits = read(std::span(&id, 1), 1);
+    } catch (const Interrupted&) {
+      result.reason = FinishReason::interrupted;
+      break;
+    }
   }
   if (!matcher.stopped()) emit(matcher.push(decoder.flush()));
   if (!matcher.stopped()) emit(matcher.flush());

@@ -13,7 +13,7 @@ namespace frugal::engine {
 
 struct GenerateOptions {
   int64_t max_tokens = -1;            // -1: until the end or the context is full
-  std::vector<std::string> stop;      // the text ends before the first of these
+  std::vector<std::string> stop = {}; // the text ends before the first of these
   bool show_special = false;          // special tokens as text
   int64_t context = 0;                // most tokens in the state; 0: the model's
   int64_t batch = 512;                // prompt tokens of one forward
@@ -34,7 +34,7 @@ class Conversation {
  public:
   explicit Conversation(const nn::LoadedModel& loaded) : loaded_(loaded), state_(loaded.model->spec) {}
 
-  // `on_text` gets complete UTF-8 as it becomes certain. Ends early, with reason interrupted, when stop_requested().
+  // `on_text` gets complete UTF-8 as it becomes certain. Ends early, with reason interrupted, after request_stop().
   // Throws Error{invalid_input} with both numbers when the prompt does not fit the context.
   GenerateResult generate(std::span<const int32_t> prompt, Sampler& sampler, const GenerateOptions& options,
                           const std::function<void(const std::string&)>& on_text);

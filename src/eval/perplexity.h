@@ -54,6 +54,8 @@ struct Perplexity {
   // Against a base:
   std::optional<double> ln_ratio, ln_ratio_stderr;   // mean difference of ln-perplexity; standard error over chunks
   std::optional<double> kl_mean, kl_stderr;          // KL(base || model), nats; standard error over tokens
+  std::optional<double> kl_median, kl_p90, kl_p99, kl_max;       // of the KL over tokens
+  std::optional<double> delta_p_mean, delta_p_stderr, delta_p_rms;   // probability of the right token, model minus base
   std::optional<double> top1_agreement;              // share of positions with the same most likely token
 };
 

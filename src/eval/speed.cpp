@@ -19,7 +19,6 @@ std::vector<int32_t> random_prompt(Rng& rng, int64_t count, int64_t vocab) {
 
 void read_prompt(const nn::Model& model, std::span<const int32_t> tokens, int64_t ubatch, nn::SequenceState& state) {
   for (size_t begin = 0; begin < tokens.size(); begin += static_cast<size_t>(ubatch)) {
-    if (stop_requested()) throw Interrupted{};
     const size_t count = std::min(static_cast<size_t>(ubatch), tokens.size() - begin);
     model.forward(nn::Batch::single(tokens.subspan(begin, count), &state), {nn::ForwardOptions::Logits::last});
   }
@@ -32,7 +31,6 @@ double run_once(const nn::Model& model, const SpeedTest& test, Rng& rng) {
   const Stopwatch watch;
   read_prompt(model, prompt, test.ubatch, state);
   for (int64_t i = 0; i < test.generated; ++i) {
-    if (stop_requested()) throw Interrupted{};
     const int32_t token = static_cast<int32_t>(rng.below(static_cast<uint64_t>(model.spec.vocab)));
     model.forward(nn::Batch::single(std::span(&token, 1), &state), {nn::ForwardOptions::Logits::last});
   }

@@ -147,14 +147,25 @@ class Hub {
     std::vector<std::string> names;
     for (const auto& entry : fs::directory_iterator(snapshot)) names.push_back(entry.path().filename().string());
     std::sort(names.begin(), names.end());
-    const std::vector<std::string> files = choose_files(names, name_.quant);
+    const std::vector<std::string> files = wanted(names);
     if (files.empty()) fail(ErrorKind::io, "{}: the cache {} holds no file of it that fits {}", name_.full(), options_.cache_dir, name_.quant);
     return path_in(snapshot, files);
   }
 
+  std::vector<std::string> wanted(const std::vector<std::string>& names) const {
+    if (options_.file.empty()) return choose_files(names, name_.quant);
+    std::vector<std::string> ggufs;
+    std::copy_if(names.begin(), names.end(), std::back_inserter(ggufs), [](const std::string& name) { return is_plain_part(name) && name.ends_with(".gguf"); });
+    if (std::find(ggufs.begin(), ggufs.end(), options_.file) == ggufs.end()) {
+      fail(ErrorKind::invalid_input, "{}: has no GGUF file {}{}", name_.full(), printable(options_.file), did_you_mean(options_.file, ggufs));
+    }
+    std::erase_if(ggufs, [&](const std::string& name) { return without_shard(name) != without_shard(options_.file); });
+    return ggufs;
+  }
+
   std::string fetch() const {
     const auto [commit, names] = list();
-    const std::vector<std::string> files = choose_files(names, name_.quant);
+    const std::vector<std::string> files = wanted(names);
     if (files.empty()) fail(ErrorKind::invalid_input, "{}: has no GGUF and no safetensors file that fits{}", name_.full(), name_.quant.empty() ? "" : " " + name_.quant);
     const std::string snapshot = folder_ + "/snapshots/" + commit;
     for (const std::string& folder : {folder_ + "/refs", folder_ + "/blobs", snapshot, locks()}) fs::create_directories(folder);

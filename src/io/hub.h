@@ -11,6 +11,7 @@ namespace frugal::io {
 struct HubOptions {
   bool offline = false;              // only what the cache holds
   std::string token;
+  std::string file;                  // this GGUF file of the repository (with its shards), whatever the quant
   std::string endpoint = "https://huggingface.co";
   std::string revision = "main";
   std::string cache_dir;

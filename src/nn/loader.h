@@ -38,15 +38,14 @@ enum class SaveFormat {
   frugal        // Hugging Face directory plus frugal's own tensor layouts: every kind, smallest
 };
 
-// What `automatic` means for a path as far as its name tells: gguf for .gguf, else still automatic.
-inline SaveFormat target_format(SaveFormat format, const std::string& path) {
-  return format == SaveFormat::automatic && path.ends_with(".gguf") ? SaveFormat::gguf : format;
-}
+// What `automatic` means for a path as far as its name tells: gguf for .gguf, else still automatic. Throws
+// Error{invalid_input} when the path is named .gguf and the format is a directory.
+SaveFormat target_format(SaveFormat format, const std::string& path);
 
 struct SaveOptions {
   SaveFormat format = SaveFormat::automatic;
   std::string float_format = "F16";   // for weights that the container must hold as plain floats ("F16", "BF16", "F32")
-  Json manifest;                      // written as frugal.json, or GGUF key frugal.chain
+  Json manifest = nullptr;            // written as frugal.json, or GGUF key frugal.chain
   bool expand = false;                // weights that the format cannot express are held as plain floats instead of refused
   bool overwrite = false;
 };

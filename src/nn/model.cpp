@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "base/progress.h"
 
 namespace frugal::nn {
 
@@ -48,7 +49,10 @@ ForwardResult Model::forward(const Batch& batch, const ForwardOptions& options) 
   const Tensor where = positions(batch.sequences);
   FRUGAL_ASSERT(where.size(0) == static_cast<int64_t>(batch.tokens.size()));
   Tensor hidden = embed(batch.tokens);
-  for (const Block& block : blocks) hidden = block.forward(hidden, batch.sequences, where);
+  for (const Block& block : blocks) {
+    stop_point();
+    hidden = block.forward(hidden, batch.sequences, where);
+  }
   for (const SequenceSlice& slice : batch.sequences) {
     if (slice.state) slice.state->advance(slice.count);
   }

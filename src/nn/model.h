@@ -87,6 +87,7 @@ class Model {
   uint64_t original_parameters = 0;           // of the checkpoint that the chain began with, tied counted once
   std::vector<std::shared_ptr<const void>> owners;  // mapped files that weights point into
 
+  // Between blocks is a stop point (base/progress.h): after an exception, roll the states back to their length().
   ForwardResult forward(const Batch& batch, const ForwardOptions& options = {}) const;
 
   // The pieces that forward is made of, for the layer loop.
