@@ -29,6 +29,12 @@ if(FRUGAL_SANITIZE)
   add_link_options(-fsanitize=${FRUGAL_SANITIZE})
 endif()
 
+# For what is not hot: half the compile time. From GCC 13 on, -O2 sets an option that a precompiled header must agree in.
+set(FRUGAL_QUICK_TO_COMPILE -O1)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 13 AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  list(APPEND FRUGAL_QUICK_TO_COMPILE -munroll-only-small-loops)
+endif()
+
 function(frugal_target_defaults target torch)
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/testing)
   if(torch)
@@ -68,7 +74,7 @@ function(frugal_test)
   add_executable(${ARG_NAME} ${ARG_SRCS})
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
   target_compile_definitions(${ARG_NAME} PRIVATE FRUGAL_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-  target_compile_options(${ARG_NAME} PRIVATE -O1)  # half the compile time; what is tested is built with the product's options
+  target_compile_options(${ARG_NAME} PRIVATE ${FRUGAL_QUICK_TO_COMPILE})  # what is tested is built with the product's options
   frugal_target_defaults(${ARG_NAME} "${ARG_TORCH}")
   set_property(GLOBAL APPEND PROPERTY FRUGAL_TESTS ${ARG_NAME})
 endfunction()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FRUGAL
+from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
 CALIBRATION = ("--calib-sequences", 4, "--calib-length", 32)
@@ -225,6 +226,34 @@ def test_a_broken_weight_is_named(frugal, tiny, tmp_path):
         broken = frugal("compress", tmp_path / "model", "-o", tmp_path / "out", "--calib", tiny / "text.txt", *CALIBRATION, "--step", step)
         assert broken.code == 1 and "model.layers.1.mlp.up_proj: a weight is not finite" in broken.err, broken.err
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key, value", [("eos_token_id", 10**6), ("eos_token_id", -1), ("eos_token_id", 1.5), ("eos_token_id", "2"), ("eos_token_id", [1] * 10000),
+                                        ("temperature", "hot"), ("temperature", -1), ("top_k", 1.5), ("top_p", 7), ("min_p", [1])])
+def test_a_generation_config_out_of_range_is_named(frugal, tiny, tmp_path, key, value):
+    shutil.copytree(tiny / "model", tmp_path / "model")
+    path = tmp_path / "model/generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    refused = frugal("generate", tmp_path / "model", "--raw", "-p", "a", "-n", 1)
+    assert refused.code == 1 and "generation_config.json" in refused.err and key in refused.err, refused.err
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: None}))
+    if key != "eos_token_id":
+        assert frugal("generate", tmp_path / "model", "--raw", "-p", "a", "-n", 1).code == 0
+
+
+def test_a_block_scale_that_is_not_a_number_is_an_error_and_traps_nothing(frugal, smollm2, tmp_path):
+    reader = GGUFReader(smollm2)
+    tensor = next(t for t in reader.tensors if t.name == "blk.3.ffn_up.weight")
+    for scale in (b"\x00\x7e", b"\x00\x7c"):   # NaN and infinity in float16
+        broken = tmp_path / "broken.gguf"
+        shutil.copy(smollm2, broken)
+        with open(broken, "r+b") as file:
+            file.seek(tensor.data_offset)
+            file.write(scale)
+        assert frugal("inspect", broken, "--json").code == 0
+        for arguments in (["eval", broken, "--no-speed", "--chunks", 1], ["generate", broken, "-p", "Hello", "-n", 2], ["compress", broken, "-o", tmp_path / "out", "--step", "rtn"]):
+            result = frugal(*arguments)
+            assert result.code == 1 and "finite" in result.err + result.out, (arguments, result.err)
 
 
 def test_a_file_that_is_cut_during_the_work_is_an_error(smollm2, tmp_path):

@@ -110,7 +110,13 @@ engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const Generati
   if (loaded.generation_config.is_object() && !greedy) {
     for (const auto& [theirs, ours] : generation_config_names()) {
       const auto it = loaded.generation_config.find(theirs);
-      if (it != loaded.generation_config.end() && it->is_number() && !given(ours)) raw.emplace_back(ours, it->dump());
+      if (it == loaded.generation_config.end() || it->is_null() || given(ours)) continue;
+      try {
+        Options("sampling", engine::sampling_options(), {{ours, it->dump()}});
+      } catch (const Error& error) {
+        fail(ErrorKind::corrupt_file, "{}: generation_config.json: {}: {}", loaded.name, theirs, error.what());
+      }
+      raw.emplace_back(ours, it->dump());
     }
   }
   engine::SamplingParams params = engine::sampling_params(Options("sampling", engine::sampling_options(), raw));

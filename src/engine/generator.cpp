@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -65,6 +66,9 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
   while (options.max_tokens < 0 || static_cast<int64_t>(result.ids.size()) < options.max_tokens) {
     // Rows of the embedding beyond the vocabulary are padding, without text.
     at::Tensor row = logits[0].narrow(0, 0, std::min<int64_t>(logits.size(1), loaded_.tokenizer->vocab_size())).contiguous();
+    if (!std::isfinite(row.sum().item<double>())) {
+      fail(ErrorKind::corrupt_file, "{}: the logits are not finite: a weight is broken, or activations overflow", loaded_.name);
+    }
     const int32_t id = sampler.sample({row.mutable_data_ptr<float>(), static_cast<size_t>(row.numel())});
     sampler.accept(id);
     result.ids.push_back(id);

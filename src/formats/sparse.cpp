@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kMaxDimension = int64_t{1} << 40;
 
-const Format& plain_format(const std::string& id, const std::string& name) {
+const Format& plain_format(const std::string& id, std::string_view name) {
   const Format& format = format_at(id);
   if (format.block_weights != 1 || format.decode == nullptr || format.encode == nullptr) {
     fail(ErrorKind::unsupported, "{}: kept values cannot be stored as {}", name, id);
