@@ -29,10 +29,10 @@ if(FRUGAL_SANITIZE)
   add_link_options(-fsanitize=${FRUGAL_SANITIZE})
 endif()
 
-# For what is not hot: half the compile time. From GCC 13 on, -O2 sets an option that a precompiled header must agree in.
+# For what is not hot: half the compile time. From GCC 13 on, -O2 sets two options that a precompiled header must agree in.
 set(FRUGAL_QUICK_TO_COMPILE -O1)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 13 AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  list(APPEND FRUGAL_QUICK_TO_COMPILE -munroll-only-small-loops)
+  list(APPEND FRUGAL_QUICK_TO_COMPILE -munroll-only-small-loops -mvzeroupper)
 endif()
 
 function(frugal_target_defaults target torch)
