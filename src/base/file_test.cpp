@@ -10,18 +10,17 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "oracle.h"
 
 namespace frugal {
 namespace {
 namespace fs = std::filesystem;
 
-class FileTest : public testing::Test {
+class FileTest : public ::testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(folder_); }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
-  size_t entries() const { return static_cast<size_t>(std::distance(fs::directory_iterator(folder_), fs::directory_iterator())); }
-  fs::path folder_ = fs::temp_directory_path() / fmt::format("frugal_file_test.{}", ::getpid());
+  std::string path(const std::string& name) const { return folder_ / name; }
+  size_t entries() const { return static_cast<size_t>(std::distance(fs::directory_iterator(folder_.path()), fs::directory_iterator())); }
+  testing::TemporaryFolder folder_;
 };
 
 TEST_F(FileTest, AnAtomicFileAppearsOnlyOnCommit) {
@@ -112,7 +111,7 @@ TEST_F(FileTest, WritesToAMappedFileStayPrivate) {
 TEST_F(FileTest, OnlyRegularFilesAreRead) {
   ::mkfifo(path("fifo").c_str(), 0600);
   ::symlink(path("loop").c_str(), path("loop").c_str());
-  for (const std::string& bad : {path("fifo"), path("loop"), path("absent"), folder_.string(), std::string("/dev/zero")}) {
+  for (const std::string& bad : {path("fifo"), path("loop"), path("absent"), folder_.path(), std::string("/dev/zero")}) {
     EXPECT_THROW(MappedFile::open(bad), Error) << bad;
     EXPECT_THROW(read_text_file(bad, 10), Error) << bad;
   }

@@ -56,7 +56,7 @@ GridSpec grid_spec(const Options& options) {
 }
 
 float storable_scale(float scale) {
-  const float half = formats::f16_to_float(formats::float_to_f16(std::min(scale, kLargestHalf)));
+  const float half = formats::round_to_f16(std::min(scale, kLargestHalf));
   return std::max(half, kSmallestHalf);
 }
 

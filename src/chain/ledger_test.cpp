@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -22,10 +21,8 @@ namespace fs = std::filesystem;
 
 class LedgerTest : public ::testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(folder_); }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string path() const { return (folder_ / "ledger.jsonl").string(); }
-  fs::path folder_ = fs::temp_directory_path() / fmt::format("frugal_ledger_test.{}", ::getpid());
+  std::string path() const { return folder_ / "ledger.jsonl"; }
+  testing::TemporaryFolder folder_;
 };
 
 LedgerRow full_row() {

@@ -1,7 +1,6 @@
 #include "eval/report.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -27,17 +26,13 @@ namespace fs = std::filesystem;
 
 // What Python's own parsers find in a document of ours.
 Json checked(const std::string& document, const std::string& extension) {
-  const fs::path folder = fs::temp_directory_path() / fmt::format("frugal_report_test.{}", ::getpid());
-  fs::create_directories(folder);
-  const std::string file = (folder / ("report." + extension)).string();
-  std::ofstream(file, std::ios::binary) << document;
+  const testing::TemporaryFolder folder;
+  const std::string file = folder.write("report." + extension, document);
   const std::string found = file + ".json";
   const int code =
       std::system(fmt::format("'{}' '{}/src/eval/report_test_check.py' '{}' > '{}'", testing::python(), FRUGAL_SOURCE_DIR, file, found).c_str());
   EXPECT_EQ(code, 0) << extension << " is not well-formed";
-  const Json result = code == 0 ? parse_json(read_text_file(found, size_t{64} << 20), "report_test_check.py") : Json::object();
-  fs::remove_all(folder);
-  return result;
+  return code == 0 ? parse_json(read_text_file(found, size_t{64} << 20), "report_test_check.py") : Json::object();
 }
 
 // A machine of its own, a little slower.

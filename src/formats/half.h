@@ -37,6 +37,8 @@ inline uint16_t float_to_f16(float value) {
   return static_cast<uint16_t>(half | sign);
 }
 
+inline float round_to_f16(float value) { return f16_to_float(float_to_f16(value)); }
+
 inline float bf16_to_float(uint16_t value) { return std::bit_cast<float>(static_cast<uint32_t>(value) << 16); }
 
 // Rounds to infinity above the largest BF16; NaN stays NaN (quiet).

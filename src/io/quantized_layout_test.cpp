@@ -31,7 +31,7 @@ std::vector<float> floats_of(const TensorView& view) {
 // One rounding to the format that the reference computed in: F16, BF16 or F32.
 std::vector<float> rounded_to(std::vector<float> values, const std::string& format) {
   for (float& value : values) {
-    if (format == "F16") value = formats::f16_to_float(formats::float_to_f16(value));
+    if (format == "F16") value = formats::round_to_f16(value);
     if (format == "BF16") value = formats::bf16_to_float(formats::float_to_bf16(value));
   }
   return values;

@@ -22,7 +22,7 @@ struct Exact {
   std::string format, reason;  // one of the two
 };
 
-bool is_f16(float value) { return formats::f16_to_float(formats::float_to_f16(value)) == value; }
+bool is_f16(float value) { return formats::round_to_f16(value) == value; }
 
 Exact grouped_form(const GroupedWeight& weight) {
   const bool bits_fit = weight.bits == 4 || weight.bits == 5 || (weight.bits == 8 && weight.symmetric);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "nn/rope_table.h"
+#include "oracle.h"
 #include "tiny_model.h"
 
 namespace frugal::nn {
@@ -16,11 +17,7 @@ using testing::tiny_model;
 
 class ModelTest : public ::testing::TestWithParam<testing::TinyModelOptions> {
  protected:
-  void SetUp() override {
-    const uint64_t seed = static_cast<uint64_t>(std::time(nullptr));
-    std::printf("seed %lu\n", static_cast<unsigned long>(seed));
-    at::manual_seed(seed);
-  }
+  void SetUp() override { at::manual_seed(testing::test_seed()); }
 };
 
 TEST_P(ModelTest, DecodingStepByStepEqualsReadingAtOnce) {

@@ -24,8 +24,6 @@
 namespace frugal::quantize {
 namespace {
 
-float half(float value) { return formats::f16_to_float(formats::float_to_f16(value)); }
-
 // First grid of a group: its range, with a float zero.
 chain::GroupGrid range_grid(const std::vector<float>& values, int max_code) {
   float low = std::numeric_limits<float>::infinity(), high = -low;
@@ -68,7 +66,7 @@ chain::GroupGrid solve_group(const std::vector<float>& values, const HqqOptions&
     best_zero = grid.zero;
     grid.zero = static_cast<float>(zero / static_cast<double>(values.size()));
   }
-  grid.zero = half(best_zero);
+  grid.zero = formats::round_to_f16(best_zero);
   return grid;
 }
 

@@ -41,8 +41,6 @@ struct RealGrid {
   double scale = 0, zero = 0;
 };
 
-float half(double value) { return formats::f16_to_float(formats::float_to_f16(static_cast<float>(value))); }
-
 // One group of one row: what its weights should be, how much their errors cost, and which of them count.
 struct Group {
   std::vector<double> values;
@@ -171,7 +169,7 @@ class Sweep {
         }
         for (int64_t row = top; row < bottom; ++row) {
           const RealGrid& grid = grids[static_cast<size_t>(row - top)];
-          if (grid.scale > 0) result_.codes.grid(row, index) = {chain::storable_scale(static_cast<float>(grid.scale)), half(grid.zero)};
+          if (grid.scale > 0) result_.codes.grid(row, index) = {chain::storable_scale(static_cast<float>(grid.scale)), formats::round_to_f16(static_cast<float>(grid.zero))};
         }
       }
     });
@@ -189,7 +187,7 @@ class Sweep {
       if (!dropped && cost * cost > tau_) {
         code = chain::encode(T(0), grid, max_code_);
         value = chain::decode(code, grid);
-        const float rest = half(target - value);
+        const float rest = formats::round_to_f16(static_cast<float>(target - value));
         value += rest;
         result_.outliers.mutable_data_ptr<float>()[at + c] = rest;
         result_.chosen.mutable_data_ptr<bool>()[at + c] = true;

@@ -12,18 +12,17 @@
 #include "base/rng.h"
 #include "base/team.h"
 #include "kernels/cpu/kernel_table.h"
+#include "oracle.h"
 
 namespace frugal::kernels {
 
 namespace emulated_avx512 { extern const KernelTable kTable; }
 
 // Runs each test once per set that the machine has, and once with the AVX-512 bodies emulated by SIMDe.
-class KernelTest : public testing::TestWithParam<std::string> {
+class KernelTest : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    seed_ = static_cast<uint64_t>(time(nullptr));
-    rng_ = Rng(seed_);
-    RecordProperty("seed", std::to_string(seed_));
+    rng_ = Rng(testing::test_seed());
 #ifndef FRUGAL_NO_EMULATION
     if (GetParam() == "emulated") {
       override_kernels(&emulated_avx512::kTable);
@@ -36,14 +35,10 @@ class KernelTest : public testing::TestWithParam<std::string> {
     }
     ASSERT_EQ(to_string(active_isa()), GetParam());
   }
-  void TearDown() override {
-    override_kernels(nullptr);
-    if (HasFailure()) printf("seed %llu\n", static_cast<unsigned long long>(seed_));
-  }
+  void TearDown() override { override_kernels(nullptr); }
   bool slow() const { return GetParam() != "avx2" && GetParam() != "avx512"; }
 
   Rng rng_;
-  uint64_t seed_ = 0;
 };
 
 inline std::vector<std::string> tested_sets() {
@@ -55,8 +50,8 @@ inline std::vector<std::string> tested_sets() {
   return names;
 }
 #define FRUGAL_FOR_EACH_SET(Suite)                                                               \
-  INSTANTIATE_TEST_SUITE_P(Sets, Suite, testing::ValuesIn(frugal::kernels::tested_sets()),       \
-                           [](const testing::TestParamInfo<std::string>& info) { return info.param; })
+  INSTANTIATE_TEST_SUITE_P(Sets, Suite, ::testing::ValuesIn(frugal::kernels::tested_sets()),       \
+                           [](const ::testing::TestParamInfo<std::string>& info) { return info.param; })
 
 // `count` elements at an address that is a multiple of the element's size only, with guard bytes around.
 template <typename T>
