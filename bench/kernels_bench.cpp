@@ -122,7 +122,8 @@ void ladder_row(const Weight& weight, const MachineLimits& limits, Rng& rng) {
   const double macs = static_cast<double>(weight.rows) * static_cast<double>(weight.columns);
   if (macs < 2e6) {
     const double naive_seconds = good_seconds([&] { naive(weight, one, out.data()); });
-    fmt::print("{:>5} x {:<5} {} bits g{:<4} naive    1 token {:8.2f} GOP/s\n", weight.rows, weight.columns, weight.bits, weight.group, 2e-9 * macs / naive_seconds);
+    fmt::print("{:>5} x {:<5} {} bits g{:<4} naive    1 token {:8.2f} GOP/s\n", weight.rows, weight.columns, weight.bits, weight.group,
+               2e-9 * macs / naive_seconds);
   }
   for (const Isa isa : available_isas()) {
     set_isa(isa);
@@ -160,8 +161,8 @@ class Stack {
   explicit Stack(Rng& rng) {
     const auto make = [&](int64_t rows, int64_t columns) { return Weight(rows, columns, 4, 32, true, rng).pack(); };
     for (int i = 0; i < 30; ++i) {
-      layers_.push_back({make(kHidden, kHidden), make(kKv, kHidden), make(kKv, kHidden), make(kHidden, kHidden), make(kMlp, kHidden),
-                         make(kMlp, kHidden), make(kHidden, kMlp)});
+      layers_.push_back({make(kHidden, kHidden), make(kKv, kHidden), make(kKv, kHidden), make(kHidden, kHidden), make(kMlp, kHidden), make(kMlp, kHidden),
+                         make(kHidden, kMlp)});
       key_cache_.emplace_back(static_cast<size_t>(kContext * kKv), uint16_t{0});
       value_cache_.emplace_back(static_cast<size_t>(kContext * kKv), uint16_t{0});
     }
@@ -257,10 +258,11 @@ void run_stack(const MachineLimits& limits, Rng& rng) {
   const double decode = good_seconds([&] { stack.step(input, 1, 256); });
   const double batch = good_seconds([&] { stack.step(input, 8, 256); });
   const double bytes = static_cast<double>(stack.bytes()) + 30.0 * 2 * 257 * Stack::kKv * 2;
-  fmt::print("SmolLM2-135M stack (4 bits with minimums, head 8 bits, {:.0f} MB): prefill 256 {:.0f} tokens/s ({:.0f} % of the 4-bit inner loop), "
-             "decode at 256 {:.1f} tokens/s ({:.0f} % of bandwidth), 8 tokens at once {:.0f} tokens/s\n",
-             1e-6 * static_cast<double>(stack.bytes()), 256 / prefill, 100 * 256 * stack.layer_macs() / prefill / limits.integer_peak_4bit, 1 / decode,
-             100 * bytes / decode / limits.read_bandwidth, 8 / batch);
+  fmt::print(
+      "SmolLM2-135M stack (4 bits with minimums, head 8 bits, {:.0f} MB): prefill 256 {:.0f} tokens/s ({:.0f} % of the 4-bit inner loop), "
+      "decode at 256 {:.1f} tokens/s ({:.0f} % of bandwidth), 8 tokens at once {:.0f} tokens/s\n",
+      1e-6 * static_cast<double>(stack.bytes()), 256 / prefill, 100 * 256 * stack.layer_macs() / prefill / limits.integer_peak_4bit, 1 / decode,
+      100 * bytes / decode / limits.read_bandwidth, 8 / batch);
 }
 
 void run_float(const MachineLimits& limits, Rng& rng) {
@@ -314,8 +316,8 @@ void run_attention(const MachineLimits& limits, Rng& rng) {
   const double decode = good_seconds([&] { attend(1); });
   const double prefill = good_seconds([&] { attend(rows); });
   fmt::print("attention 9/3 heads x 64, 8192 entries fp16: decode {:.2f} GB/s ({:.0f} % of bandwidth); {} rows {:.1f} GFLOP/s ({:.0f} % of the peak)\n",
-             1e-9 * kLength * 192 * 4 / decode, 100.0 * kLength * 192 * 4 / decode / limits.read_bandwidth, rows,
-             4e-9 * rows * 576 * kLength / prefill, 100.0 * 2 * rows * 576 * kLength / prefill / limits.float_peak);
+             1e-9 * kLength * 192 * 4 / decode, 100.0 * kLength * 192 * 4 / decode / limits.read_bandwidth, rows, 4e-9 * rows * 576 * kLength / prefill,
+             100.0 * 2 * rows * 576 * kLength / prefill / limits.float_peak);
 }
 
 int run(int argc, char** argv) {

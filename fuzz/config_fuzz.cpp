@@ -22,11 +22,20 @@ struct Tensor {
 
 // The leading tensors of all layouts, 64 inputs and 8 outputs.
 const std::array<Tensor, 14> kTensors = {{
-    {"m.weight_packed", "I32", {8, 8}, 256}, {"m.weight_shape", "I64", {2}, 16}, {"m.weight_scale", "F16", {8, 2}, 32},
-    {"m.weight_zero_point", "I32", {1, 2}, 8}, {"m.weight_g_idx", "I32", {64}, 256}, {"m.input_scale", "F32", {1}, 4},
-    {"g.qweight", "I32", {8, 8}, 256}, {"g.qzeros", "I32", {2, 1}, 8}, {"g.scales", "F16", {2, 8}, 32},
-    {"b.weight", "I8", {8, 64}, 512}, {"b.weight_scale", "F32", {8, 1}, 32},
-    {"f.weight", "F8_E4M3", {8, 64}, 512}, {"f.weight_scale", "F32", {8, 1}, 32}, {"model.embed_tokens.weight", "F16", {8, 64}, 1024},
+    {"m.weight_packed", "I32", {8, 8}, 256},
+    {"m.weight_shape", "I64", {2}, 16},
+    {"m.weight_scale", "F16", {8, 2}, 32},
+    {"m.weight_zero_point", "I32", {1, 2}, 8},
+    {"m.weight_g_idx", "I32", {64}, 256},
+    {"m.input_scale", "F32", {1}, 4},
+    {"g.qweight", "I32", {8, 8}, 256},
+    {"g.qzeros", "I32", {2, 1}, 8},
+    {"g.scales", "F16", {2, 8}, 32},
+    {"b.weight", "I8", {8, 64}, 512},
+    {"b.weight_scale", "F32", {8, 1}, 32},
+    {"f.weight", "F8_E4M3", {8, 64}, 512},
+    {"f.weight_scale", "F32", {8, 1}, 32},
+    {"model.embed_tokens.weight", "F16", {8, 64}, 1024},
 }};
 
 io::Checkpoint make_checkpoint() {
@@ -37,7 +46,8 @@ io::Checkpoint make_checkpoint() {
   checkpoint.path = "fuzz";
   for (const Tensor& tensor : kTensors) {
     const bool is_shape = std::string_view(tensor.name).ends_with("weight_shape");
-    checkpoint.tensors[tensor.name] = {tensor.name, tensor.format, tensor.shape, is_shape ? std::as_bytes(std::span(shape)) : std::as_bytes(std::span(zeros)).first(tensor.bytes)};
+    checkpoint.tensors[tensor.name] = {tensor.name, tensor.format, tensor.shape,
+                                       is_shape ? std::as_bytes(std::span(shape)) : std::as_bytes(std::span(zeros)).first(tensor.bytes)};
   }
   return checkpoint;
 }
@@ -77,8 +87,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     checkpoint.manifest = json;
     io::check_hyperparameters(checkpoint);
     io::check_quantization_config(checkpoint.config, "fuzz");
-  } catch (const Error&) {
-  }
+  } catch (const Error&) {}
   for (const char* module : {"m", "g", "b", "f"}) {
     try {
       const auto weight = io::read_quantized(checkpoint, module);
@@ -86,8 +95,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (weight && weight->terms.size() == 1 && io::columns_of(weight->terms[0]) == 64) {
         for (int64_t r = 0; r < io::rows_of(weight->terms[0]); ++r) io::decode_row(weight->terms[0], r, row.data());
       }
-    } catch (const Error&) {
-    }
+    } catch (const Error&) {}
   }
   return 0;
 }

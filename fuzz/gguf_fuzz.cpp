@@ -16,7 +16,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const auto& [key, value] : file.metadata.values()) sum += static_cast<unsigned>(to_string(value).size());
     volatile unsigned keep = sum;
     (void)keep;
-  } catch (const Error&) {
-  }
+  } catch (const Error&) {}
   return 0;
 }

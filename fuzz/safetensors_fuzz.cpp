@@ -18,7 +18,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (covered > size) std::abort();
     volatile unsigned keep = sum;
     (void)keep;
-  } catch (const Error&) {
-  }
+  } catch (const Error&) {}
   return 0;
 }

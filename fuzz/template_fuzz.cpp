@@ -16,10 +16,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     options.limits = {.max_steps = 20'000, .max_output_bytes = 1 << 16, .max_live_bytes = 1 << 22};
     options.bos_token = "<s>";
     // The variables that tests/oracle/make_template_cases.py draws templates for.
-    options.extra = {{"s", "Hello, a World"}, {"n", 5}, {"x", 2}, {"flag", false}, {"items", {3, 1, 2}}, {"d", {{"k", 1}, {"b", "two"}, {"A", nullptr}}},
-                     {"nested", {{"a", {{"b", "deep"}}}, {"list", {1, "\u00e9", nullptr, 2.5}}}}, {"m", {{"role", "user"}, {"content", " data \n"}}}};
+    options.extra = {{"s", "Hello, a World"},
+                     {"n", 5},
+                     {"x", 2},
+                     {"flag", false},
+                     {"items", {3, 1, 2}},
+                     {"d", {{"k", 1}, {"b", "two"}, {"A", nullptr}}},
+                     {"nested", {{"a", {{"b", "deep"}}}, {"list", {1, "\u00e9", nullptr, 2.5}}}},
+                     {"m", {{"role", "user"}, {"content", " data \n"}}}};
     chat.render(frugal::parse_json(json, "fuzz"), options);
-  } catch (const frugal::Error&) {
-  }
+  } catch (const frugal::Error&) {}
   return 0;
 }

@@ -14,7 +14,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     tokenizer->decode(ids);
     for (const int32_t id : ids) tokenizer->piece(id);
     tokenizer->encode(input.substr(0, 256));
-  } catch (const frugal::Error&) {
-  }
+  } catch (const frugal::Error&) {}
   return 0;
 }

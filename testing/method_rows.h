@@ -133,8 +133,10 @@ inline void run_every_row(const std::vector<chain::StepRow>& rows, uint64_t seed
         if (before == "mask-half") {
           for (nn::Linear* linear : model.loaded.model->blocks[0].linears()) dropped.push_back(linear->dense() == 0);
         }
-        if (before == "factor") model.run(table, {before, row.id});
-        else model.run(table, {row.id});
+        if (before == "factor")
+          model.run(table, {before, row.id});
+        else
+          model.run(table, {row.id});
         if (!dropped.empty() && row.function.scope == chain::StepScope::block) {
           const std::vector<nn::Linear*> linears = model.loaded.model->blocks[0].linears();
           for (size_t i = 0; i < linears.size(); ++i) {

@@ -78,8 +78,6 @@ inline std::vector<int32_t> random_tokens(int64_t count, int64_t vocab) {
   return {ids.const_data_ptr<int32_t>(), ids.const_data_ptr<int32_t>() + count};
 }
 
-inline double relative_error(const at::Tensor& got, const at::Tensor& want) {
-  return ((got - want).norm() / (want.norm() + 1e-30)).item<double>();
-}
+inline double relative_error(const at::Tensor& got, const at::Tensor& want) { return ((got - want).norm() / (want.norm() + 1e-30)).item<double>(); }
 
 }  // namespace frugal::testing

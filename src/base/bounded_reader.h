@@ -35,8 +35,8 @@ class BoundedReader {
 
   std::span<const std::byte> take(uint64_t count, std::string_view what) {
     if (count > remaining()) {
-      fail(ErrorKind::corrupt_file, "{}: offset {}: {} needs {} bytes but only {} are left. Perhaps the file is cut short?",
-           name_, position(), what, count, remaining());
+      fail(ErrorKind::corrupt_file, "{}: offset {}: {} needs {} bytes but only {} are left. Perhaps the file is cut short?", name_, position(), what, count,
+           remaining());
     }
     const auto result = bytes_.subspan(position_, count);
     position_ += count;

@@ -38,8 +38,7 @@ T checked_round_up(T value, T step, std::string_view what) {
 template <std::integral To, std::integral From>
 To checked_cast(From value, std::string_view what) {
   if (!std::in_range<To>(value)) {
-    fail(ErrorKind::corrupt_file, "{}: {} is outside {}..{}", what, value, std::numeric_limits<To>::min(),
-         std::numeric_limits<To>::max());
+    fail(ErrorKind::corrupt_file, "{}: {} is outside {}..{}", what, value, std::numeric_limits<To>::min(), std::numeric_limits<To>::max());
   }
   return static_cast<To>(value);
 }

@@ -7,9 +7,7 @@ namespace {
 
 class SystemClock : public Clock {
  public:
-  double seconds() const override {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-  }
+  double seconds() const override { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
   int64_t unix_time() const override { return std::time(nullptr); }
 };
 

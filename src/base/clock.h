@@ -9,8 +9,8 @@ namespace frugal {
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual double seconds() const = 0;      // steady, arbitrary origin
-  virtual int64_t unix_time() const = 0;   // wall clock, whole seconds
+  virtual double seconds() const = 0;     // steady, arbitrary origin
+  virtual int64_t unix_time() const = 0;  // wall clock, whole seconds
 };
 
 const Clock& system_clock();

@@ -40,5 +40,4 @@ std::string printable(std::string_view text, size_t max_bytes = 80);
 }  // namespace frugal
 
 // Our own bug, never a check of input: throws Error{internal} in every build type.
-#define FRUGAL_ASSERT(expression) \
-  (static_cast<bool>(expression) ? void(0) : ::frugal::assertion_failed(#expression, __FILE__, __LINE__))
+#define FRUGAL_ASSERT(expression) (static_cast<bool>(expression) ? void(0) : ::frugal::assertion_failed(#expression, __FILE__, __LINE__))

@@ -92,7 +92,7 @@ struct Mapping {
   std::atomic<const std::byte*> begin{nullptr};
   std::atomic<size_t> size{0};
   std::atomic<bool> cut{false};
-  std::string path;   // not for the handler
+  std::string path;  // not for the handler
   Mapping* next = nullptr;
 };
 std::atomic<Mapping*> mappings{nullptr};
@@ -220,9 +220,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   size_ += bytes.size();
 }
 
-void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
-  write_all(fd_, bytes, temporary_, static_cast<int64_t>(offset));
-}
+void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) { write_all(fd_, bytes, temporary_, static_cast<int64_t>(offset)); }
 
 void AtomicFile::commit() {
   require_whole_mappings();
@@ -295,7 +293,8 @@ void append_line(const std::string& path, std::string_view line, std::string_vie
     if (::pread(file.get(), tail.data(), tail.size(), size) != static_cast<ssize_t>(tail.size())) fail_errno("cannot read", path);
     // A line may be cut within its first bytes.
     const size_t shown = std::min(line_begin.size(), tail.size());
-    if (line_begin.substr(0, shown) != tail.substr(0, shown)) fail(ErrorKind::invalid_input, "{}: its last line does not begin with {}: it is not a file of this kind", path, line_begin);
+    if (line_begin.substr(0, shown) != tail.substr(0, shown))
+      fail(ErrorKind::invalid_input, "{}: its last line does not begin with {}: it is not a file of this kind", path, line_begin);
     if (tail.ends_with('}') && Json::accept(tail)) {
       text = "\n" + text;  // whole, only its newline is missing
       size = whole;

@@ -84,7 +84,7 @@ class AtomicDirectory {
 
  private:
   std::string path_, staging_;
-  int lock_ = -1;              // held while the work goes on
+  int lock_ = -1;  // held while the work goes on
   bool committed_ = false;
 };
 

@@ -1,7 +1,7 @@
 #include "base/file.h"
 
-#include <gtest/gtest.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -146,9 +146,7 @@ TEST_F(FileTest, OnlyADirectoryWithItsMarkIsReplaced) {
   EXPECT_THROW(require_free_output(path("absent/out"), true, "config.json"), Error);
 }
 
-TEST_F(FileTest, AFullDeviceIsAnErrorNotALoss) {
-  EXPECT_THROW(append_line("/dev/full", "{}", "{"), Error);
-}
+TEST_F(FileTest, AFullDeviceIsAnErrorNotALoss) { EXPECT_THROW(append_line("/dev/full", "{}", "{"), Error); }
 
 }  // namespace
 }  // namespace frugal

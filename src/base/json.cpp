@@ -125,9 +125,7 @@ int64_t JsonObject::integer(std::string_view key, int64_t min, int64_t max) cons
   return number;
 }
 
-int64_t JsonObject::integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const {
-  return has(key) ? integer(key, min, max) : fallback;
-}
+int64_t JsonObject::integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const { return has(key) ? integer(key, min, max) : fallback; }
 
 double JsonObject::number(std::string_view key, double min, double max) const {
   const Json* value = find(key);
@@ -137,9 +135,7 @@ double JsonObject::number(std::string_view key, double min, double max) const {
   return number;
 }
 
-double JsonObject::number_or(std::string_view key, double fallback, double min, double max) const {
-  return has(key) ? number(key, min, max) : fallback;
-}
+double JsonObject::number_or(std::string_view key, double fallback, double min, double max) const { return has(key) ? number(key, min, max) : fallback; }
 
 bool JsonObject::boolean_or(std::string_view key, bool fallback) const {
   const Json* value = find(key);
@@ -154,9 +150,7 @@ std::string JsonObject::text(std::string_view key) const {
   return value->get<std::string>();
 }
 
-std::string JsonObject::text_or(std::string_view key, std::string_view fallback) const {
-  return has(key) ? text(key) : std::string(fallback);
-}
+std::string JsonObject::text_or(std::string_view key, std::string_view fallback) const { return has(key) ? text(key) : std::string(fallback); }
 
 std::vector<double> JsonObject::numbers(std::string_view key) const {
   const Json* value = find(key);

@@ -13,15 +13,13 @@ TEST(Json, KeepsTheOrderOfKeysAndTheKindOfNumbers) {
 }
 
 TEST(Json, RefusesWhatItCannotReadExactly) {
-  for (const char* text : {"", "{", "[1,]", "{\"a\":1,}", "{'a':1}", "NaN", "[Infinity]", "1e999", "// c\n1", "1 2", "\"\\ud800\"",
-                           "\"\xff\"", "\xEF\xBB\xBF{}", "{\"a\":1,\"a\":2}", "{\"a\":{\"b\":1,\"c\":2,\"b\":3}}"}) {
+  for (const char* text : {"", "{", "[1,]", "{\"a\":1,}", "{'a':1}", "NaN", "[Infinity]", "1e999", "// c\n1", "1 2", "\"\\ud800\"", "\"\xff\"",
+                           "\xEF\xBB\xBF{}", "{\"a\":1,\"a\":2}", "{\"a\":{\"b\":1,\"c\":2,\"b\":3}}"}) {
     EXPECT_THROW(parse_json(text, "x"), Error) << text;
   }
 }
 
-TEST(Json, ANulByteDoesNotHideWhatFollows) {
-  EXPECT_THROW(parse_json(std::string_view("{}\0xyz", 6), "x"), Error);
-}
+TEST(Json, ANulByteDoesNotHideWhatFollows) { EXPECT_THROW(parse_json(std::string_view("{}\0xyz", 6), "x"), Error); }
 
 TEST(Json, DepthIsBoundedWithoutRecursion) {
   EXPECT_NO_THROW(parse_json(std::string(64, '[') + std::string(64, ']'), "x"));

@@ -33,9 +33,7 @@ int64_t Metadata::integer(std::string_view key, int64_t min, int64_t max) const 
   return number;
 }
 
-int64_t Metadata::integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const {
-  return has(key) ? integer(key, min, max) : fallback;
-}
+int64_t Metadata::integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const { return has(key) ? integer(key, min, max) : fallback; }
 
 double Metadata::number(std::string_view key) const {
   const MetadataValue* value = find(key);
@@ -64,9 +62,7 @@ const std::string& Metadata::text(std::string_view key) const {
   fail_at(key, "must be a string");
 }
 
-std::string Metadata::text_or(std::string_view key, std::string_view fallback) const {
-  return has(key) ? text(key) : std::string(fallback);
-}
+std::string Metadata::text_or(std::string_view key, std::string_view fallback) const { return has(key) ? text(key) : std::string(fallback); }
 
 const std::vector<std::string>& Metadata::texts(std::string_view key) const {
   const MetadataValue* value = find(key);

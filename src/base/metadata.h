@@ -14,8 +14,8 @@
 
 namespace frugal {
 
-using MetadataValue = std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
-                                   std::vector<uint64_t>, std::vector<double>, std::vector<std::string>>;
+using MetadataValue = std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<bool>, std::vector<int64_t>, std::vector<uint64_t>,
+                                   std::vector<double>, std::vector<std::string>>;
 
 class Metadata {
  public:

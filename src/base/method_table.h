@@ -15,23 +15,23 @@ namespace frugal {
 // What the paper says that is cheap enough to be measured here, as data for the one runner in claims/.
 // "" in `reference` of a row means that it has a claim; a reference row is a baseline for others.
 struct Claim {
-  std::string statement;               // one sentence, as methods.md says it
-  std::string model;                   // "S" (SmolLM2-135M-Instruct), "T" (trained here), "K" (kernel)
-  std::vector<std::string> baseline;   // chain, each step as typed: "rtn:bits=3,group=64"
+  std::string statement;              // one sentence, as methods.md says it
+  std::string model;                  // "S" (SmolLM2-135M-Instruct), "T" (trained here), "K" (kernel)
+  std::vector<std::string> baseline;  // chain, each step as typed: "rtn:bits=3,group=64"
   std::vector<std::string> method;
   std::string metric = "ln_perplexity";  // see claims/runner.h for the list
   bool lower_is_better = true;
-  double bound = 0;                    // holds if method < baseline + bound (lower is better); 0: strictly better
-  int chunks = 16;                     // budget: evaluation chunks of 512 tokens
+  double bound = 0;  // holds if method < baseline + bound (lower is better); 0: strictly better
+  int chunks = 16;   // budget: evaluation chunks of 512 tokens
 };
 
 template <typename T>
 struct MethodRow {
-  std::string id;        // as in methods.md: file name, CLI name, recipe key
+  std::string id;  // as in methods.md: file name, CLI name, recipe key
   std::string title;
-  std::string leaf;      // folder of the survey's tree: "quantize", "prune", ...
-  std::string arxiv;     // "2210.17323", or a short source where there is none
-  std::string summary;   // one line
+  std::string leaf;     // folder of the survey's tree: "quantize", "prune", ...
+  std::string arxiv;    // "2210.17323", or a short source where there is none
+  std::string summary;  // one line
   std::vector<OptionSpec> options;
   T function;
   std::vector<Claim> claims;  // empty: `reference` says why

@@ -83,8 +83,8 @@ Options::Options(std::string_view owner, const std::vector<OptionSpec>& specs, c
       }
       case OptionType::choice:
         if (std::find(spec.choices.begin(), spec.choices.end(), value.text) == spec.choices.end()) {
-          fail(ErrorKind::invalid_input, "{} must be one of {}, is \"{}\"{}", what, fmt::join(spec.choices, ", "),
-               printable(value.text), did_you_mean(value.text, spec.choices));
+          fail(ErrorKind::invalid_input, "{} must be one of {}, is \"{}\"{}", what, fmt::join(spec.choices, ", "), printable(value.text),
+               did_you_mean(value.text, spec.choices));
         }
         break;
       case OptionType::text: break;

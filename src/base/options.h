@@ -17,7 +17,7 @@ enum class OptionType { integer, number, boolean, text, choice };
 struct OptionSpec {
   std::string name;
   OptionType type = OptionType::text;
-  std::string fallback;              // default, as it would be typed
+  std::string fallback;  // default, as it would be typed
   std::string help;
   double min = 0, max = 0;           // integer and number; inclusive
   std::vector<std::string> choices;  // choice

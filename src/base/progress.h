@@ -15,9 +15,9 @@ namespace frugal {
 struct ProgressState {
   std::string name;
   int64_t done = 0;
-  int64_t total = 0;          // 0: unknown
-  double seconds = 0;         // since the work began
-  double seconds_left = -1;   // estimate, -1: unknown
+  int64_t total = 0;         // 0: unknown
+  double seconds = 0;        // since the work began
+  double seconds_left = -1;  // estimate, -1: unknown
   std::string detail;
 };
 
@@ -26,7 +26,7 @@ void set_progress_sink(ProgressSink sink);
 
 // Thrown by stop_point() after request_stop(); cli/ turns it into exit code 130.
 struct Interrupted {};
-void request_stop();     // async-signal-safe
+void request_stop();  // async-signal-safe
 bool stop_requested();
 void clear_stop();
 // Where long work may end: throws Interrupted after request_stop(), and what require_whole_mappings() (base/file.h) throws.

@@ -33,9 +33,7 @@ std::shared_ptr<nn::LinearKind> sparse_kind(const Matrix& matrix, formats::Spars
 
 }  // namespace
 
-void Matrix::store_grouped(formats::GroupedWeight codes, formats::ActivationQuant activation) {
-  replace(grouped_kind(*this, std::move(codes), activation));
-}
+void Matrix::store_grouped(formats::GroupedWeight codes, formats::ActivationQuant activation) { replace(grouped_kind(*this, std::move(codes), activation)); }
 
 void Matrix::store_grouped_and_sparse(formats::GroupedWeight codes, const Tensor& values, const Tensor& chosen) {
   FRUGAL_ASSERT(holds_sum() && values.sizes() == weight.sizes() && chosen.sizes() == weight.sizes());
@@ -177,10 +175,7 @@ Tensor BlockContext::run_from(InputPoint point, const Tensor& input) {
 Tensor BlockContext::shared_over_heads(const Tensor& per_input_channel) const {
   const nn::BlockSpec& spec = block.spec;
   const int64_t share = spec.heads / spec.kv_heads;
-  return per_input_channel.view({spec.kv_heads, share, spec.head_dim})
-      .mean(1, /*keepdim=*/true)
-      .expand({spec.kv_heads, share, spec.head_dim})
-      .reshape({-1});
+  return per_input_channel.view({spec.kv_heads, share, spec.head_dim}).mean(1, /*keepdim=*/true).expand({spec.kv_heads, share, spec.head_dim}).reshape({-1});
 }
 
 namespace {

@@ -20,22 +20,22 @@ enum Needs : unsigned { kNeedsNothing = 0, kNeedsHessian = 1, kNeedsMagnitude = 
 // Of one InputPoint of one block, over all calibration tokens.
 struct InputStatistics {
   int64_t tokens = 0;
-  Tensor hessian;    // float32 [in, in]: X^T X / tokens (GPTQ's H up to the factor 2)           kNeedsHessian
-  Tensor norm;       // float32 [in]: l2 norm of each column over all tokens                      kNeedsMagnitude
-  Tensor abs_mean;   // float32 [in]                                                              kNeedsMagnitude
-  Tensor abs_max;    // float32 [in]                                                              kNeedsMagnitude
-  Tensor sample;     // float32 [sample sequences * sequence length, in]: whole first sequences   kNeedsSample
+  Tensor hessian;   // float32 [in, in]: X^T X / tokens (GPTQ's H up to the factor 2)           kNeedsHessian
+  Tensor norm;      // float32 [in]: l2 norm of each column over all tokens                      kNeedsMagnitude
+  Tensor abs_mean;  // float32 [in]                                                              kNeedsMagnitude
+  Tensor abs_max;   // float32 [in]                                                              kNeedsMagnitude
+  Tensor sample;    // float32 [sample sequences * sequence length, in]: whole first sequences   kNeedsSample
 };
 
 struct CalibrationOptions {
   int64_t sequences = 16;
   int64_t sequence_length = 512;
-  int64_t sample_sequences = 2;   // of them, kept as raw rows
+  int64_t sample_sequences = 2;  // of them, kept as raw rows
 };
 
 struct CalibrationText {
-  std::string name;               // for the ledger: file name and hash
-  std::vector<int32_t> tokens;    // sequences * sequence_length
+  std::string name;             // for the ledger: file name and hash
+  std::vector<int32_t> tokens;  // sequences * sequence_length
 };
 
 // Adds to its statistics while it is called as the tap of Block::forward; finish() divides.

@@ -41,8 +41,6 @@ const CalibrationCache::Blocks* CalibrationCache::find(const std::string& prefix
   return it != entries_.end() && (it->second.first & needs) == needs ? &it->second.second : nullptr;
 }
 
-void CalibrationCache::put(const std::string& prefix, unsigned needs, Blocks blocks) {
-  entries_[prefix] = {needs, std::move(blocks)};
-}
+void CalibrationCache::put(const std::string& prefix, unsigned needs, Blocks blocks) { entries_[prefix] = {needs, std::move(blocks)}; }
 
 }  // namespace frugal::chain

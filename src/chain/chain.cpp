@@ -28,8 +28,7 @@ std::string prefix_of(const Workbench& bench) {
 // The walk over the blocks for a run of block-scope steps.
 class LayerLoop {
  public:
-  LayerLoop(Workbench& bench, std::span<const ParsedStep> steps, std::span<StepResult> results)
-      : bench_(bench), steps_(steps), results_(results) {
+  LayerLoop(Workbench& bench, std::span<const ParsedStep> steps, std::span<StepResult> results) : bench_(bench), steps_(steps), results_(results) {
     bool factored = false;  // a low-rank step earlier in the chain: its second factors need statistics carried through
     for (const ParsedStep& step : bench.done) factored |= step.row->function.effect == StepEffect::low_rank;
     for (const ParsedStep& step : steps) {
@@ -68,8 +67,8 @@ class LayerLoop {
     const CalibrationOptions& options = bench_.calibration;
     const auto wanted = static_cast<size_t>(options.sequences * options.sequence_length);
     if (bench_.text.tokens.size() < wanted) {
-      fail(ErrorKind::invalid_input, "calibration needs {} tokens ({} sequences of {}), the text {} has {}", wanted, options.sequences,
-           options.sequence_length, bench_.text.name, bench_.text.tokens.size());
+      fail(ErrorKind::invalid_input, "calibration needs {} tokens ({} sequences of {}), the text {} has {}", wanted, options.sequences, options.sequence_length,
+           bench_.text.name, bench_.text.tokens.size());
     }
     gathered_needs_ = needs_;
     if (!sequential_ && bench_.cache) {
@@ -189,8 +188,8 @@ void check_order(const std::vector<ParsedStep>& chain) {
            quantized->row->id, step.row->id);
     }
     if (masked && effect == StepEffect::low_rank) {
-      fail(ErrorKind::invalid_input, "{} cannot follow {}: factors of a masked matrix would lose the mask; put {} first", step.row->id,
-           masked->row->id, step.row->id);
+      fail(ErrorKind::invalid_input, "{} cannot follow {}: factors of a masked matrix would lose the mask; put {} first", step.row->id, masked->row->id,
+           step.row->id);
     }
     if (effect == StepEffect::quantize) quantized = &step;
     if (effect == StepEffect::mask) masked = &step;

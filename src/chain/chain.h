@@ -15,7 +15,7 @@ namespace frugal::chain {
 struct ParsedStep {
   const StepRow* row = nullptr;
   Options options;
-  std::string text() const;      // canonical: "gptq:bits=3,group=64"
+  std::string text() const;  // canonical: "gptq:bits=3,group=64"
 };
 
 // "gptq:bits=3,group=64" -> row and checked options. Throws Error{invalid_input} with the nearest name.
@@ -37,17 +37,17 @@ class Workbench {
 
   nn::LoadedModel& loaded;
   nn::Model& model;
-  CalibrationText text;          // empty: the chain needs none, or run_chain throws
+  CalibrationText text;  // empty: the chain needs none, or run_chain throws
   CalibrationOptions calibration;
   Rng rng;
-  std::vector<ParsedStep> done;  // steps applied so far
+  std::vector<ParsedStep> done;             // steps applied so far
   std::shared_ptr<CalibrationCache> cache;  // may be null
 };
 
 struct StepResult {
-  std::string text;              // canonical step
+  std::string text;  // canonical step
   double seconds = 0;
-  uint64_t peak_rss_bytes = 0;   // of the process, while the step ran (reset before it where the kernel allows)
+  uint64_t peak_rss_bytes = 0;  // of the process, while the step ran (reset before it where the kernel allows)
 };
 
 // Applies the steps. Consecutive block-scope steps share one walk over the blocks. Throws Error, Interrupted.

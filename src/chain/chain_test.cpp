@@ -160,13 +160,22 @@ TEST_F(ChainTest, StepsComposeOnMaskedAndFactoredWeights) {
 TEST_F(ChainTest, StatisticsCarryThroughTheFirstFactor) {
   run({"factor"});
   static Tensor carried, expected;
-  StepTable table({StepRow{"look", "", "test", "", "", {}, Step{StepScope::block, StepEffect::transform, all_needs,
-      [](BlockContext& context, const Options&) {
-        std::vector<Matrix> matrices = context.matrices_at(nn::InputPoint::mlp_output);
-        carried = matrices.at(1).statistics().hessian;
-        const Tensor x = at::matmul(context.statistics(nn::InputPoint::mlp_output).sample, matrices.at(0).weight.t());
-        expected = at::matmul(x.t(), x) / static_cast<double>(x.size(0));
-      }, nullptr, false}, {}, "test"}});
+  StepTable table({StepRow{"look",
+                           "",
+                           "test",
+                           "",
+                           "",
+                           {},
+                           Step{StepScope::block, StepEffect::transform, all_needs,
+                                [](BlockContext& context, const Options&) {
+                                  std::vector<Matrix> matrices = context.matrices_at(nn::InputPoint::mlp_output);
+                                  carried = matrices.at(1).statistics().hessian;
+                                  const Tensor x = at::matmul(context.statistics(nn::InputPoint::mlp_output).sample, matrices.at(0).weight.t());
+                                  expected = at::matmul(x.t(), x) / static_cast<double>(x.size(0));
+                                },
+                                nullptr, false},
+                           {},
+                           "test"}});
   Workbench workbench(loaded_, {"test", tokens_}, {.sequences = 6, .sequence_length = 16, .sample_sequences = 6}, 1);
   run_chain(workbench, parse_chain(table, {"look"}));
   EXPECT_LT(relative_error(carried, expected), 1e-4);

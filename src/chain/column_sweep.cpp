@@ -49,8 +49,8 @@ Tensor sweep_columns(const Tensor& weight, const ErrorFeedback& feedback, int64_
     if (steps.start_block) steps.start_block(begin, end, data);
     parallel_for(rows, 4, [&](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row) {
-        RowSweep<T> sweep(row, begin, end, data + row * (end - begin), missed_data + row * (end - begin),
-                          result.mutable_data_ptr<T>() + row * columns, feedback.factor.const_data_ptr<T>(), columns);
+        RowSweep<T> sweep(row, begin, end, data + row * (end - begin), missed_data + row * (end - begin), result.mutable_data_ptr<T>() + row * columns,
+                          feedback.factor.const_data_ptr<T>(), columns);
         steps.row(sweep);
       }
     });

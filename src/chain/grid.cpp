@@ -83,11 +83,7 @@ GroupGrid fit_group(const float* values, const bool* kept, int64_t count, const 
 }
 
 GridCodes::GridCodes(const GridSpec& spec, int64_t rows, int64_t columns)
-    : spec(spec),
-      rows(rows),
-      columns(columns),
-      codes(static_cast<size_t>(rows * columns)),
-      grids(static_cast<size_t>(rows * spec.groups(columns))) {}
+    : spec(spec), rows(rows), columns(columns), codes(static_cast<size_t>(rows * columns)), grids(static_cast<size_t>(rows * spec.groups(columns))) {}
 
 void GridCodes::encode_row(int64_t row, const float* values) {
   const int64_t width = spec.width(columns);

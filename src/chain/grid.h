@@ -19,9 +19,9 @@ using at::Tensor;
 
 struct GridSpec {
   int bits = 4;
-  int64_t group = 0;        // input columns that share a scale; 0: the whole row. The last group of a row may be ragged
-  bool symmetric = false;   // zero is 2^(bits-1) everywhere and is not stored
-  bool search = false;      // choose the range of a group by its squared error instead of its extremes
+  int64_t group = 0;       // input columns that share a scale; 0: the whole row. The last group of a row may be ragged
+  bool symmetric = false;  // zero is 2^(bits-1) everywhere and is not stored
+  bool search = false;     // choose the range of a group by its squared error instead of its extremes
 
   int max_code() const { return (1 << bits) - 1; }
   int64_t width(int64_t columns) const { return group == 0 ? columns : std::min(group, columns); }
@@ -65,15 +65,15 @@ struct GridCodes {
 
   GridSpec spec;
   int64_t rows = 0, columns = 0;
-  bool float_zeros = false;       // zeros are not integers (hqq); exact in float16
-  std::vector<uint8_t> codes;     // [rows, columns]
-  std::vector<GroupGrid> grids;   // [rows, groups]
+  bool float_zeros = false;      // zeros are not integers (hqq); exact in float16
+  std::vector<uint8_t> codes;    // [rows, columns]
+  std::vector<GroupGrid> grids;  // [rows, groups]
 
   GroupGrid& grid(int64_t row, int64_t group) { return grids[static_cast<size_t>(row * spec.groups(columns) + group)]; }
   const GroupGrid& grid(int64_t row, int64_t group) const { return grids[static_cast<size_t>(row * spec.groups(columns) + group)]; }
   // Fills the codes of `row` by rounding its values [columns] to the grids that are there.
   void encode_row(int64_t row, const float* values);
-  Tensor decode() const;          // float32 [rows, columns]
+  Tensor decode() const;  // float32 [rows, columns]
   formats::GroupedWeight pack() const;
 };
 

@@ -14,9 +14,7 @@ std::string joined(const std::vector<std::string>& parts) {
   return out;
 }
 
-std::optional<double> as_double(const std::optional<int64_t>& value) {
-  return value ? std::optional<double>(static_cast<double>(*value)) : std::nullopt;
-}
+std::optional<double> as_double(const std::optional<int64_t>& value) { return value ? std::optional<double>(static_cast<double>(*value)) : std::nullopt; }
 
 std::string count_text(const std::optional<int64_t>& value) { return value ? fmt::format("{}", *value) : "-"; }
 
@@ -43,17 +41,14 @@ const Metric& metric_decode_tps() {
   return metric;
 }
 const Metric& metric_peak_rss_bytes() {
-  static constexpr Metric metric{"peak_rss_bytes", Scope::machine, true,
-                                 [](const LedgerRow& row) { return as_double(row.peak_rss_bytes); }};
+  static constexpr Metric metric{"peak_rss_bytes", Scope::machine, true, [](const LedgerRow& row) { return as_double(row.peak_rss_bytes); }};
   return metric;
 }
 
 std::string comparison_key(const LedgerRow& row, Scope scope) {
   switch (scope) {
-    case Scope::model:
-      return joined({row.base_hash});
-    case Scope::text:
-      return joined({row.base_hash, row.text_hash, count_text(row.ctx), count_text(row.chunks)});
+    case Scope::model: return joined({row.base_hash});
+    case Scope::text: return joined({row.base_hash, row.text_hash, count_text(row.ctx), count_text(row.chunks)});
     case Scope::machine: {
       const Machine& m = row.machine;
       return joined({row.base_hash, m.host, m.cpu, m.isa, fmt::format("{} {} {}", m.cores, m.threads, m.memory_bytes)});
@@ -78,8 +73,8 @@ std::vector<size_t> pareto_front(const std::vector<LedgerRow>& rows, const Metri
     const auto vx = x.value(rows[i]);
     const auto vy = y.value(rows[i]);
     if (!vx || !vy) continue;
-    candidates.push_back({i, x.lower_is_better ? *vx : -*vx, y.lower_is_better ? *vy : -*vy,
-                          comparison_key(rows[i], x.scope) + "|" + comparison_key(rows[i], y.scope)});
+    candidates.push_back(
+        {i, x.lower_is_better ? *vx : -*vx, y.lower_is_better ? *vy : -*vy, comparison_key(rows[i], x.scope) + "|" + comparison_key(rows[i], y.scope)});
   }
   std::vector<size_t> front;
   for (const Candidate& a : candidates) {
@@ -97,8 +92,7 @@ std::vector<LedgerRow> latest_evaluations(const std::vector<LedgerRow>& rows) {
   std::unordered_map<std::string, size_t> places;
   for (const LedgerRow& row : rows) {
     if (row.kind != RowKind::eval) continue;
-    const std::string key =
-        joined({joined(row.chain), joined(row.runtime), comparison_key(row, Scope::text), comparison_key(row, Scope::machine)});
+    const std::string key = joined({joined(row.chain), joined(row.runtime), comparison_key(row, Scope::text), comparison_key(row, Scope::machine)});
     const auto [place, is_new] = places.emplace(key, latest.size());
     if (is_new) {
       latest.push_back(row);
@@ -117,8 +111,7 @@ std::optional<double> seconds_to_make(const LedgerRow& row, const std::vector<Le
     prefix.push_back(step);
     const LedgerRow* newest = nullptr;
     for (const LedgerRow& other : rows) {
-      const bool is_it =
-          other.kind == RowKind::step && other.step_seconds && other.chain == prefix && comparison_key(other, Scope::machine) == machine;
+      const bool is_it = other.kind == RowKind::step && other.step_seconds && other.chain == prefix && comparison_key(other, Scope::machine) == machine;
       if (is_it && (!newest || other.time >= newest->time)) newest = &other;
     }
     if (!newest) return std::nullopt;

@@ -155,8 +155,7 @@ std::set<size_t> brute_force_front(const std::vector<LedgerRow>& rows) {
   for (size_t i = 0; i < rows.size(); ++i) {
     if (!rows[i].decode_tps || !rows[i].ln_ratio) continue;
     const bool beaten = std::any_of(rows.begin(), rows.end(), [&](const LedgerRow& other) {
-      if (!other.decode_tps || !other.ln_ratio || other.base_hash != rows[i].base_hash || other.text_hash != rows[i].text_hash)
-        return false;
+      if (!other.decode_tps || !other.ln_ratio || other.base_hash != rows[i].base_hash || other.text_hash != rows[i].text_hash) return false;
       if (other.machine.host != rows[i].machine.host || other.machine.threads != rows[i].machine.threads) return false;
       const bool as_good = *other.decode_tps >= *rows[i].decode_tps && *other.ln_ratio <= *rows[i].ln_ratio;
       return as_good && (*other.decode_tps > *rows[i].decode_tps || *other.ln_ratio < *rows[i].ln_ratio);

@@ -23,11 +23,11 @@ enum class StepScope { block, model };
 
 // What a step leaves behind; decides which orders make sense (see check_order in chain/chain.h).
 enum class StepEffect {
-  transform,   // equivalent change of float weights (smoothing, rotation)
-  mask,        // zeros
-  low_rank,    // factors
-  quantize,    // codes
-  structure    // layers, heads or channels removed
+  transform,  // equivalent change of float weights (smoothing, rotation)
+  mask,       // zeros
+  low_rank,   // factors
+  quantize,   // codes
+  structure   // layers, heads or channels removed
 };
 
 // One weight matrix of a block as a method sees it: y = x * weight^T. A dense Linear is one Matrix; a low-rank one is two
@@ -36,13 +36,13 @@ class Matrix {
  public:
   std::string name;
   nn::InputPoint point;
-  Tensor weight;                       // float32 [out, in], a private copy: a step may write to it
-  Tensor mask;                         // bool [out, in], true: kept; undefined: everything is kept
-  int n = 0, m = 0;                    // N:M pattern of the mask, 0: unstructured
+  Tensor weight;     // float32 [out, in], a private copy: a step may write to it
+  Tensor mask;       // bool [out, in], true: kept; undefined: everything is kept
+  int n = 0, m = 0;  // N:M pattern of the mask, 0: unstructured
 
   int64_t out_features() const { return weight.size(0); }
   int64_t in_features() const { return weight.size(1); }
-  const InputStatistics& statistics() const;     // throws Error{internal} when the step's row does not ask for them
+  const InputStatistics& statistics() const;  // throws Error{internal} when the step's row does not ask for them
 
   // Each replaces what the Linear holds; call exactly one, once.
   // Codes of dropped entries are ignored when there is a mask: the result is then sparse with grouped values.
@@ -53,7 +53,7 @@ class Matrix {
   void store_grouped_and_sparse(formats::GroupedWeight codes, const Tensor& values, const Tensor& chosen);
   // `kept` as mask above; weight is rounded to `value_format`.
   void store_masked(const Tensor& values, const Tensor& kept, int n = 0, int m = 0);
-  void store_dense(const Tensor& values);        // keeps the mask
+  void store_dense(const Tensor& values);  // keeps the mask
   // values ~ second [out, rank] * first [rank, in]. Refused for a masked matrix.
   void store_low_rank(const Tensor& first, const Tensor& second);
 
@@ -99,9 +99,9 @@ struct Step {
   StepScope scope = StepScope::block;
   StepEffect effect = StepEffect::transform;
   // What the block-scope function reads; may depend on options.
-  unsigned (*needs)(const Options&) = nullptr;                     // nullptr: nothing
-  void (*run_block)(BlockContext&, const Options&) = nullptr;      // scope block
-  void (*run_model)(Workbench&, const Options&) = nullptr;         // scope model
+  unsigned (*needs)(const Options&) = nullptr;                 // nullptr: nothing
+  void (*run_block)(BlockContext&, const Options&) = nullptr;  // scope block
+  void (*run_model)(Workbench&, const Options&) = nullptr;     // scope model
   // true: later blocks are calibrated on what the compressed earlier ones put out (GPTQ); false: on the original
   // activations (AWQ), whose statistics chains with a common prefix share.
   bool sequential = false;

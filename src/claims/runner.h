@@ -13,19 +13,19 @@ namespace frugal::claims {
 
 // holds: better by more than twice the paired standard error. too_small: within it. fails: worse by more than that.
 enum class Verdict { holds, fails, too_small };
-std::string to_string(Verdict verdict);   // "holds", "fails", "too_small"
-std::string describe(Verdict verdict);    // "holds", "does not hold here", "too small to tell"
+std::string to_string(Verdict verdict);  // "holds", "fails", "too_small"
+std::string describe(Verdict verdict);   // "holds", "does not hold here", "too small to tell"
 
 struct Result {
-  double baseline = 0, method = 0;   // the metric of each
-  double difference = 0;             // method - baseline
-  double standard_error = 0;         // of the difference, paired over chunks
+  double baseline = 0, method = 0;  // the metric of each
+  double difference = 0;            // method - baseline
+  double standard_error = 0;        // of the difference, paired over chunks
   Verdict verdict = Verdict::too_small;
   double seconds = 0;
 };
 
 struct Setting {
-  std::function<nn::LoadedModel()> load;   // the original, anew at each call
+  std::function<nn::LoadedModel()> load;  // the original, anew at each call
   eval::EvalText evaluation;
   chain::CalibrationText calibration;
   chain::CalibrationOptions calibration_options;

@@ -13,7 +13,7 @@ TEST(Claims, AVerdictNeedsMoreThanTwoStandardErrors) {
   EXPECT_EQ(judge(-0.3, 0.1, true, 0), Verdict::holds);
   EXPECT_EQ(judge(0.3, 0.1, true, 0), Verdict::fails);
   EXPECT_EQ(judge(-0.19, 0.1, true, 0), Verdict::too_small);
-  EXPECT_EQ(judge(0.05, 0.01, true, 0.1), Verdict::holds);    // within the bound
+  EXPECT_EQ(judge(0.05, 0.01, true, 0.1), Verdict::holds);  // within the bound
   EXPECT_EQ(judge(0.3, 0.1, false, 0), Verdict::holds);
 }
 
@@ -42,8 +42,15 @@ TEST(Claims, BaselineAndMethodRunOnTheSameTokensAndEachChainOnce) {
     tokens.push_back(at::multinomial(at::softmax(logits[0], -1), 1).item<int32_t>());
   }
   setting.evaluation = {"text", "hash", tokens, {}};
-  const chain::StepTable table({chain::StepRow{"noise", "", "test", "", "", {number_option("size", 0.1, 0, 10, "")},
-                                               chain::Step{chain::StepScope::block, chain::StepEffect::transform, nullptr, noise, nullptr, false}, {}, "test"}});
+  const chain::StepTable table({chain::StepRow{"noise",
+                                               "",
+                                               "test",
+                                               "",
+                                               "",
+                                               {number_option("size", 0.1, 0, 10, "")},
+                                               chain::Step{chain::StepScope::block, chain::StepEffect::transform, nullptr, noise, nullptr, false},
+                                               {},
+                                               "test"}});
   Runner runner(table, setting);
   Claim claim;
   claim.baseline = {"noise:size=2"};

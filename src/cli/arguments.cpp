@@ -21,8 +21,12 @@ bool is_long_name_with_one_dash(const std::string& name) {
 
 std::vector<std::string> long_names(int argc, char** argv) {
   static const std::map<std::string, std::string> aliases = {
-      {"-hf", "--hf-repo"}, {"-hfr", "--hf-repo"}, {"-sys", "--system-prompt"}, {"-sysf", "--system-prompt-file"}, {"-st", "--single-turn"}, {"-no-cnv", "--no-conversation"}, {"-cnv", "--conversation"},
-      {"-sp", "--special"}, {"-ub", "--ubatch-size"}, {"-pg", "--prompt-generate"}, {"-hff", "--hf-file"}, {"-hft", "--hf-token"},
+      {"-hf", "--hf-repo"},        {"-hfr", "--hf-repo"},
+      {"-sys", "--system-prompt"}, {"-sysf", "--system-prompt-file"},
+      {"-st", "--single-turn"},    {"-no-cnv", "--no-conversation"},
+      {"-cnv", "--conversation"},  {"-sp", "--special"},
+      {"-ub", "--ubatch-size"},    {"-pg", "--prompt-generate"},
+      {"-hff", "--hf-file"},       {"-hft", "--hf-token"},
   };
   std::vector<std::string> result;
   for (int i = 1; i < argc; ++i) {
@@ -50,7 +54,8 @@ std::vector<int64_t> number_list(const std::string& text, const std::string& wha
       const int64_t last = parse_integer(item.substr(dash + 1, step == std::string::npos ? step : step - dash - 1), what);
       const bool multiply = step != std::string::npos && item[step] == '*';
       const int64_t by = step == std::string::npos ? 1 : parse_integer(item.substr(step + 1), what);
-      if (by < (multiply ? 2 : 1) || first < (multiply ? 1 : 0) || last - first > 1'000'000) fail(ErrorKind::invalid_input, "{}: bad range \"{}\"", what, printable(item));
+      if (by < (multiply ? 2 : 1) || first < (multiply ? 1 : 0) || last - first > 1'000'000)
+        fail(ErrorKind::invalid_input, "{}: bad range \"{}\"", what, printable(item));
       for (int64_t value = first; value <= last; value = multiply ? value * by : value + by) result.push_back(value);
     }
     begin = comma + 1;

@@ -11,7 +11,7 @@ namespace {
 
 struct BenchValues {
   std::string model, output = "md";
-  std::vector<std::string> prompt, generated, depth, pairs;   // empty: 512, 128, 0, none
+  std::vector<std::string> prompt, generated, depth, pairs;  // empty: 512, 128, 0, none
   int64_t repetitions = 5;
   int64_t batch = 2048, ubatch = 512;
   bool exact = false;
@@ -86,7 +86,8 @@ std::string formatted(const Json& rows, const std::string& format) {
   for (const Json& row : rows) {
     std::vector<std::string> cells;
     for (const std::string& key : keys) cells.push_back(quoted(row[key], sql ? '\'' : '"'));
-    out += sql ? fmt::format("INSERT INTO frugal_bench ({}) VALUES ({});\n", fmt::join(keys, ", "), fmt::join(cells, ", ")) : fmt::format("{}\n", fmt::join(cells, ","));
+    out += sql ? fmt::format("INSERT INTO frugal_bench ({}) VALUES ({});\n", fmt::join(keys, ", "), fmt::join(cells, ", "))
+               : fmt::format("{}\n", fmt::join(cells, ","));
   }
   return out;
 }
@@ -108,9 +109,16 @@ void run(Context& context, const BenchValues& values) {
       const eval::SpeedResult result = eval::measure_speed(*loaded.model, test, static_cast<int>(values.repetitions));
       const double tps = result.mean();
       const bool decodes = test.prompt == 0, reads = test.generated == 0;
-      rows.push_back({{"model", loaded.name}, {"size", loaded.file_bytes}, {"params", loaded.model->original_parameters}, {"isa", limits.isa},
-                      {"threads", context.threads}, {"test", test.name}, {"tps", tps}, {"tps_stddev", result.standard_deviation()},
-                      {"samples_tps", result.tokens_per_second}, {"bandwidth_share", decodes ? Json(tps * bytes / limits.read_bandwidth) : Json(nullptr)},
+      rows.push_back({{"model", loaded.name},
+                      {"size", loaded.file_bytes},
+                      {"params", loaded.model->original_parameters},
+                      {"isa", limits.isa},
+                      {"threads", context.threads},
+                      {"test", test.name},
+                      {"tps", tps},
+                      {"tps_stddev", result.standard_deviation()},
+                      {"samples_tps", result.tokens_per_second},
+                      {"bandwidth_share", decodes ? Json(tps * bytes / limits.read_bandwidth) : Json(nullptr)},
                       {"peak_share", reads ? Json(tps * work / limits.integer_peak) : Json(nullptr)}});
     }
   }

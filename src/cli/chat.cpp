@@ -14,7 +14,8 @@
 namespace frugal::cli {
 namespace {
 
-constexpr const char* kHelp = "/exit leaves, /clear forgets the conversation, /regen answers again, /system TEXT sets the system message; a line that ends in \\ goes on\n";
+constexpr const char* kHelp =
+    "/exit leaves, /clear forgets the conversation, /regen answers again, /system TEXT sets the system message; a line that ends in \\ goes on\n";
 
 // Lines from a person (editing and history through libedit) or from a pipe.
 class LineReader {
@@ -139,8 +140,10 @@ class Chat {
 
   bool generate() {
     engine::Sampler sampler(sampling_of(loaded_, values_), loaded_.model->spec.vocab, seed_ + turns_++);
-    const engine::GenerateResult result = conversation_.generate(chat_prompt(loaded_, values_, messages_), sampler, generate_options(values_),
-                                                                 [&](const std::string& text) { if (!context_.json) print(text); });
+    const engine::GenerateResult result =
+        conversation_.generate(chat_prompt(loaded_, values_, messages_), sampler, generate_options(values_), [&](const std::string& text) {
+          if (!context_.json) print(text);
+        });
     const bool any = result.reason != engine::FinishReason::interrupted || !result.text.empty();
     if (any) messages_.push_back({{"role", "assistant"}, {"content", result.text}});
     if (context_.json) {

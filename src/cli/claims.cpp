@@ -36,8 +36,15 @@ void run(const Context& context, const ClaimsValues& values) {
     for (const Claim& claim : row->claims) {
       const claims::Result r = runner.run(claim);
       if (context.json) {
-        results.push_back({{"id", row->id}, {"claim", claim.statement}, {"metric", claim.metric}, {"baseline", r.baseline}, {"method", r.method},
-                           {"difference", r.difference}, {"stderr", r.standard_error}, {"verdict", claims::to_string(r.verdict)}, {"seconds", r.seconds}});
+        results.push_back({{"id", row->id},
+                           {"claim", claim.statement},
+                           {"metric", claim.metric},
+                           {"baseline", r.baseline},
+                           {"method", r.method},
+                           {"difference", r.difference},
+                           {"stderr", r.standard_error},
+                           {"verdict", claims::to_string(r.verdict)},
+                           {"seconds", r.seconds}});
         continue;
       }
       print(fmt::format("{}: {}\n  {}: {:.4f}\n  {}: {:.4f}\n  {} difference {:+.4f} +- {:.4f}: {} ({:.0f} s)\n", row->id, claim.statement,

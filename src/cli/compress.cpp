@@ -11,7 +11,7 @@ namespace {
 struct CompressValues {
   std::string model, output, recipe, calib, format = "auto", dtype = "F16", ledger, name;
   std::vector<std::string> steps;
-  int64_t sequences = 0, length = 0;   // 0: the recipe's, else the default
+  int64_t sequences = 0, length = 0;  // 0: the recipe's, else the default
   bool expand = false, overwrite = false;
 };
 
@@ -48,8 +48,8 @@ void run(const Context& context, const CompressValues& values) {
   for (const chain::StepResult& step : result.steps) {
     print(fmt::format("{}: {:.1f} s, peak memory {:.0f} MB\n", step.text, step.seconds, static_cast<double>(step.peak_rss_bytes) / 1e6));
   }
-  print(fmt::format("{}: {:.1f} MB (was {:.1f} MB), {:.1f} s\n", values.output, static_cast<double>(result.bytes) / 1e6,
-                    static_cast<double>(before) / 1e6, result.seconds));
+  print(fmt::format("{}: {:.1f} MB (was {:.1f} MB), {:.1f} s\n", values.output, static_cast<double>(result.bytes) / 1e6, static_cast<double>(before) / 1e6,
+                    result.seconds));
 }
 
 }  // namespace

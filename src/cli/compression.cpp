@@ -111,8 +111,11 @@ CompressionResult compress(const Context& context, nn::LoadedModel& loaded, cons
   CompressionResult result;
   result.steps = chain::run_chain(bench, job.steps);
   context.loader.save(loaded, job.output,
-                      {.format = job.format, .float_format = job.float_format, .manifest = manifest_of(loaded, base_hash, job.steps),
-                       .expand = job.expand, .overwrite = job.overwrite});
+                      {.format = job.format,
+                       .float_format = job.float_format,
+                       .manifest = manifest_of(loaded, base_hash, job.steps),
+                       .expand = job.expand,
+                       .overwrite = job.overwrite});
   if (!job.ledger.empty()) append_step_rows(context, loaded, base_hash, job, result.steps);
   result.bytes = size_on_disk(job.output);
   result.seconds = watch.seconds();

@@ -18,23 +18,23 @@ struct CompressionJob {
   nn::SaveFormat format = nn::SaveFormat::automatic;
   std::string float_format = "F16";
   bool expand = false, overwrite = false;
-  std::string ledger;              // "": none
-  std::string name;                // label of the ledger rows
+  std::string ledger;  // "": none
+  std::string name;    // label of the ledger rows
   chain::CalibrationText text;
   chain::CalibrationOptions calibration;
-  std::shared_ptr<chain::CalibrationCache> cache;   // may be null
+  std::shared_ptr<chain::CalibrationCache> cache;  // may be null
 };
 
 struct CompressionResult {
   std::vector<chain::StepResult> steps;
-  uint64_t bytes = 0;              // of the written weight files
+  uint64_t bytes = 0;  // of the written weight files
   double seconds = 0;
 };
 
 // `loaded` is changed. `base_hash`: weights_hash of the original. Says what the target format cannot express before any work.
 CompressionResult compress(const Context& context, nn::LoadedModel& loaded, const std::string& base_hash, const CompressionJob& job);
 
-nn::SaveFormat parse_save_format(const std::string& text);   // "auto", "hf", "gguf", "frugal"
+nn::SaveFormat parse_save_format(const std::string& text);  // "auto", "hf", "gguf", "frugal"
 bool needs_calibration(const std::vector<chain::ParsedStep>& steps);
 
 }  // namespace frugal::cli

@@ -23,15 +23,15 @@ struct Context {
   // Options of every verb.
   bool json = false;
   std::string threads_text = "0";
-  std::vector<int64_t> thread_counts;   // from threads_text; several for bench only
-  int64_t threads = 0;                  // the one in use
-  int64_t seed = -1;           // -1: 0 for methods, random for sampling
+  std::vector<int64_t> thread_counts;  // from threads_text; several for bench only
+  int64_t threads = 0;                 // the one in use
+  int64_t seed = -1;                   // -1: 0 for methods, random for sampling
   uint64_t method_seed() const { return seed < 0 ? 0 : static_cast<uint64_t>(seed); }
   std::string log_level = "warning";
   bool offline = false;
   std::string revision = "main", hub_file, hub_token;
   std::string log_file;
-  std::string program;         // path of this executable
+  std::string program;  // path of this executable
   // The chosen verb's work, run after parsing.
   std::function<void()> run;
 };
@@ -54,7 +54,7 @@ void add_methods(CLI::App& app, Context& context);
 void add_claims(CLI::App& app, Context& context);
 
 // stdout.
-void print(const std::string& text);       // as it is, flushed
-void print_json(const Json& value);        // with a newline
+void print(const std::string& text);  // as it is, flushed
+void print_json(const Json& value);   // with a newline
 
 }  // namespace frugal::cli

@@ -15,8 +15,11 @@ struct ConvertValues {
 void run(const Context& context, const ConvertValues& values) {
   const nn::LoadedModel loaded = load_model(context, values.input);
   context.loader.save(loaded, values.output,
-                      {.format = parse_save_format(values.format), .float_format = values.dtype, .manifest = loaded.manifest,
-                       .expand = values.expand, .overwrite = values.overwrite});
+                      {.format = parse_save_format(values.format),
+                       .float_format = values.dtype,
+                       .manifest = loaded.manifest,
+                       .expand = values.expand,
+                       .overwrite = values.overwrite});
   const nn::LoadedModel written = context.loader.load(values.output);
   if (context.json) {
     print_json({{"output", values.output}, {"bytes", written.file_bytes}, {"bytes_before", loaded.file_bytes}});

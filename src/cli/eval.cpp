@@ -29,7 +29,7 @@ struct Measured {
   eval::Perplexity quality;
   std::optional<double> prefill_tps, decode_tps;
   std::optional<uint64_t> peak_rss;
-  std::optional<std::string> base_hash;   // of the model that --base named
+  std::optional<std::string> base_hash;  // of the model that --base named
   std::vector<eval::TaskResult> tasks;
   double seconds = 0;
   std::optional<double> energy_joules;
@@ -73,15 +73,16 @@ Json to_json(const EvalValues& values, const nn::LoadedModel& loaded, const Meas
 }
 
 std::string to_text(const nn::LoadedModel& loaded, const Measured& m) {
-  std::string out = fmt::format("{}: perplexity {:.4f} +- {:.4f} over {} tokens ({} chunks)\n", loaded.name, m.quality.perplexity,
-                                m.quality.stderr_, m.quality.tokens, m.quality.chunks);
+  std::string out = fmt::format("{}: perplexity {:.4f} +- {:.4f} over {} tokens ({} chunks)\n", loaded.name, m.quality.perplexity, m.quality.stderr_,
+                                m.quality.tokens, m.quality.chunks);
   if (m.quality.ln_ratio) {
     out += fmt::format("against the base: ln-perplexity {:+.5f} +- {:.5f} ({:+.2f} %), KL {:.3g} +- {:.2g} nats, top-1 agreement {:.2f} %\n",
-                       *m.quality.ln_ratio, *m.quality.ln_ratio_stderr, 100 * (std::exp(*m.quality.ln_ratio) - 1), *m.quality.kl_mean,
-                       *m.quality.kl_stderr, 100 * *m.quality.top1_agreement);
-    out += fmt::format("KL over tokens: median {:.3g}, 90 % {:.3g}, 99 % {:.3g}, largest {:.3g}; probability of the right token {:+.3f} +- {:.3f} %, RMS {:.3f} %\n",
-                       *m.quality.kl_median, *m.quality.kl_p90, *m.quality.kl_p99, *m.quality.kl_max, 100 * *m.quality.delta_p_mean,
-                       100 * *m.quality.delta_p_stderr, 100 * *m.quality.delta_p_rms);
+                       *m.quality.ln_ratio, *m.quality.ln_ratio_stderr, 100 * (std::exp(*m.quality.ln_ratio) - 1), *m.quality.kl_mean, *m.quality.kl_stderr,
+                       100 * *m.quality.top1_agreement);
+    out += fmt::format(
+        "KL over tokens: median {:.3g}, 90 % {:.3g}, 99 % {:.3g}, largest {:.3g}; probability of the right token {:+.3f} +- {:.3f} %, RMS {:.3f} %\n",
+        *m.quality.kl_median, *m.quality.kl_p90, *m.quality.kl_p99, *m.quality.kl_max, 100 * *m.quality.delta_p_mean, 100 * *m.quality.delta_p_stderr,
+        100 * *m.quality.delta_p_rms);
   }
   for (const eval::TaskResult& task : m.tasks) {
     out += fmt::format("task {}: accuracy {:.2f} % +- {:.2f}, length-normalised {:.2f} % ({} questions)\n", task.name, 100 * task.accuracy,
@@ -89,14 +90,12 @@ std::string to_text(const nn::LoadedModel& loaded, const Measured& m) {
   }
   out += fmt::format("size {:.1f} MB, {:.3f} bits per weight", static_cast<double>(loaded.file_bytes) / 1e6, bits_per_weight(loaded));
   if (m.decode_tps) {
-    out += fmt::format("; prefill {:.1f} t/s, decode {:.1f} t/s, peak memory {:.0f} MB", *m.prefill_tps, *m.decode_tps,
-                       static_cast<double>(*m.peak_rss) / 1e6);
+    out += fmt::format("; prefill {:.1f} t/s, decode {:.1f} t/s, peak memory {:.0f} MB", *m.prefill_tps, *m.decode_tps, static_cast<double>(*m.peak_rss) / 1e6);
   }
   return out + "\n";
 }
 
-chain::LedgerRow ledger_row(const Context& context, const EvalValues& values, const nn::LoadedModel& loaded, const eval::EvalText& text,
-                            const Measured& m) {
+chain::LedgerRow ledger_row(const Context& context, const EvalValues& values, const nn::LoadedModel& loaded, const eval::EvalText& text, const Measured& m) {
   chain::LedgerRow row;
   row.kind = chain::RowKind::eval;
   row.name = values.name.empty() ? loaded.name : values.name;
@@ -181,7 +180,8 @@ void evaluate(const Context& context, const EvalValues& values) {
     sink = [&](int64_t, const at::Tensor& log_p, const at::Tensor&) { writer->write(log_p); };
   }
   measured.quality = eval::evaluate_perplexity(*loaded.model, text, {values.ctx, values.chunks}, base.get(), sink);
-  if (!std::isfinite(measured.quality.ln_perplexity)) fail(ErrorKind::corrupt_file, "{}: the perplexity is not a number: some weight or activation is not finite", loaded.name);
+  if (!std::isfinite(measured.quality.ln_perplexity))
+    fail(ErrorKind::corrupt_file, "{}: the perplexity is not a number: some weight or activation is not finite", loaded.name);
   if (writer) writer->commit();
   for (const std::string& path : values.tasks) measured.tasks.push_back(eval::evaluate_task(loaded, path));
   if (const std::optional<double> energy = package_energy_joules(); energy && energy_before) measured.energy_joules = *energy - *energy_before;
@@ -204,11 +204,12 @@ void evaluate(const Context& context, const EvalValues& values) {
 
 void add_eval(CLI::App& app, Context& context) {
   const auto values = std::make_shared<EvalValues>();
-  new_verb(app, context, "eval", "Measure quality, size, speed and memory of a model", [&context, values] {
-    if (values->divergence && values->divergence_base.empty()) fail(ErrorKind::invalid_input, "--kl-divergence needs --kl-divergence-base FILE");
-    if (!values->divergence_base.empty()) (values->divergence ? values->base_logits : values->save_logits) = values->divergence_base;
-    evaluate(context, *values);
-  })
+  new_verb(app, context, "eval", "Measure quality, size, speed and memory of a model",
+           [&context, values] {
+             if (values->divergence && values->divergence_base.empty()) fail(ErrorKind::invalid_input, "--kl-divergence needs --kl-divergence-base FILE");
+             if (!values->divergence_base.empty()) (values->divergence ? values->base_logits : values->save_logits) = values->divergence_base;
+             evaluate(context, *values);
+           })
       .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
       .required()
       .text("--text,-f,--file", values->text, "Text file to score (default: the installed text)")

@@ -36,8 +36,13 @@ void run(const Context& context, const GenerationValues& values) {
     if (!context.json) print(text);
   });
   if (context.json) {
-    print_json({{"text", result.text}, {"ids", result.ids}, {"finish_reason", to_string(result.reason)}, {"prompt_tokens", result.prompt_tokens},
-                {"completion_tokens", result.ids.size()}, {"prompt_seconds", result.prompt_seconds}, {"decode_seconds", result.decode_seconds}});
+    print_json({{"text", result.text},
+                {"ids", result.ids},
+                {"finish_reason", to_string(result.reason)},
+                {"prompt_tokens", result.prompt_tokens},
+                {"completion_tokens", result.ids.size()},
+                {"prompt_seconds", result.prompt_seconds},
+                {"decode_seconds", result.decode_seconds}});
   } else {
     print("\n");
   }

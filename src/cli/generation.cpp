@@ -27,7 +27,9 @@ std::string unescaped(const std::string& text) {
       case 'n': out += '\n'; break;
       case 't': out += '\t'; break;
       case 'r': out += '\r'; break;
-      case '\\': case '"': case '\'': out += text[i]; break;
+      case '\\':
+      case '"':
+      case '\'': out += text[i]; break;
       default: out += '\\'; out += text[i];
     }
   }
@@ -36,16 +38,17 @@ std::string unescaped(const std::string& text) {
 
 // Hugging Face's names for what sampling_options() calls otherwise.
 const std::vector<std::pair<std::string, std::string>>& generation_config_names() {
-  static const std::vector<std::pair<std::string, std::string>> names = {
-      {"temperature", "temp"}, {"top_k", "top-k"}, {"top_p", "top-p"}, {"min_p", "min-p"}, {"typical_p", "typical-p"}, {"repetition_penalty", "repeat-penalty"}};
+  static const std::vector<std::pair<std::string, std::string>> names = {{"temperature", "temp"},    {"top_k", "top-k"},
+                                                                         {"top_p", "top-p"},         {"min_p", "min-p"},
+                                                                         {"typical_p", "typical-p"}, {"repetition_penalty", "repeat-penalty"}};
   return names;
 }
 
 }  // namespace
 
 void add_generation_options(Verb& verb, GenerationValues& values) {
-  verb.text("model", values.model, "Path or hub name")
-      .text("-m,--model,--hf-repo", values.model_option, "The same as an option (-hf for a hub name)")
+  verb.text("model,-m,--model,--hf-repo", values.model, "Path or hub name (-hf)")
+      .required()
       .text("--system-prompt", values.system, "System message (-sys)")
       .text("--system-prompt-file", values.system_file, "System message from a file (-sysf)")
       .text("--chat-template", values.chat_template, "Chat template (Jinja) in place of the model's")
@@ -67,13 +70,16 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
     // Given again, the last one counts, but biases add up.
     const auto keep = [&values, name = option.name](const std::string& text) {
       const auto same = std::find_if(values.sampling.begin(), values.sampling.end(), [&](const auto& pair) { return pair.first == name; });
-      if (same == values.sampling.end()) values.sampling.emplace_back(name, text);
-      else same->second = name == "logit-bias" ? same->second + "," + text : text;
+      if (same == values.sampling.end())
+        values.sampling.emplace_back(name, text);
+      else
+        same->second = name == "logit-bias" ? same->second + "," + text : text;
     };
     std::string names = "--" + option.name;
     if (option.name == "logit-bias") names = "-l," + names;
     if (option.type == OptionType::boolean) {
-      verb.flag_each(names, [keep] { keep("true"); }, option.help);
+      verb.flag_each(
+          names, [keep] { keep("true"); }, option.help);
     } else {
       verb.each(names, keep, option.fallback.empty() ? option.help : fmt::format("{} (default {})", option.help, option.fallback));
     }
@@ -81,14 +87,14 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
 }
 
 nn::LoadedModel load_for_generation(const Context& context, const GenerationValues& values) {
-  if (values.model.empty() == values.model_option.empty()) fail(ErrorKind::invalid_input, "name one model");
-  nn::LoadedModel loaded = load_model(context, values.model.empty() ? values.model_option : values.model);
+  nn::LoadedModel loaded = load_model(context, values.model);
   if (!loaded.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", loaded.name);
   if (values.context > loaded.model->spec.context_length) {
     log_warning("a context of {} tokens is more than the {} that the model was trained with", values.context, loaded.model->spec.context_length);
   }
   loaded.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
-  if (!values.chat_template.empty() && !values.chat_template_file.empty()) fail(ErrorKind::invalid_input, "give either --chat-template or --chat-template-file");
+  if (!values.chat_template.empty() && !values.chat_template_file.empty())
+    fail(ErrorKind::invalid_input, "give either --chat-template or --chat-template-file");
   if (!values.chat_template_file.empty()) {
     loaded.chat_template = std::make_shared<text::ChatTemplate>(read_text_file(values.chat_template_file, kMaxPromptBytes), values.chat_template_file);
   } else if (!values.chat_template.empty()) {
@@ -102,11 +108,8 @@ nn::LoadedModel load_for_generation(const Context& context, const GenerationValu
 
 engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const GenerationValues& values) {
   RawOptions raw = values.sampling;
-  const auto given = [&](const std::string& name) {
-    return std::any_of(raw.begin(), raw.end(), [&](const auto& pair) { return pair.first == name; });
-  };
-  const bool greedy = loaded.generation_config.is_object() && loaded.generation_config.contains("do_sample") &&
-                      loaded.generation_config["do_sample"] == false;
+  const auto given = [&](const std::string& name) { return std::any_of(raw.begin(), raw.end(), [&](const auto& pair) { return pair.first == name; }); };
+  const bool greedy = loaded.generation_config.is_object() && loaded.generation_config.contains("do_sample") && loaded.generation_config["do_sample"] == false;
   if (loaded.generation_config.is_object() && !greedy) {
     for (const auto& [theirs, ours] : generation_config_names()) {
       const auto it = loaded.generation_config.find(theirs);
@@ -127,7 +130,8 @@ engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const Generati
   for (const std::string& breaker : values.dry_breakers.empty() ? std::vector<std::string>{"\n", ":", "\"", "*"} : values.dry_breakers) {
     if (breaker == "none") continue;
     const std::vector<int32_t> ids = loaded.tokenizer->encode(breaker, {.add_special = false});
-    if (ids.size() != 1 && !values.dry_breakers.empty()) fail(ErrorKind::unsupported, "--dry-sequence-breaker \"{}\" is {} tokens, one is needed", printable(breaker), ids.size());
+    if (ids.size() != 1 && !values.dry_breakers.empty())
+      fail(ErrorKind::unsupported, "--dry-sequence-breaker \"{}\" is {} tokens, one is needed", printable(breaker), ids.size());
     if (ids.size() == 1) params.dry_breakers.push_back(ids.front());
   }
   return params;

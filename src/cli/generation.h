@@ -11,11 +11,11 @@
 namespace frugal::cli {
 
 struct GenerationValues {
-  std::string model, model_option, prompt, prompt_file, system, system_file, chat_template, chat_template_file, template_arguments;
+  std::string model, prompt, prompt_file, system, system_file, chat_template, chat_template_file, template_arguments;
   std::vector<std::string> reverse_prompts, stop, dry_breakers;
   int64_t predict = -1, context = 0, batch = 2048, ubatch = 512;
   bool exact = false, special = false, escape = false, single_turn = false, raw = false, conversation = false, timings = false;
-  std::vector<std::pair<std::string, std::string>> sampling;   // raw values by option name, as given
+  std::vector<std::pair<std::string, std::string>> sampling;  // raw values by option name, as given
 };
 
 // Binds model, prompt, context and every option of engine::sampling_options().

@@ -39,20 +39,24 @@ void run(const Context& context, const InspectValues& values) {
     for (const auto& [name, view] : checkpoint->tensors) {
       tensors.push_back({{"name", name}, {"format", view.format}, {"shape", view.shape}, {"bytes", view.bytes.size()}});
     }
-    print_json({{"container", checkpoint->container == io::Container::gguf ? "gguf" : "huggingface"}, {"bytes", checkpoint->weight_bytes},
-                {"metadata", metadata_json(*checkpoint, /*all=*/true)}, {"manifest", checkpoint->manifest}, {"tensors", tensors}});
+    print_json({{"container", checkpoint->container == io::Container::gguf ? "gguf" : "huggingface"},
+                {"bytes", checkpoint->weight_bytes},
+                {"metadata", metadata_json(*checkpoint, /*all=*/true)},
+                {"manifest", checkpoint->manifest},
+                {"tensors", tensors}});
     return;
   }
-  std::string out = fmt::format("{}: {}, {} tensors, {:.1f} MB\n", checkpoint->path,
-                                checkpoint->container == io::Container::gguf ? "GGUF" : "Hugging Face directory", checkpoint->tensors.size(),
-                                static_cast<double>(checkpoint->weight_bytes) / 1e6);
+  std::string out =
+      fmt::format("{}: {}, {} tensors, {:.1f} MB\n", checkpoint->path, checkpoint->container == io::Container::gguf ? "GGUF" : "Hugging Face directory",
+                  checkpoint->tensors.size(), static_cast<double>(checkpoint->weight_bytes) / 1e6);
   const Json metadata = metadata_json(*checkpoint, values.all);
   for (const auto& [key, value] : metadata.items()) {
     std::string text = value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', false, Json::error_handler_t::replace);
     out += fmt::format("  {} = {}\n", key, values.all ? text : printable(text, 100));
   }
   for (const auto& [name, view] : checkpoint->tensors) {
-    out += fmt::format("  {:<48} {:<8} [{}] {:.2f} MB\n", printable(name, 200), view.format, fmt::join(view.shape, ", "), static_cast<double>(view.bytes.size()) / 1e6);
+    out += fmt::format("  {:<48} {:<8} [{}] {:.2f} MB\n", printable(name, 200), view.format, fmt::join(view.shape, ", "),
+                       static_cast<double>(view.bytes.size()) / 1e6);
   }
   print(out);
 }

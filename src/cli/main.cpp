@@ -18,7 +18,7 @@
 namespace frugal::cli {
 namespace {
 
-// 0 ok, 1 the run failed, 2 usage or bad input, 130 Ctrl-C, 143 SIGTERM.
+// Exit code: 0 ok, 1 the run failed, 2 usage or bad input, 130 Ctrl-C, 143 SIGTERM.
 int run(int argc, char** argv) {
   const chain::StepTable steps = joined_step_table();
   const models::Loader loader;
@@ -27,8 +27,8 @@ int run(int argc, char** argv) {
   CLI::App app{"frugal: makes large language models cheaper and measures what that costs", "frugal"};
   app.set_version_flag("--version", std::string("frugal ") + kVersion);
   app.require_subcommand(1);
-  for (const auto add : {add_compress, add_eval, add_sweep, add_report, add_generate, add_chat, add_bench, add_inspect, add_tokenize,
-                         add_convert, add_methods, add_claims}) {
+  for (const auto add :
+       {add_compress, add_eval, add_sweep, add_report, add_generate, add_chat, add_bench, add_inspect, add_tokenize, add_convert, add_methods, add_claims}) {
     add(app, context);
   }
   try {
@@ -38,18 +38,23 @@ int run(int argc, char** argv) {
     if (code != 0 && argc > 1 && argv[1][0] != '-') {
       std::vector<std::string> verbs;
       for (const CLI::App* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
-      if (std::find(verbs.begin(), verbs.end(), argv[1]) == verbs.end()) print_error(fmt::format("no verb \"{}\"{}", printable(argv[1]), did_you_mean(argv[1], verbs)));
+      if (std::find(verbs.begin(), verbs.end(), argv[1]) == verbs.end())
+        print_error(fmt::format("no verb \"{}\"{}", printable(argv[1]), did_you_mean(argv[1], verbs)));
     }
     return code == 0 ? 0 : 2;
   }
+  set_up_terminal(context.log_level, context.log_file);
+  context.thread_counts = number_list(context.threads_text, "--threads", 4096);
+  if (context.thread_counts.size() > 1 && !app.got_subcommand("bench")) fail(ErrorKind::invalid_input, "--threads takes one number here; bench takes a list");
+  use_threads(context, context.thread_counts.front());
+  context.run();
+  require_whole_mappings();
+  return 0;
+}
+
+int guarded_run(int argc, char** argv) {
   try {
-    set_up_terminal(context.log_level, context.log_file);
-    context.thread_counts = number_list(context.threads_text, "--threads", 4096);
-    if (context.thread_counts.size() > 1 && !app.got_subcommand("bench")) fail(ErrorKind::invalid_input, "--threads takes one number here; bench takes a list");
-    use_threads(context, context.thread_counts.front());
-    context.run();
-    require_whole_mappings();
-    return 0;
+    return run(argc, argv);
   } catch (const Interrupted&) {
     print_error("interrupted");
     return exit_code_after_stop();
@@ -86,4 +91,4 @@ void bound_spinning(int, char** arguments, char** environment) {
 [[gnu::section(".preinit_array"), gnu::used]] void (*const bound_spinning_entry)(int, char**, char**) = bound_spinning;
 }  // namespace
 
-int main(int argc, char** argv) { return frugal::cli::run(argc, argv); }
+int main(int argc, char** argv) { return frugal::cli::guarded_run(argc, argv); }

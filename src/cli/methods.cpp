@@ -32,11 +32,22 @@ Json row_json(const chain::StepRow& row) {
   Json options = Json::array(), claims = Json::array();
   for (const OptionSpec& option : row.options) options.push_back(option_json(option));
   for (const Claim& claim : row.claims) {
-    claims.push_back({{"statement", claim.statement}, {"model", claim.model}, {"baseline", claim.baseline}, {"method", claim.method},
-                      {"metric", claim.metric}, {"lower_is_better", claim.lower_is_better}, {"bound", claim.bound}, {"chunks", claim.chunks}});
+    claims.push_back({{"statement", claim.statement},
+                      {"model", claim.model},
+                      {"baseline", claim.baseline},
+                      {"method", claim.method},
+                      {"metric", claim.metric},
+                      {"lower_is_better", claim.lower_is_better},
+                      {"bound", claim.bound},
+                      {"chunks", claim.chunks}});
   }
-  return {{"id", row.id}, {"title", row.title}, {"leaf", row.leaf}, {"arxiv", row.arxiv}, {"summary", row.summary},
-          {"options", options}, {"claim", row.claims.empty() ? Json(row.reference) : claims}};
+  return {{"id", row.id},
+          {"title", row.title},
+          {"leaf", row.leaf},
+          {"arxiv", row.arxiv},
+          {"summary", row.summary},
+          {"options", options},
+          {"claim", row.claims.empty() ? Json(row.reference) : claims}};
 }
 
 std::string paper(const chain::StepRow& row) {

@@ -18,14 +18,14 @@
 namespace frugal::cli {
 
 struct RecipeChain {
-  std::string name;                 // default: the steps joined by " + "
-  std::vector<std::string> steps;   // "gptq:bits=4,group=64"
+  std::string name;                // default: the steps joined by " + "
+  std::vector<std::string> steps;  // "gptq:bits=4,group=64"
 };
 
 struct Recipe {
   std::string calibration_file, evaluation_file;
   chain::CalibrationOptions calibration;
-  int64_t ctx = 512, chunks = 17;   // 17 x 255 scored tokens
+  int64_t ctx = 512, chunks = 17;  // 17 x 255 scored tokens
   std::vector<RecipeChain> chains;
 };
 

@@ -1,9 +1,9 @@
 // frugal report: ledgers as a page, a picture and a table.
+#include "eval/report.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "chain/ledger.h"
 #include "cli/context.h"
-#include "eval/report.h"
 
 namespace frugal::cli {
 namespace {

@@ -38,9 +38,7 @@ const text::Tokenizer& tokenizer_of(const nn::LoadedModel& model) {
   return *model.tokenizer;
 }
 
-std::string text_name(const std::string& path, const char* kind) {
-  return path.empty() ? fmt::format("default-{}", kind) : fs::path(path).filename().string();
-}
+std::string text_name(const std::string& path, const char* kind) { return path.empty() ? fmt::format("default-{}", kind) : fs::path(path).filename().string(); }
 
 }  // namespace
 
@@ -59,9 +57,7 @@ std::string resolve_model_path(const Context& context, const std::string& spec) 
   return io::resolve_model(spec, options);
 }
 
-nn::LoadedModel load_model(const Context& context, const std::string& spec) {
-  return context.loader.load(resolve_model_path(context, spec));
-}
+nn::LoadedModel load_model(const Context& context, const std::string& spec) { return context.loader.load(resolve_model_path(context, spec)); }
 
 void use_threads(Context& context, int64_t count) {
   context.threads = count > 0 ? count : static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));

@@ -48,8 +48,7 @@ void run_self(const Context& context, std::vector<std::string> arguments) {
   posix_spawn_file_actions_destroy(&actions);
   if (code != 0) fail(ErrorKind::io, "cannot start {}: {}", context.program, std::strerror(code));
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
   stop_point();
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
     fail(ErrorKind::internal, "the evaluation `{}` failed (status {})", fmt::join(arguments, " "), status);
@@ -76,7 +75,8 @@ class Sweep {
     std::set<std::string> names{".", ".."};
     for (const RecipeChain& chain : recipe_.chains) {
       parsed_.push_back(chain::parse_chain(context_.steps, chain.steps));
-      if (!names.insert(file_name_of(chain.name)).second) fail(ErrorKind::invalid_input, "{}: two chains would be written as \"{}\"", values_.recipe, file_name_of(chain.name));
+      if (!names.insert(file_name_of(chain.name)).second)
+        fail(ErrorKind::invalid_input, "{}: two chains would be written as \"{}\"", values_.recipe, file_name_of(chain.name));
     }
     earlier_rows_ = fs::exists(ledger_) ? chain::read_ledger(ledger_).rows.size() : 0;
     fs::create_directories(fs::path(values_.output) / "models");
@@ -118,8 +118,18 @@ class Sweep {
   }
 
   void evaluate(const std::string& path, const std::string& name, bool save) {
-    std::vector<std::string> arguments = {"eval", path, "--ledger", ledger_, "--name", name, "--ctx", std::to_string(recipe_.ctx),
-                                          "--chunks", std::to_string(recipe_.chunks), save ? "--save-logits" : "--base-logits", logits_};
+    std::vector<std::string> arguments = {"eval",
+                                          path,
+                                          "--ledger",
+                                          ledger_,
+                                          "--name",
+                                          name,
+                                          "--ctx",
+                                          std::to_string(recipe_.ctx),
+                                          "--chunks",
+                                          std::to_string(recipe_.chunks),
+                                          save ? "--save-logits" : "--base-logits",
+                                          logits_};
     if (!recipe_.evaluation_file.empty()) arguments.insert(arguments.end(), {"--text", recipe_.evaluation_file});
     run_self(context_, std::move(arguments));
   }
@@ -175,8 +185,11 @@ class Sweep {
       }
     }
     if (context_.json) {
-      print_json({{"ledger", ledger_}, {"report", (out / "report.html").string()}, {"svg", (out / "report.svg").string()},
-                  {"chosen", chosen_path}, {"points", parsed_.size() + 1}});
+      print_json({{"ledger", ledger_},
+                  {"report", (out / "report.html").string()},
+                  {"svg", (out / "report.svg").string()},
+                  {"chosen", chosen_path},
+                  {"points", parsed_.size() + 1}});
       return;
     }
     print(eval::report_table(all));
@@ -200,7 +213,8 @@ class Sweep {
 
 void add_sweep(CLI::App& app, Context& context) {
   const auto values = std::make_shared<SweepValues>();
-  new_verb(app, context, "sweep", "Run the chains of a recipe, evaluate each against the base, draw the trade-off", [&context, values] { Sweep(context, *values).run(); })
+  new_verb(app, context, "sweep", "Run the chains of a recipe, evaluate each against the base, draw the trade-off",
+           [&context, values] { Sweep(context, *values).run(); })
       .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
       .required()
       .text("--recipe", values->recipe, "YAML file with chains")

@@ -12,17 +12,17 @@
 namespace frugal::engine {
 
 struct GenerateOptions {
-  int64_t max_tokens = -1;            // -1: until the end or the context is full
-  std::vector<std::string> stop = {}; // the text ends before the first of these
-  bool show_special = false;          // special tokens as text
-  int64_t context = 0;                // most tokens in the state; 0: the model's
-  int64_t batch = 512;                // prompt tokens of one forward
+  int64_t max_tokens = -1;             // -1: until the end or the context is full
+  std::vector<std::string> stop = {};  // the text ends before the first of these
+  bool show_special = false;           // special tokens as text
+  int64_t context = 0;                 // most tokens in the state; 0: the model's
+  int64_t batch = 512;                 // prompt tokens of one forward
 };
 
 enum class FinishReason { stop, length, interrupted };
 
 struct GenerateResult {
-  std::vector<int32_t> ids;           // generated, the end token included
+  std::vector<int32_t> ids;  // generated, the end token included
   std::string text;
   FinishReason reason = FinishReason::stop;
   int64_t prompt_tokens = 0, reused_tokens = 0;
@@ -43,7 +43,7 @@ class Conversation {
   at::Tensor read(std::span<const int32_t> tokens, int64_t batch);
   const nn::LoadedModel& loaded_;
   nn::SequenceState state_;
-  std::vector<int32_t> history_;      // tokens whose keys are in the state
+  std::vector<int32_t> history_;  // tokens whose keys are in the state
 };
 
 }  // namespace frugal::engine

@@ -24,7 +24,8 @@ const nn::LoadedModel& smollm2() {
   return loaded;
 }
 
-GenerateResult answer(Conversation& conversation, const std::vector<int32_t>& prompt, const std::function<void(const std::string&)>& on_text = [](const std::string&) {}) {
+GenerateResult answer(
+    Conversation& conversation, const std::vector<int32_t>& prompt, const std::function<void(const std::string&)>& on_text = [](const std::string&) {}) {
   Sampler greedy(sampling_params(Options("sampling", sampling_options(), {{"temp", "0"}})), smollm2().model->spec.vocab, 0);
   return conversation.generate(prompt, greedy, {.max_tokens = 12}, on_text);
 }

@@ -14,9 +14,7 @@ using Candidate = Sampler::Candidate;
 
 bool heavier(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
-bool penalties_on(const SamplingParams& p) {
-  return p.repeat_last_n != 0 && (p.repeat_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0);
-}
+bool penalties_on(const SamplingParams& p) { return p.repeat_last_n != 0 && (p.repeat_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0); }
 bool dry_on(const SamplingParams& p) { return p.dry_multiplier > 0 && p.dry_penalty_last_n != 0; }
 
 // The last `n` tokens; all for -1.

@@ -26,7 +26,7 @@ std::vector<std::pair<int32_t, float>> parse_logit_bias(std::string_view text);
 
 struct SamplingParams {
   int64_t seed = -1;  // -1: random
-  std::vector<SamplerKind> samplers = {SamplerKind::penalties, SamplerKind::dry,   SamplerKind::top_n_sigma, SamplerKind::top_k, SamplerKind::typical_p,
+  std::vector<SamplerKind> samplers = {SamplerKind::penalties, SamplerKind::dry,   SamplerKind::top_n_sigma, SamplerKind::top_k,      SamplerKind::typical_p,
                                        SamplerKind::top_p,     SamplerKind::min_p, SamplerKind::xtc,         SamplerKind::temperature};
   float temp = 1;  // 0: greedy, the largest logit after bias, penalties and DRY
   float dynatemp_range = 0, dynatemp_exp = 1;
@@ -39,10 +39,10 @@ struct SamplingParams {
   float dry_multiplier = 0, dry_base = 1.75f;
   int32_t dry_allowed_length = 2, dry_penalty_last_n = -1;
   std::vector<int32_t> dry_breakers;  // token ids that no repetition crosses; the caller makes them from texts
-  int32_t mirostat = 0;  // 1 or 2: takes the place of the truncations
+  int32_t mirostat = 0;               // 1 or 2: takes the place of the truncations
   float mirostat_lr = 0.1f, mirostat_ent = 5;
   std::vector<std::pair<int32_t, float>> logit_bias;  // -infinity bans
-  bool ignore_eos = false;  // the caller bans the end tokens, whose ids it knows
+  bool ignore_eos = false;                            // the caller bans the end tokens, whose ids it knows
 };
 
 // The range table. Names as llama.cpp spells its flags, without the dashes.
@@ -92,7 +92,7 @@ class Sampler {
   Rng rng_;
   float mu_;  // mirostat's threshold of surprise, bits
   std::vector<int32_t> history_;
-  std::vector<int32_t> counts_;   // by token, in the window of the penalties; empty when they are off
+  std::vector<int32_t> counts_;  // by token, in the window of the penalties; empty when they are off
   std::vector<Candidate> candidates_, ranking_;
   float largest_ = 0;  // logit of the most likely candidate, after softmax()
   size_t drawn_ = 0;   // index of the candidate that draw() chose

@@ -301,7 +301,7 @@ TEST(Sampler, MirostatHoldsTheSurprise) {
         std::vector<float> row = logits;
         surprise -= std::log2(p[static_cast<size_t>(sampler.sample(row))]) / 1500;
       }
-      EXPECT_GT(surprise, target) << version;        // the surprise in the whole distribution is the kept one plus what the cut takes
+      EXPECT_GT(surprise, target) << version;  // the surprise in the whole distribution is the kept one plus what the cut takes
       EXPECT_LT(surprise, target + 3.5) << version;
     }
   }
@@ -360,11 +360,22 @@ TEST(SamplingOptions, AreNeutralByDefault) {
 }
 
 TEST(SamplingOptions, RefuseValuesOutsideTheirRanges) {
-  const auto parse = [](const std::string& name, const std::string& value) { return sampling_params(Options("sampling", sampling_options(), {{name, value}})); };
-  for (const auto& [name, values] : std::map<std::string, std::vector<std::string>>{
-           {"temp", {"-0.1", "2.1", "nan", "1e308", ""}}, {"top-p", {"0", "-1", "1.1"}}, {"min-p", {"-0.1", "1.1"}}, {"top-k", {"-2", "0.01", "2147483648"}},
-           {"presence-penalty", {"2.1", "-2.1"}}, {"repeat-penalty", {"0", "nan"}}, {"logit-bias", {"AI+1", "-1+1", "1e3+1", " 1+1", "1+nan", "1+101", "1", "+", "1+"}},
-           {"samplers", {"top_q", "top_k;top_k"}}, {"mirostat", {"3", "-1"}}, {"seed", {"-2", "1.5", "9223372036854775808"}}, {"ignore-eos", {"maybe"}}, {"nothing", {"1"}}}) {
+  const auto parse = [](const std::string& name, const std::string& value) {
+    return sampling_params(Options("sampling", sampling_options(), {{name, value}}));
+  };
+  for (const auto& [name, values] :
+       std::map<std::string, std::vector<std::string>>{{"temp", {"-0.1", "2.1", "nan", "1e308", ""}},
+                                                       {"top-p", {"0", "-1", "1.1"}},
+                                                       {"min-p", {"-0.1", "1.1"}},
+                                                       {"top-k", {"-2", "0.01", "2147483648"}},
+                                                       {"presence-penalty", {"2.1", "-2.1"}},
+                                                       {"repeat-penalty", {"0", "nan"}},
+                                                       {"logit-bias", {"AI+1", "-1+1", "1e3+1", " 1+1", "1+nan", "1+101", "1", "+", "1+"}},
+                                                       {"samplers", {"top_q", "top_k;top_k"}},
+                                                       {"mirostat", {"3", "-1"}},
+                                                       {"seed", {"-2", "1.5", "9223372036854775808"}},
+                                                       {"ignore-eos", {"maybe"}},
+                                                       {"nothing", {"1"}}}) {
     for (const std::string& value : values) EXPECT_THROW(parse(name, value), Error) << name << " " << value;
   }
   EXPECT_EQ(parse("top-k", "-1").top_k, -1);

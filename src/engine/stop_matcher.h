@@ -12,7 +12,7 @@ class StopMatcher {
   explicit StopMatcher(std::vector<std::string> stop);
   // Text that is certain to come before any stop string; after a match, what came before it.
   std::string push(const std::string& text);
-  std::string flush();               // what is held back, when the stream has ended
+  std::string flush();  // what is held back, when the stream has ended
   bool stopped() const { return stopped_; }
 
  private:

@@ -14,7 +14,7 @@ namespace frugal::eval {
 
 struct LogitsHeader {
   int64_t ctx = 0, chunks = 0, vocab = 0;
-  std::string text_hash;   // EvalText::hash, at most 64 bytes
+  std::string text_hash;  // EvalText::hash, at most 64 bytes
 };
 
 // Pass write() as ScoreSink, then commit(). The file appears whole or not at all.

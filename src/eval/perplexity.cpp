@@ -103,8 +103,7 @@ ScoredChunk score_chunk(const nn::Model& model, const EvalText& text, int64_t ct
   return {at::log_softmax(model.logits(result.hidden.narrow(0, first, scored)), -1), targets};
 }
 
-Perplexity evaluate_perplexity(const nn::Model& model, const EvalText& text, const PerplexityOptions& options, const BaseScores* base,
-                               const ScoreSink& sink) {
+Perplexity evaluate_perplexity(const nn::Model& model, const EvalText& text, const PerplexityOptions& options, const BaseScores* base, const ScoreSink& sink) {
   const c10::InferenceMode inference;
   const int64_t chunks = chunk_count(text, options);
   if (base && base->chunks() != chunks) {

@@ -16,15 +16,15 @@
 namespace frugal::eval {
 
 struct EvalText {
-  std::string name;              // file name
-  std::string hash;              // of the token ids
+  std::string name;  // file name
+  std::string hash;  // of the token ids
   std::vector<int32_t> tokens;
-  std::optional<int32_t> bos;    // set when chunks begin with it
+  std::optional<int32_t> bos;  // set when chunks begin with it
 };
 
 struct PerplexityOptions {
-  int64_t ctx = 512;             // >= 8
-  int64_t chunks = 0;            // 0: as many as the text has
+  int64_t ctx = 512;   // >= 8
+  int64_t chunks = 0;  // 0: as many as the text has
 };
 
 // Log-probabilities of one model at the scored positions, to compare others with; kept in a file (logits_file.h).
@@ -33,12 +33,12 @@ class BaseScores {
   virtual ~BaseScores() = default;
   virtual int64_t chunks() const = 0;
   virtual int64_t vocab() const = 0;
-  virtual at::Tensor log_probabilities(int64_t chunk) const = 0;   // float32 [scored, vocab]
+  virtual at::Tensor log_probabilities(int64_t chunk) const = 0;  // float32 [scored, vocab]
 };
 
 struct ScoredChunk {
-  at::Tensor log_probabilities;   // float32 [scored, vocab]
-  at::Tensor targets;             // int64 [scored]
+  at::Tensor log_probabilities;  // float32 [scored, vocab]
+  at::Tensor targets;            // int64 [scored]
 };
 // The scored positions of one chunk.
 ScoredChunk score_chunk(const nn::Model& model, const EvalText& text, int64_t ctx, int64_t chunk);
@@ -48,15 +48,15 @@ using ScoreSink = std::function<void(int64_t chunk, const at::Tensor& log_probab
 
 struct Perplexity {
   int64_t chunks = 0;
-  int64_t tokens = 0;                     // scored
-  double ln_perplexity = 0;               // mean negative log-likelihood in nats
-  double perplexity = 0, stderr_ = 0;     // standard error over tokens, as llama-perplexity prints it
+  int64_t tokens = 0;                  // scored
+  double ln_perplexity = 0;            // mean negative log-likelihood in nats
+  double perplexity = 0, stderr_ = 0;  // standard error over tokens, as llama-perplexity prints it
   // Against a base:
-  std::optional<double> ln_ratio, ln_ratio_stderr;   // mean difference of ln-perplexity; standard error over chunks
-  std::optional<double> kl_mean, kl_stderr;          // KL(base || model), nats; standard error over tokens
-  std::optional<double> kl_median, kl_p90, kl_p99, kl_max;       // of the KL over tokens
-  std::optional<double> delta_p_mean, delta_p_stderr, delta_p_rms;   // probability of the right token, model minus base
-  std::optional<double> top1_agreement;              // share of positions with the same most likely token
+  std::optional<double> ln_ratio, ln_ratio_stderr;                  // mean difference of ln-perplexity; standard error over chunks
+  std::optional<double> kl_mean, kl_stderr;                         // KL(base || model), nats; standard error over tokens
+  std::optional<double> kl_median, kl_p90, kl_p99, kl_max;          // of the KL over tokens
+  std::optional<double> delta_p_mean, delta_p_stderr, delta_p_rms;  // probability of the right token, model minus base
+  std::optional<double> top1_agreement;                             // share of positions with the same most likely token
 };
 
 // Throws Error{invalid_input} when the text is shorter than one chunk or than options.chunks, or when `base` was scored on

@@ -45,8 +45,7 @@ void add_point(Report& report, TextGroup& group, int index) {
   const LedgerRow& row = report.at(index).row;
   group.points.push_back(index);
   group.paired = group.paired || row.ln_ratio.has_value();
-  const auto same =
-      std::find_if(group.distinct.begin(), group.distinct.end(), [&](int other) { return same_chain(report.at(other).row, row); });
+  const auto same = std::find_if(group.distinct.begin(), group.distinct.end(), [&](int other) { return same_chain(report.at(other).row, row); });
   if (same == group.distinct.end()) {
     group.distinct.push_back(index);
   } else if (row.time >= report.at(*same).row.time) {
@@ -73,18 +72,12 @@ void mark_front(Report& report, const std::vector<int>& indices, const Metric& x
 
 const char* family_name(Family family) {
   switch (family) {
-    case Family::base:
-      return "base";
-    case Family::quantize:
-      return "quantize";
-    case Family::prune:
-      return "prune";
-    case Family::lowrank:
-      return "lowrank";
-    case Family::mixed:
-      return "mixed";
-    case Family::other:
-      return "other";
+    case Family::base: return "base";
+    case Family::quantize: return "quantize";
+    case Family::prune: return "prune";
+    case Family::lowrank: return "lowrank";
+    case Family::mixed: return "mixed";
+    case Family::other: return "other";
   }
   FRUGAL_ASSERT(false);
   return "";
@@ -145,15 +138,13 @@ std::vector<std::string> in_short(const Report& report, const TextGroup& group) 
       const Point& point = report.at(index);
       const auto ln_ratio = chain::metric_ln_ratio().value(point.row);
       if (!ln_ratio || !point.row.bytes || *ln_ratio > std::log1p(loss)) continue;
-      if (!smallest ||
-          std::pair(*point.row.bytes, *ln_ratio) < std::pair(*smallest->row.bytes, *chain::metric_ln_ratio().value(smallest->row)))
+      if (!smallest || std::pair(*point.row.bytes, *ln_ratio) < std::pair(*smallest->row.bytes, *chain::metric_ln_ratio().value(smallest->row)))
         smallest = &point;
     }
     if (!smallest || smallest == last || smallest->family == Family::base) continue;
     last = smallest;
-    std::string sentence =
-        fmt::format("{} the base's perplexity: {}, {}", loss < 1 ? fmt::format("Within {:.0f} % of", 100 * loss) : "Within twice",
-                    smallest->label, format_bytes(static_cast<double>(*smallest->row.bytes)));
+    std::string sentence = fmt::format("{} the base's perplexity: {}, {}", loss < 1 ? fmt::format("Within {:.0f} % of", 100 * loss) : "Within twice",
+                                       smallest->label, format_bytes(static_cast<double>(*smallest->row.bytes)));
     if (base && *base->row.bytes > 0) {
       const double saved = 100 - 100 * static_cast<double>(*smallest->row.bytes) / static_cast<double>(*base->row.bytes);
       sentence += saved >= 0 ? fmt::format(" ({:.0f} % smaller)", saved) : fmt::format(" ({:.0f} % larger)", -saved);

@@ -22,9 +22,8 @@ std::string figures(const Report& report, const TextGroup& group) {
   constexpr double kWidth = 1026, kHeight = 440;
   std::string out;
   for (const Plot& plot : plots_of(report, group)) {
-    out += fmt::format(
-        "<figure class=\"card\"><svg class=\"plot\" viewBox=\"0 0 {0:.0f} {1:.0f}\" role=\"group\" aria-label=\"{2}\">{3}</svg></figure>\n",
-        kWidth, kHeight, escaped(plot.title), draw_plot(plot, kWidth, kHeight));
+    out += fmt::format("<figure class=\"card\"><svg class=\"plot\" viewBox=\"0 0 {0:.0f} {1:.0f}\" role=\"group\" aria-label=\"{2}\">{3}</svg></figure>\n",
+                       kWidth, kHeight, escaped(plot.title), draw_plot(plot, kWidth, kHeight));
   }
   return out;
 }
@@ -33,8 +32,7 @@ std::string table(const Report& report, const TextGroup& group) {
   const std::vector<Column> columns = columns_of(report, group);
   std::string head, body;
   for (const Column& column : columns) {
-    head += fmt::format("<th{}><button title=\"{}\">{}</button></th>", column.numeric ? " class=\"number\"" : "", escaped(column.help),
-                        escaped(column.title));
+    head += fmt::format("<th{}><button title=\"{}\">{}</button></th>", column.numeric ? " class=\"number\"" : "", escaped(column.help), escaped(column.title));
   }
   for (const int index : group.points) {
     const Point& point = report.at(index);

@@ -33,9 +33,7 @@ Box error_box(const LabelRequest& request) {
 }
 
 // Where the line from a marker meets its label: the nearest point of the box.
-std::pair<double, double> nearest(const Box& box, double x, double y) {
-  return {std::clamp(x, box.left, box.right), std::clamp(y, box.top, box.bottom)};
-}
+std::pair<double, double> nearest(const Box& box, double x, double y) { return {std::clamp(x, box.left, box.right), std::clamp(y, box.top, box.bottom)}; }
 
 // Length of the segment inside a box, by sampling: the picture needs no better.
 double length_inside(const Box& box, double x0, double y0, double x1, double y1) {
@@ -147,13 +145,10 @@ class Placement {
   }
 
  private:
-  std::vector<Candidate> options_of(size_t i) const {
-    return candidates_for(i, scene_, text_width(texts_[i], size_) * (requests_[i].bold ? 1.1 : 1) + 4);
-  }
+  std::vector<Candidate> options_of(size_t i) const { return candidates_for(i, scene_, text_width(texts_[i], size_) * (requests_[i].bold ? 1.1 : 1) + 4); }
   double crowding(size_t i) const {
     double sum = 0;
-    for (const LabelRequest& other : requests_)
-      sum += 1 / (400 + std::pow(other.x - requests_[i].x, 2) / 4 + std::pow(other.y - requests_[i].y, 2));
+    for (const LabelRequest& other : requests_) sum += 1 / (400 + std::pow(other.x - requests_[i].x, 2) / 4 + std::pow(other.y - requests_[i].y, 2));
     return sum;
   }
   double total_cost(size_t i, int choice) const {
@@ -202,8 +197,7 @@ double text_width(std::string_view text, double font_size) {
   return ems * font_size;
 }
 
-std::vector<PlacedLabel> place_labels(const std::vector<LabelRequest>& requests, const std::vector<Box>& avoid, const Box& area,
-                                      double font_size) {
+std::vector<PlacedLabel> place_labels(const std::vector<LabelRequest>& requests, const std::vector<Box>& avoid, const Box& area, double font_size) {
   const Scene scene{requests, avoid, area, font_size};
   Placement placement(scene);
   placement.solve();

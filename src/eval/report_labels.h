@@ -33,7 +33,6 @@ double text_width(std::string_view text, double font_size);
 // One label for each request, in order. A shown label overlaps no other shown one, no marker, no error bar and lies in
 // `area`; what lies in `avoid` is covered only for want of a better place. Greedy by crowding, then improved one at a time; the
 // same input gives the same output.
-std::vector<PlacedLabel> place_labels(const std::vector<LabelRequest>& requests, const std::vector<Box>& avoid, const Box& area,
-                                      double font_size);
+std::vector<PlacedLabel> place_labels(const std::vector<LabelRequest>& requests, const std::vector<Box>& avoid, const Box& area, double font_size);
 
 }  // namespace frugal::eval

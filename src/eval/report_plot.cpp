@@ -59,18 +59,12 @@ std::string marker(Family family, double x, double y) {
     return fmt::format(R"svg(<path class="mark {}" transform="translate({:.1f} {:.1f})" d="{}"/>)svg", family_name(family), x, y, shape);
   };
   switch (family) {
-    case Family::base:
-      return path("M0-8.5 2.2-2.9 8.1-2.6 3.5 1.1 5 6.9 0 3.6-5 6.9-3.5 1.1-8.1-2.6-2.2-2.9Z");
-    case Family::quantize:
-      return fmt::format(R"(<circle class="mark quantize" cx="{:.1f}" cy="{:.1f}" r="5.5"/>)", x, y);
-    case Family::prune:
-      return path("M-5-5H5V5H-5Z");
-    case Family::lowrank:
-      return path("M0-6.5 6.2 4.6H-6.2Z");
-    case Family::mixed:
-      return path("M0-7 7 0 0 7-7 0Z");
-    case Family::other:
-      return path("M-2-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z");
+    case Family::base: return path("M0-8.5 2.2-2.9 8.1-2.6 3.5 1.1 5 6.9 0 3.6-5 6.9-3.5 1.1-8.1-2.6-2.2-2.9Z");
+    case Family::quantize: return fmt::format(R"(<circle class="mark quantize" cx="{:.1f}" cy="{:.1f}" r="5.5"/>)", x, y);
+    case Family::prune: return path("M-5-5H5V5H-5Z");
+    case Family::lowrank: return path("M0-6.5 6.2 4.6H-6.2Z");
+    case Family::mixed: return path("M0-7 7 0 0 7-7 0Z");
+    case Family::other: return path("M-2-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z");
   }
   return "";
 }
@@ -110,9 +104,8 @@ std::string axes(const Frame& frame) {
   }
   out += fmt::format(R"(<path class="axis" fill="none" d="M{:.1f} {:.1f}V{:.1f}H{:.1f}"/>)", area.left, area.top, area.bottom, area.right);
   const char* better = frame.plot.x_lower_is_better ? "\xE2\x86\x90 left is better" : "right is better \xE2\x86\x92";
-  out += fmt::format(
-      R"(<text class="caption" x="{:.1f}" y="{:.1f}">{}</text><text class="caption" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>)",
-      area.left, area.bottom + 38, escaped(frame.plot.x_title), area.right, area.bottom + 38, better);
+  out += fmt::format(R"(<text class="caption" x="{:.1f}" y="{:.1f}">{}</text><text class="caption" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>)",
+                     area.left, area.bottom + 38, escaped(frame.plot.x_title), area.right, area.bottom + 38, better);
   return out;
 }
 
@@ -165,12 +158,12 @@ Span error_span(const Frame& frame, const PlotPoint& point) {
 std::string draw_point(const Frame& frame, const PlotPoint& point) {
   const double x = frame.px(point), y = frame.py(point);
   const Span error = error_span(frame, point);
-  std::string out = fmt::format(R"(<g class="pt{}" data-id="{}" tabindex="0" role="img" aria-label="{}"><title>{}</title>)",
-                                point.front ? " front" : "", point.id, escaped(point.label), escaped(point.tooltip, 2000));
+  std::string out = fmt::format(R"(<g class="pt{}" data-id="{}" tabindex="0" role="img" aria-label="{}"><title>{}</title>)", point.front ? " front" : "",
+                                point.id, escaped(point.label), escaped(point.tooltip, 2000));
   // Shorter bars would hide behind the marker.
   if (error.bottom - error.top > 13) {
-    out += fmt::format(R"(<path class="error {0}" d="M{1:.1f} {2:.1f}V{3:.1f}M{4:.1f} {2:.1f}H{5:.1f}M{4:.1f} {3:.1f}H{5:.1f}"/>)",
-                       family_name(point.family), x, error.top, error.bottom, x - 3.5, x + 3.5);
+    out += fmt::format(R"(<path class="error {0}" d="M{1:.1f} {2:.1f}V{3:.1f}M{4:.1f} {2:.1f}H{5:.1f}M{4:.1f} {3:.1f}H{5:.1f}"/>)", family_name(point.family),
+                       x, error.top, error.bottom, x - 3.5, x + 3.5);
   }
   if (frame.clipped(point)) {
     out += fmt::format(R"(<path class="error {}" d="M{:.1f} {:.1f}l5-6 5 6"/>)", family_name(point.family), x - 5, y - 11);
@@ -183,8 +176,7 @@ std::string labels(const Frame& frame, const std::vector<Box>& avoid) {
   for (const PlotPoint& point : frame.plot.points) {
     const Span error = error_span(frame, point);
     std::string text = clean(point.label, 44);
-    if (frame.clipped(point))
-      text += frame.plot.ratio ? " (" + format_ratio(point.y) + ")" : fmt::format(" ({})", format_number(std::exp(point.y)));
+    if (frame.clipped(point)) text += frame.plot.ratio ? " (" + format_ratio(point.y) + ")" : fmt::format(" ({})", format_number(std::exp(point.y)));
     requests.push_back({frame.px(point), frame.py(point), error.top, error.bottom, text, fmt::format("#{}", point.id), point.front});
     if (frame.clipped(point)) requests.back().error_top -= 20;  // the arrow
   }
@@ -195,11 +187,11 @@ std::string labels(const Frame& frame, const std::vector<Box>& avoid) {
     const PlacedLabel& label = placed[i];
     if (!label.shown) continue;
     if (label.leader) {
-      lines += fmt::format(R"(<line class="leader" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>)", requests[i].x, requests[i].y,
-                           label.leader_x, label.leader_y);
+      lines += fmt::format(R"(<line class="leader" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>)", requests[i].x, requests[i].y, label.leader_x,
+                           label.leader_y);
     }
-    texts += fmt::format(R"(<text class="label{}" x="{:.1f}" y="{:.1f}">{}</text>)", frame.plot.points[i].front ? " front" : "", label.x,
-                         label.y, escaped(label.text));
+    texts += fmt::format(R"(<text class="label{}" x="{:.1f}" y="{:.1f}">{}</text>)", frame.plot.points[i].front ? " front" : "", label.x, label.y,
+                         escaped(label.text));
   }
   return lines + texts;
 }
@@ -230,15 +222,14 @@ struct Against {
   bool Point::*front;
 };
 
-void add_plot(std::vector<Plot>& plots, const Report& report, const TextGroup& group, const std::vector<int>& indices,
-              const Against& against, const std::string& where) {
+void add_plot(std::vector<Plot>& plots, const Report& report, const TextGroup& group, const std::vector<int>& indices, const Against& against,
+              const std::string& where) {
   Plot plot{std::string(against.title) + where, against.x_title, against.metric.lower_is_better, against.format, group.paired, {}};
   for (const int index : indices) {
     const Point& point = report.at(index);
     const auto x = against.metric.value(point.row), y = quality_metric(group).value(point.row);
     if (!x || !y) continue;
-    plot.points.push_back(
-        {point.id, point.family, *x, *y, error_of(point, group), point.*against.front, point.label, tooltip_of(point, group)});
+    plot.points.push_back({point.id, point.family, *x, *y, error_of(point, group), point.*against.front, point.label, tooltip_of(point, group)});
   }
   if (!plot.points.empty()) plots.push_back(std::move(plot));
 }
@@ -254,11 +245,9 @@ std::vector<Plot> plots_of(const Report& report, const TextGroup& group) {
   for (const MachineGroup& machine : group.machines) {
     const std::string where = group.machines.size() > 1 ? " \xC2\xB7 " + clean(describe_machine(machine.machine), 90) : "";
     add_plot(plots, report, group, machine.points,
-             {"Quality against decode rate", "tokens a second", chain::metric_decode_tps(), TickFormat::rate, &Point::on_rate_front},
-             where);
+             {"Quality against decode rate", "tokens a second", chain::metric_decode_tps(), TickFormat::rate, &Point::on_rate_front}, where);
     add_plot(plots, report, group, machine.points,
-             {"Quality against memory", "peak resident memory", chain::metric_peak_rss_bytes(), TickFormat::bytes, &Point::on_memory_front},
-             where);
+             {"Quality against memory", "peak resident memory", chain::metric_peak_rss_bytes(), TickFormat::bytes, &Point::on_memory_front}, where);
   }
   return plots;
 }

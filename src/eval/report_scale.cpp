@@ -42,8 +42,7 @@ std::vector<Tick> linear_ticks(const Scale& scale, TickFormat format, double min
     }
   }
   std::vector<Tick> ticks;
-  for (double i = std::ceil(scale.low() / step); i * step <= scale.high() && ticks.size() < 50; ++i)
-    ticks.push_back({i * step, tick_label(i * step, format)});
+  for (double i = std::ceil(scale.low() / step); i * step <= scale.high() && ticks.size() < 50; ++i) ticks.push_back({i * step, tick_label(i * step, format)});
   return ticks;
 }
 
@@ -66,17 +65,13 @@ std::vector<Tick> log_ticks(const Scale& scale, TickFormat format, double min_ga
 
 }  // namespace
 
-Scale::Scale(Kind kind, double low, double high, double from, double to)
-    : kind_(kind), low_(low), high_(high > low ? high : low + 1), from_(from), to_(to) {}
+Scale::Scale(Kind kind, double low, double high, double from, double to) : kind_(kind), low_(low), high_(high > low ? high : low + 1), from_(from), to_(to) {}
 
 double Scale::transform(Kind kind, double value) {
   switch (kind) {
-    case Kind::linear:
-      return value;
-    case Kind::log:
-      return std::log(value);
-    case Kind::ratio:
-      return std::asinh(value / kLinearPart);
+    case Kind::linear: return value;
+    case Kind::log: return std::log(value);
+    case Kind::ratio: return std::asinh(value / kLinearPart);
   }
   return value;
 }
@@ -117,8 +112,7 @@ std::vector<Tick> ratio_ticks(const Scale& scale, double min_gap) {
   std::vector<Tick> ticks = spaced(scale, above, min_gap);
   for (const double ratio : {0.99, 0.95, 0.9, 0.8, 0.5}) {
     const double value = std::log(ratio);
-    if (value >= scale.low() && std::abs(scale(value) - scale(0)) >= min_gap)
-      ticks.push_back({value, fmt::format("\xC3\x97{:.4g}", ratio)});
+    if (value >= scale.low() && std::abs(scale(value) - scale(0)) >= min_gap) ticks.push_back({value, fmt::format("\xC3\x97{:.4g}", ratio)});
   }
   return ticks;
 }

@@ -13,9 +13,8 @@ constexpr double kHeading = 58;
 
 // A rounded card with one plot.
 std::string card(const Plot& plot, double top) {
-  return fmt::format(
-      R"svg(<g transform="translate(0 {:.0f})"><rect class="card" x=".5" y=".5" width="{:.0f}" height="{:.0f}" rx="10"/>{}</g>)svg", top,
-      kWidth - 1, kPlotHeight - 11, draw_plot(plot, kWidth, kPlotHeight - 10));
+  return fmt::format(R"svg(<g transform="translate(0 {:.0f})"><rect class="card" x=".5" y=".5" width="{:.0f}" height="{:.0f}" rx="10"/>{}</g>)svg", top,
+                     kWidth - 1, kPlotHeight - 11, draw_plot(plot, kWidth, kPlotHeight - 10));
 }
 
 }  // namespace
@@ -28,8 +27,7 @@ std::string report_svg(const std::vector<chain::LedgerRow>& rows) {
     const chain::LedgerRow& first = report.at(group.points.front()).row;
     std::string details = describe_text(first);
     if (group.machines.size() == 1) details += " \xC2\xB7 " + describe_machine(group.machines.front().machine);
-    body += fmt::format(R"(<rect class="card" y="{:.0f}" x=".5" width="{:.0f}" height="{:.0f}" rx="10"/>)", top + 0.5, kWidth - 1,
-                        kHeading - 11);
+    body += fmt::format(R"(<rect class="card" y="{:.0f}" x=".5" width="{:.0f}" height="{:.0f}" rx="10"/>)", top + 0.5, kWidth - 1, kHeading - 11);
     body += fmt::format(R"(<text class="title" x="16" y="{:.0f}">{}</text><text class="caption" x="16" y="{:.0f}">{}</text>)", top + 20,
                         escaped(first.model.empty() ? "unnamed model" : first.model, 100), top + 38, escaped(details, 150));
     top += kHeading;

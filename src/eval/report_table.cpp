@@ -21,8 +21,7 @@ Column number_column(std::string title, std::string help, std::function<std::opt
           }};
 }
 
-Column field_column(std::string title, std::string help, std::optional<double> LedgerRow::*field,
-                    std::function<std::string(double)> format = format_number) {
+Column field_column(std::string title, std::string help, std::optional<double> LedgerRow::*field, std::function<std::string(double)> format = format_number) {
   return number_column(
       std::move(title), std::move(help), [field](const Point& point) { return point.row.*field; }, std::move(format));
 }
@@ -30,10 +29,7 @@ Column field_column(std::string title, std::string help, std::optional<double> L
 Column bytes_column(std::string title, std::string help, std::optional<int64_t> LedgerRow::*field) {
   return number_column(
       std::move(title), std::move(help),
-      [field](const Point& point) {
-        return point.row.*field ? std::optional<double>(static_cast<double>(*(point.row.*field))) : std::nullopt;
-      },
-      format_bytes);
+      [field](const Point& point) { return point.row.*field ? std::optional<double>(static_cast<double>(*(point.row.*field))) : std::nullopt; }, format_bytes);
 }
 
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
@@ -48,8 +44,7 @@ Cell change_cell(const Point& point) {
 
 Cell front_cell(const Point& point) {
   std::string text;
-  for (const auto& [mark, word] :
-       {std::pair{&Point::on_size_front, "size"}, {&Point::on_rate_front, "rate"}, {&Point::on_memory_front, "memory"}}) {
+  for (const auto& [mark, word] : {std::pair{&Point::on_size_front, "size"}, {&Point::on_rate_front, "rate"}, {&Point::on_memory_front, "memory"}}) {
     if (point.*mark) text += (text.empty() ? "" : ", ") + std::string(word);
   }
   return {text, 0};
@@ -120,8 +115,7 @@ std::string markdown_table(const Report& report, const TextGroup& group) {
 }  // namespace
 
 std::string machine_letter(const TextGroup& group, const LedgerRow& row) {
-  const auto it = std::find_if(group.machines.begin(), group.machines.end(),
-                               [&](const MachineGroup& machine) { return machine.machine == row.machine; });
+  const auto it = std::find_if(group.machines.begin(), group.machines.end(), [&](const MachineGroup& machine) { return machine.machine == row.machine; });
   const auto place = it - group.machines.begin();
   return place < 26 ? std::string(1, static_cast<char>('A' + place)) : fmt::format("M{}", place + 1);
 }
@@ -129,8 +123,7 @@ std::string machine_letter(const TextGroup& group, const LedgerRow& row) {
 std::vector<Column> columns_of(const Report& report, const TextGroup& group) {
   std::vector<Column> columns = {
       number_column(
-          "#", "number in the plots", [](const Point& point) { return std::optional<double>(point.id); },
-          [](double id) { return fmt::format("{:.0f}", id); }),
+          "#", "number in the plots", [](const Point& point) { return std::optional<double>(point.id); }, [](double id) { return fmt::format("{:.0f}", id); }),
       {"point", "label of the point", false, true, name_cell},
       {"chain", "the steps, in order", false, true, chain_cell},
       bytes_column("size", "all weight files on disk", &LedgerRow::bytes),
@@ -146,8 +139,8 @@ std::vector<Column> columns_of(const Report& report, const TextGroup& group) {
       field_column("decode t/s", "generated tokens a second", &LedgerRow::decode_tps),
       bytes_column("memory", "peak resident, while evaluated", &LedgerRow::peak_rss_bytes),
       number_column(
-          "made in", "the chain's steps together",
-          [](const Point& point) { return point.family == Family::base ? std::nullopt : point.seconds_to_make; }, format_seconds),
+          "made in", "the chain's steps together", [](const Point& point) { return point.family == Family::base ? std::nullopt : point.seconds_to_make; },
+          format_seconds),
       field_column("energy", "of the run", &LedgerRow::energy_joules, [](double joules) { return format_number(joules) + " J"; }),
       {"front of", "no comparable point is as good in both and better in one", false, true, front_cell},
       {"notes", "", false, false,

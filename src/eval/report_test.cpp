@@ -29,8 +29,7 @@ Json checked(const std::string& document, const std::string& extension) {
   const testing::TemporaryFolder folder;
   const std::string file = folder.write("report." + extension, document);
   const std::string found = file + ".json";
-  const int code =
-      std::system(fmt::format("'{}' '{}/src/eval/report_test_check.py' '{}' > '{}'", testing::python(), FRUGAL_SOURCE_DIR, file, found).c_str());
+  const int code = std::system(fmt::format("'{}' '{}/src/eval/report_test_check.py' '{}' > '{}'", testing::python(), FRUGAL_SOURCE_DIR, file, found).c_str());
   EXPECT_EQ(code, 0) << extension << " is not well-formed";
   return code == 0 ? parse_json(read_text_file(found, size_t{64} << 20), "report_test_check.py") : Json::object();
 }
@@ -53,16 +52,14 @@ std::vector<chain::LedgerRow> together(std::vector<chain::LedgerRow> a, const st
 
 TEST(Report, PageAndPictureAreWellFormedAndShowEveryPointInEveryPlot) {
   const auto rows = made_up_ledger();
-  const auto evaluations =
-      static_cast<int64_t>(std::count_if(rows.begin(), rows.end(), [](const auto& row) { return row.kind == chain::RowKind::eval; }));
+  const auto evaluations = static_cast<int64_t>(std::count_if(rows.begin(), rows.end(), [](const auto& row) { return row.kind == chain::RowKind::eval; }));
   for (const auto& [extension, document] : {std::pair{"html", report_html(rows)}, {"svg", report_svg(rows)}}) {
     const Json found = checked(document, extension);
-    for (int64_t id = 1; id <= evaluations; ++id)
-      EXPECT_EQ(std::count(found["points"].begin(), found["points"].end(), Json(id)), 3) << extension << " " << id;
+    for (int64_t id = 1; id <= evaluations; ++id) EXPECT_EQ(std::count(found["points"].begin(), found["points"].end(), Json(id)), 3) << extension << " " << id;
     std::set<std::string> texts;
     for (const Json& text : found["texts"]) texts.insert(text.get<std::string>());
-    for (const char* text : {"gptq 3/64", "wanda 0.5 + gptq 4/64", "gptq 2/32 (×446)", "base", "Quality against size",
-                             "Quality against decode rate", "Quality against memory"}) {
+    for (const char* text :
+         {"gptq 3/64", "wanda 0.5 + gptq 4/64", "gptq 2/32 (×446)", "base", "Quality against size", "Quality against decode rate", "Quality against memory"}) {
       EXPECT_TRUE(texts.contains(text)) << extension << " lacks " << text;
     }
   }
@@ -121,15 +118,13 @@ TEST(Report, AnotherTextContextChunkCountOrBaseMakesItsOwnSection) {
 
 TEST(Report, HostileTextsStayTexts) {
   auto rows = made_up_ledger();
-  const std::string hostile =
-      "</title></text><script>alert(1)</script>\"' onload='x' &amp; ]]> \x1b[31m | \x01\xFF\xED\xA0\x80 \xE2\x80\xAE {{body}}";
+  const std::string hostile = "</title></text><script>alert(1)</script>\"' onload='x' &amp; ]]> \x1b[31m | \x01\xFF\xED\xA0\x80 \xE2\x80\xAE {{body}}";
   for (chain::LedgerRow& row : rows) {
     row.name = row.model = row.text = row.notes = row.machine.cpu = row.machine.isa = hostile;
     for (std::string& step : row.chain) step = hostile + step;
     row.tasks[hostile] = 0.5;
   }
-  const Json page = checked(report_html(rows), "html"), picture = checked(report_svg(rows), "svg"),
-             plain = checked(report_html(made_up_ledger()), "html");
+  const Json page = checked(report_html(rows), "html"), picture = checked(report_svg(rows), "svg"), plain = checked(report_html(made_up_ledger()), "html");
   EXPECT_EQ(page["tags"], plain["tags"]);  // no element that a harmless ledger has not
   EXPECT_EQ(page["attributes"], plain["attributes"]);
   EXPECT_EQ(std::count(picture["tags"].begin(), picture["tags"].end(), Json("script")), 0);
@@ -140,8 +135,8 @@ TEST(Report, HostileTextsStayTexts) {
 }
 
 TEST(Report, LedgersThatLackValuesStillMakeAReport) {
-  for (const auto& rows : {std::vector<chain::LedgerRow>{}, std::vector<chain::LedgerRow>(1),
-                           std::vector<chain::LedgerRow>{row_of({{}, {}, 100, 0, 0, 10, 100})}}) {
+  for (const auto& rows :
+       {std::vector<chain::LedgerRow>{}, std::vector<chain::LedgerRow>(1), std::vector<chain::LedgerRow>{row_of({{}, {}, 100, 0, 0, 10, 100})}}) {
     checked(report_html(rows), "html");
     checked(report_svg(rows), "svg");
     EXPECT_FALSE(report_table(rows).empty());
@@ -213,8 +208,7 @@ TEST(ReportScale, TicksAreRoundOrderedAndInside) {
 
 TEST(ReportText, InvalidUtf8ControlsAndReorderingMarksAreReplaced) {
   EXPECT_EQ(clean("a\xC3\xA9\xF0\x9F\x98\x80"), "a\xC3\xA9\xF0\x9F\x98\x80");
-  for (const char* bad : {"\xFF", "\xC0", "\xE2\x80\xAE", "\x1b", "\x7f", "\xEF\xBF\xBF", "\xEF\xBF\xBE"})
-    EXPECT_EQ(clean(bad), "\xEF\xBF\xBD") << bad;
+  for (const char* bad : {"\xFF", "\xC0", "\xE2\x80\xAE", "\x1b", "\x7f", "\xEF\xBF\xBF", "\xEF\xBF\xBE"}) EXPECT_EQ(clean(bad), "\xEF\xBF\xBD") << bad;
   EXPECT_EQ(clean("\xC3"), "\xEF\xBF\xBD");
   EXPECT_EQ(escaped("<a href=\"'&\">"), "&lt;a href=&quot;&#39;&amp;&quot;&gt;");
   EXPECT_EQ(clean("abcdef", 3), "abc\xE2\x80\xA6");

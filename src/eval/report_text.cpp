@@ -78,23 +78,12 @@ std::string escaped(std::string_view text, size_t max_characters) {
   std::string out;
   for (const char c : clean(text, max_characters)) {
     switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += c;
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&quot;"; break;
+      case '\'': out += "&#39;"; break;
+      default: out += c;
     }
   }
   return out;
@@ -133,9 +122,7 @@ std::string format_seconds(double seconds) {
 std::string format_ratio(double ln_ratio) {
   const double ratio = std::exp(ln_ratio);
   if (ratio >= 1e6) return fmt::format("\xC3\x97{:.0e}", ratio);
-  return fmt::format("\xC3\x97{}", ratio >= 100  ? format_number(ratio)
-                                   : ratio >= 10 ? fmt::format("{:.1f}", ratio)
-                                                 : fmt::format("{:.3f}", ratio));
+  return fmt::format("\xC3\x97{}", ratio >= 100 ? format_number(ratio) : ratio >= 10 ? fmt::format("{:.1f}", ratio) : fmt::format("{:.3f}", ratio));
 }
 
 std::string short_chain(const std::vector<std::string>& chain, const std::vector<std::string>& runtime) {

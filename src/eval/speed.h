@@ -11,16 +11,16 @@
 namespace frugal::eval {
 
 struct SpeedTest {
-  std::string name;               // "pp512", "tg128", "tg128 @ d512", "pp512+tg128"
-  int64_t prompt = 0;             // tokens read at once
-  int64_t generated = 0;          // then decoded one by one
-  int64_t depth = 0;              // tokens already in the cache, not timed
-  int64_t ubatch = 512;           // most tokens of one forward
+  std::string name;       // "pp512", "tg128", "tg128 @ d512", "pp512+tg128"
+  int64_t prompt = 0;     // tokens read at once
+  int64_t generated = 0;  // then decoded one by one
+  int64_t depth = 0;      // tokens already in the cache, not timed
+  int64_t ubatch = 512;   // most tokens of one forward
 };
 
 struct SpeedResult {
   SpeedTest test;
-  std::vector<double> tokens_per_second;   // of each repetition
+  std::vector<double> tokens_per_second;  // of each repetition
   double mean() const;
   double standard_deviation() const;
 };

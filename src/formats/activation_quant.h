@@ -8,8 +8,8 @@ namespace frugal::formats {
 struct ActivationQuant {
   enum class Kind { none, per_token, per_tensor };
   Kind kind = Kind::none;
-  int bits = 8;        // symmetric signed integers, codes in [-(2^(bits-1)-1), 2^(bits-1)-1]
-  float scale = 0;     // per_tensor only: the static scale
+  int bits = 8;     // symmetric signed integers, codes in [-(2^(bits-1)-1), 2^(bits-1)-1]
+  float scale = 0;  // per_tensor only: the static scale
   bool operator==(const ActivationQuant&) const = default;
 };
 

@@ -61,9 +61,6 @@ void encode(const float* weights, const float* importance, std::byte* bytes, int
 
 }  // namespace frugal::formats
 
-#define FRUGAL_INSTANTIATE_DECODE(Block) \
-  template void decode<Block>(const std::byte*, float*, int64_t)
-#define FRUGAL_INSTANTIATE_SPLIT(Block) \
-  template void split<Block>(const std::byte*, uint8_t*, float*, float*, int64_t)
-#define FRUGAL_INSTANTIATE_ENCODE(Block) \
-  template void encode<Block>(const float*, const float*, std::byte*, int64_t)
+#define FRUGAL_INSTANTIATE_DECODE(Block) template void decode<Block>(const std::byte*, float*, int64_t)
+#define FRUGAL_INSTANTIATE_SPLIT(Block) template void split<Block>(const std::byte*, uint8_t*, float*, float*, int64_t)
+#define FRUGAL_INSTANTIATE_ENCODE(Block) template void encode<Block>(const float*, const float*, std::byte*, int64_t)

@@ -108,7 +108,12 @@ TEST_P(EveryFormat, SplitsIntoCodesWhoseScaledValuesAreTheDecodedWeights) {
 // 2 max / 2^b, a twelfth of the squared step. The largest of n Gaussian weights is about sqrt(2 ln n) sigma.
 double allowed_error(const Format& format) {
   if (format.block_weights == 1) {
-    const int mantissa_bits = format.id == "F64" ? 52 : format.id == "F32" ? 23 : format.id == "F16" ? 10 : format.id == "BF16" ? 7 : format.id == "F8_E4M3" ? 3 : 2;
+    const int mantissa_bits = format.id == "F64"       ? 52
+                              : format.id == "F32"     ? 23
+                              : format.id == "F16"     ? 10
+                              : format.id == "BF16"    ? 7
+                              : format.id == "F8_E4M3" ? 3
+                                                       : 2;
     return std::exp2(-2 * mantissa_bits - 2);
   }
   const bool four_bit_float = format.id.starts_with("IQ4") || format.id == "MXFP4" || format.id == "NVFP4";

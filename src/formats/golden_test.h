@@ -21,9 +21,7 @@ using testing::test_seed;
 // Runs tests/oracle/<script> into a temporary folder.
 class Golden {
  public:
-  explicit Golden(const std::string& script) {
-    testing::run_oracle(script, fmt::format("{} {}", folder_.path(), test_seed()));
-  }
+  explicit Golden(const std::string& script) { testing::run_oracle(script, fmt::format("{} {}", folder_.path(), test_seed())); }
   bool has(const std::string& name) const { return std::filesystem::exists(folder_ / name); }
 
   template <typename T>

@@ -39,8 +39,7 @@ void pack_32(const uint8_t* codes, uint32_t* words) {
 
 using Unpack = void (*)(const uint32_t*, uint8_t*);
 using Pack = void (*)(const uint8_t*, uint32_t*);
-constexpr Unpack kUnpack[9] = {nullptr,      unpack_32<1>, unpack_32<2>, unpack_32<3>, unpack_32<4>,
-                               unpack_32<5>, unpack_32<6>, unpack_32<7>, unpack_32<8>};
+constexpr Unpack kUnpack[9] = {nullptr, unpack_32<1>, unpack_32<2>, unpack_32<3>, unpack_32<4>, unpack_32<5>, unpack_32<6>, unpack_32<7>, unpack_32<8>};
 constexpr Pack kPack[9] = {nullptr, pack_32<1>, pack_32<2>, pack_32<3>, pack_32<4>, pack_32<5>, pack_32<6>, pack_32<7>, pack_32<8>};
 
 // Far beyond any tensor, and small enough that no product of the checks below wraps before it is checked.
@@ -56,9 +55,7 @@ void check_shape(const GroupedShape& shape, ErrorKind kind, const std::string& n
   check(shape.group_size >= 1 && shape.group_size <= shape.columns, "group size must be 1 to the number of columns", shape.group_size);
 }
 
-uint64_t product(int64_t a, int64_t b, std::string_view what) {
-  return checked_mul(static_cast<uint64_t>(a), static_cast<uint64_t>(b), what);
-}
+uint64_t product(int64_t a, int64_t b, std::string_view what) { return checked_mul(static_cast<uint64_t>(a), static_cast<uint64_t>(b), what); }
 
 // Words of the zeros of one group, packed down the rows.
 int64_t zero_words(const GroupedWeight& weight) { return (weight.rows * weight.bits + 31) / 32; }

@@ -15,14 +15,14 @@ struct GroupedWeight {
   int64_t rows = 0;
   int64_t columns = 0;
   int bits = 4;
-  int64_t group_size = 0;              // >= 1; a whole row: == columns
-  bool symmetric = false;              // every zero is 2^(bits-1) and not stored
-  bool float_zeros = false;            // zeros are not integers (hqq); stored in scale_format
-  std::string scale_format = "F16";    // what `scales` (and float zeros) are stored as; the values are exact in it
-  std::vector<uint32_t> codes;         // [rows, words_per_row()]
-  std::vector<float> scales;           // [rows, groups()]
-  std::vector<float> zeros;            // [rows, groups()], in units of a code; may be empty when symmetric
-  std::vector<int32_t> group_index;    // [columns] or empty (act-order without static groups)
+  int64_t group_size = 0;            // >= 1; a whole row: == columns
+  bool symmetric = false;            // every zero is 2^(bits-1) and not stored
+  bool float_zeros = false;          // zeros are not integers (hqq); stored in scale_format
+  std::string scale_format = "F16";  // what `scales` (and float zeros) are stored as; the values are exact in it
+  std::vector<uint32_t> codes;       // [rows, words_per_row()]
+  std::vector<float> scales;         // [rows, groups()]
+  std::vector<float> zeros;          // [rows, groups()], in units of a code; may be empty when symmetric
+  std::vector<int32_t> group_index;  // [columns] or empty (act-order without static groups)
 
   int64_t groups() const { return group_size > 0 ? (columns + group_size - 1) / group_size : 0; }
   int64_t words_per_row() const { return (columns * bits + 31) / 32; }
@@ -30,7 +30,7 @@ struct GroupedWeight {
   float zero_of(int64_t row, int64_t group) const {
     return zeros.empty() ? static_cast<float>(1 << (bits - 1)) : zeros[static_cast<size_t>(row * groups() + group)];
   }
-  uint64_t storage_bytes() const;      // codes + scales + stored zeros + group index, as written to disk
+  uint64_t storage_bytes() const;  // codes + scales + stored zeros + group index, as written to disk
 };
 
 // Throws Error{corrupt_file} when a size, a range or an index does not fit; `name` leads the message. Readers call it once.
@@ -47,9 +47,9 @@ struct GroupedShape {
 };
 GroupedWeight make_grouped(const GroupedShape& shape);
 
-void unpack_row(const GroupedWeight& weight, int64_t row, uint8_t* codes);        // [columns]
-void pack_row(GroupedWeight& weight, int64_t row, const uint8_t* codes);          // [columns]
-void decode_row(const GroupedWeight& weight, int64_t row, float* values);         // [columns]
+void unpack_row(const GroupedWeight& weight, int64_t row, uint8_t* codes);  // [columns]
+void pack_row(GroupedWeight& weight, int64_t row, const uint8_t* codes);    // [columns]
+void decode_row(const GroupedWeight& weight, int64_t row, float* values);   // [columns]
 
 // `count` codes of `bits` bits (1 to 8) in ceil(count * bits / 32) words, LSB first, dense. Codes must fit; padding is 0.
 void pack_codes(const uint8_t* codes, int64_t count, int bits, uint32_t* words);

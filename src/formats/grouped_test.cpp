@@ -24,7 +24,8 @@ GroupedWeight random_grouped(const GroupedShape& shape, std::mt19937& random) {
 TEST(Grouped, PacksAndUnpacksEveryWidthAndRaggedLength) {
   std::mt19937 random(test_seed());
   for (int bits = 1; bits <= 8; ++bits) {
-    for (const int64_t columns : {int64_t{1}, int64_t{5}, int64_t{31}, int64_t{32}, int64_t{33}, int64_t{64}, int64_t{100}, 1 + static_cast<int64_t>(random() % 300)}) {
+    for (const int64_t columns :
+         {int64_t{1}, int64_t{5}, int64_t{31}, int64_t{32}, int64_t{33}, int64_t{64}, int64_t{100}, 1 + static_cast<int64_t>(random() % 300)}) {
       GroupedWeight weight = make_grouped({3, columns, bits, columns, true});
       std::vector<std::vector<uint8_t>> rows(3, std::vector<uint8_t>(static_cast<size_t>(columns)));
       for (int64_t row = 0; row < 3; ++row) {

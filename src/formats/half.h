@@ -58,7 +58,7 @@ inline uint8_t float_to_f8e5m2(float value) {
   const uint32_t sign = (bits >> 24) & 0x80u;
   if (magnitude > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7fu);
   if (magnitude >= 0x47700000u) return static_cast<uint8_t>(sign | 0x7cu);  // 61440
-  if (magnitude < 0x38800000u) {                                           // below 2^-14: steps of 2^-16
+  if (magnitude < 0x38800000u) {                                            // below 2^-14: steps of 2^-16
     return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 128.0f) - 0x43000000u));
   }
   return static_cast<uint8_t>(sign | ((magnitude - 0x38000000u + 0xfffffu + ((magnitude >> 21) & 1u)) >> 21));

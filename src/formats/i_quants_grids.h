@@ -8,8 +8,8 @@
 namespace frugal::formats {
 
 struct Codebook {
-  int width;                    // values per entry, 8 or 4
-  std::vector<int8_t> values;   // [entries, width]
+  int width;                   // values per entry, 8 or 4
+  std::vector<int8_t> values;  // [entries, width]
 
   const int8_t* entry(int number) const { return values.data() + number * width; }
 };

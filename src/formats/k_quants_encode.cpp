@@ -58,9 +58,7 @@ struct AffineBlock {
   uint8_t minimums[kGroups] = {};
   double error = 0;
 
-  Affine affine(int g) const {
-    return {f16_to_float(scale) * static_cast<float>(scales[g]), -(f16_to_float(minimum) * static_cast<float>(minimums[g]))};
-  }
+  Affine affine(int g) const { return {f16_to_float(scale) * static_cast<float>(scales[g]), -(f16_to_float(minimum) * static_cast<float>(minimums[g]))}; }
 };
 
 // What the search needs to know of a group besides its codes.

@@ -14,12 +14,12 @@ namespace frugal::formats {
 struct Nf4Weight {
   int64_t rows = 0;
   int64_t columns = 0;
-  int64_t block_size = 64;             // weights per magnitude, in row-major order; the last block may be short
-  std::array<float, 16> table{};       // the value of each code, in units of the block's magnitude
-  std::vector<uint8_t> codes;          // [ceil(rows * columns / 2)], even element in the high nibble
+  int64_t block_size = 64;        // weights per magnitude, in row-major order; the last block may be short
+  std::array<float, 16> table{};  // the value of each code, in units of the block's magnitude
+  std::vector<uint8_t> codes;     // [ceil(rows * columns / 2)], even element in the high nibble
 
   bool double_quantized = true;
-  std::vector<float> magnitudes;       // [blocks()] when not double_quantized, else empty
+  std::vector<float> magnitudes;  // [blocks()] when not double_quantized, else empty
   // double_quantized: magnitude[b] = nested_table[magnitude_codes[b]] * nested_magnitudes[b / nested_block_size] + nested_offset
   std::vector<uint8_t> magnitude_codes;  // [blocks()]
   std::vector<float> nested_table;       // [256], ascending

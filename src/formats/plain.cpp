@@ -74,8 +74,8 @@ void encode_plain(const float* weights, const float*, std::byte* bytes, int64_t 
   }
 }
 
-#define FRUGAL_INSTANTIATE(Type)                                                    \
-  template void decode_plain<PlainType::Type>(const std::byte*, float*, int64_t);   \
+#define FRUGAL_INSTANTIATE(Type)                                                  \
+  template void decode_plain<PlainType::Type>(const std::byte*, float*, int64_t); \
   template void encode_plain<PlainType::Type>(const float*, const float*, std::byte*, int64_t)
 
 FRUGAL_INSTANTIATE(f64);

@@ -102,8 +102,7 @@ float fit_symmetric(const float* x, const float* u, CodeRange range) {
       try_inverse((static_cast<float>(end) + beyond) / extreme);
     }
   }
-  for (int round = 0; round < 4 && try_inverse(inverse_of(best_scale)); ++round) {
-  }
+  for (int round = 0; round < 4 && try_inverse(inverse_of(best_scale)); ++round) {}
   return best_scale;
 }
 
@@ -151,8 +150,7 @@ Affine fit_affine(const float* x, const float* u, int max_code, float max_minimu
     const float steps = static_cast<float>(max_code) - 0.9f + 0.27f * static_cast<float>(step) * (max_code > 3 ? 1.0f : 0.6f);
     try_codes(low, steps / (high - low));
   }
-  for (int round = 0; round < 6 && try_codes(best.minimum, inverse_of(best.scale)); ++round) {
-  }
+  for (int round = 0; round < 6 && try_codes(best.minimum, inverse_of(best.scale)); ++round) {}
   return best;
 }
 
@@ -217,8 +215,7 @@ float fit_iq4(const float* x, const float* u) {
   for (const float end : {-127.0f, 113.0f}) {
     for (int step = -1; step <= 5; ++step) try_inverse(end * (1.0f + 0.05f * static_cast<float>(step)) / extreme);
   }
-  for (int round = 0; round < 4 && try_inverse(inverse_of(best_scale)); ++round) {
-  }
+  for (int round = 0; round < 4 && try_inverse(inverse_of(best_scale)); ++round) {}
   return best_scale;
 }
 

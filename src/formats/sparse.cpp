@@ -79,8 +79,8 @@ void check_mask(const SparseWeight& weight, const std::string& name) {
     for (int64_t column = 0; column < weight.columns; column += weight.m) {
       const int group = (mask[column / 8] >> (column % 8)) & ((1 << weight.m) - 1);
       if (std::popcount(static_cast<unsigned>(group)) != weight.n) {
-        fail(ErrorKind::corrupt_file, "{}: {}:{} must keep {} of the {} entries at row {}, column {}, keeps {}", name, weight.n, weight.m,
-             weight.n, weight.m, row, column, std::popcount(static_cast<unsigned>(group)));
+        fail(ErrorKind::corrupt_file, "{}: {}:{} must keep {} of the {} entries at row {}, column {}, keeps {}", name, weight.n, weight.m, weight.n, weight.m,
+             row, column, std::popcount(static_cast<unsigned>(group)));
       }
     }
   }
@@ -289,8 +289,8 @@ void from_parts(const SparseParts& parts, SparseWeight& weight, const std::strin
   }
   GroupedWeight& grouped = weight.grouped;
   if (grouped.rows != weight.rows || grouped.columns != weight.columns || grouped.bits < 1 || grouped.bits > 8) {
-    fail(ErrorKind::corrupt_file, "{}: the grouped values must be {} x {} of 1 to 8 bits, are {} x {} of {}", name, weight.rows, weight.columns,
-         grouped.rows, grouped.columns, grouped.bits);
+    fail(ErrorKind::corrupt_file, "{}: the grouped values must be {} x {} of 1 to 8 bits, are {} x {} of {}", name, weight.rows, weight.columns, grouped.rows,
+         grouped.columns, grouped.bits);
   }
   uint64_t words = 0;
   for (int64_t row = 0; row < weight.rows; ++row) words += static_cast<uint64_t>(code_words(weight, kept_in_row(weight, row)));

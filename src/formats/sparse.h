@@ -19,20 +19,18 @@ struct SparseWeight {
   int64_t rows = 0;
   int64_t columns = 0;
   SparsePattern pattern = SparsePattern::bitmap;
-  int n = 2, m = 4;                        // n_of_m only; 2:4 (4 bits per 4 weights) and 4:8 (8 bits per 8 weights)
-  std::vector<uint8_t> mask;               // bitmap, LSB first, [rows, ceil(columns / 8)] (both patterns in memory)
-  std::string value_format = "F16";        // plain kept values: "F16", "BF16" or "F32"
-  std::vector<float> values;               // kept values, row by row (empty when grouped.rows > 0)
-  GroupedWeight grouped;                   // grouped.rows > 0: codes of the kept values. Its columns are the dense ones: a
-                                           // scale belongs to a group of dense columns; codes of dropped entries are absent
-                                           // on disk and ignored here.
-  std::vector<int64_t> row_offsets;        // [rows], number of entries kept above each row: index_rows() fills it. Empty is
-                                           // allowed, but then decode_row counts the mask above its row
-  bool kept(int64_t row, int64_t column) const {
-    return (mask[static_cast<size_t>(row * mask_stride() + column / 8)] >> (column % 8)) & 1;
-  }
+  int n = 2, m = 4;                  // n_of_m only; 2:4 (4 bits per 4 weights) and 4:8 (8 bits per 8 weights)
+  std::vector<uint8_t> mask;         // bitmap, LSB first, [rows, ceil(columns / 8)] (both patterns in memory)
+  std::string value_format = "F16";  // plain kept values: "F16", "BF16" or "F32"
+  std::vector<float> values;         // kept values, row by row (empty when grouped.rows > 0)
+  GroupedWeight grouped;             // grouped.rows > 0: codes of the kept values. Its columns are the dense ones: a
+                                     // scale belongs to a group of dense columns; codes of dropped entries are absent
+                                     // on disk and ignored here.
+  std::vector<int64_t> row_offsets;  // [rows], number of entries kept above each row: index_rows() fills it. Empty is
+                                     // allowed, but then decode_row counts the mask above its row
+  bool kept(int64_t row, int64_t column) const { return (mask[static_cast<size_t>(row * mask_stride() + column / 8)] >> (column % 8)) & 1; }
   int64_t mask_stride() const { return (columns + 7) / 8; }
-  uint64_t storage_bytes() const;          // as written to disk
+  uint64_t storage_bytes() const;  // as written to disk
 };
 
 void validate(const SparseWeight& weight, const std::string& name);

@@ -145,7 +145,9 @@ TEST(Sparse, ValidationRefusesMasksOffsetsAndSizesThatDoNotFit) {
       [](SparseWeight& w) { w.value_format = "?"; },
       [](SparseWeight& w) { w.row_offsets[2] += 1; },
       [](SparseWeight& w) { w.row_offsets.pop_back(); },
-      [](SparseWeight& w) { w.grouped = make_grouped({4, 16, 4, 16, true}); },
+      [](SparseWeight& w) {
+        w.grouped = make_grouped({4, 16, 4, 16, true});
+      },
   };
   for (size_t i = 0; i < damages.size(); ++i) {
     SparseWeight bad = good;

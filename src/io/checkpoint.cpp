@@ -84,8 +84,7 @@ void open_safetensors_into(Checkpoint& checkpoint, std::string_view name, const 
   for (const auto& entry : fs::directory_iterator(directory)) {
     const std::string extension = entry.path().extension().string();
     if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".pkl") {
-      fail(ErrorKind::unsupported,
-           "{}: weights are a pickle ({}), which can run code and is never opened; convert them to safetensors first", directory,
+      fail(ErrorKind::unsupported, "{}: weights are a pickle ({}), which can run code and is never opened; convert them to safetensors first", directory,
            printable(entry.path().filename().string()));
     }
   }

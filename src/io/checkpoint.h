@@ -19,19 +19,19 @@ enum class Container { gguf, huggingface };
 
 struct Checkpoint {
   Container container = Container::gguf;
-  std::string path;                                    // as given: the .gguf file or the directory
-  Metadata metadata;                                   // GGUF: all keys. Hugging Face: empty
-  GgufKeyTypes key_types;                              // GGUF: their types in the file, for a writer
-  Json config;                                         // Hugging Face: config.json. GGUF: null
-  Json manifest;                                       // frugal.json or GGUF key frugal.chain; null when absent
+  std::string path;        // as given: the .gguf file or the directory
+  Metadata metadata;       // GGUF: all keys. Hugging Face: empty
+  GgufKeyTypes key_types;  // GGUF: their types in the file, for a writer
+  Json config;             // Hugging Face: config.json. GGUF: null
+  Json manifest;           // frugal.json or GGUF key frugal.chain; null when absent
   std::map<std::string, TensorView, std::less<>> tensors;
-  std::vector<std::string> order;                      // names of the tensors, in the order of the files
-  std::vector<std::shared_ptr<MappedFile>> files;      // own the bytes
-  std::vector<std::shared_ptr<const void>> copies;     // own the bytes of tensors that lay misaligned in their file
-  uint64_t weight_bytes = 0;                           // all weight files on disk
+  std::vector<std::string> order;                   // names of the tensors, in the order of the files
+  std::vector<std::shared_ptr<MappedFile>> files;   // own the bytes
+  std::vector<std::shared_ptr<const void>> copies;  // own the bytes of tensors that lay misaligned in their file
+  uint64_t weight_bytes = 0;                        // all weight files on disk
 
   const TensorView* find(std::string_view name) const;
-  const TensorView& at(std::string_view name) const;   // throws Error{corrupt_file}: which tensor, in which file
+  const TensorView& at(std::string_view name) const;  // throws Error{corrupt_file}: which tensor, in which file
 };
 
 // A .gguf file (first shard of a split one), or a directory with config.json and safetensors.

@@ -25,9 +25,7 @@ struct WeightScheme {
   int64_t block_rows = 0, block_columns = 0;
 };
 
-std::string as_text(const JsonObject& object, std::string_view key) {
-  return object.has(key) ? object.text(key) : std::string();
-}
+std::string as_text(const JsonObject& object, std::string_view key) { return object.has(key) ? object.text(key) : std::string(); }
 
 void parse_block(const JsonObject& args, WeightScheme& scheme) {
   const std::vector<double> block = args.numbers("block_structure");
@@ -91,7 +89,8 @@ ActivationScheme parse_activations(const JsonObject& group) {
   } else if (scheme.is_float) {
     scheme.kind = ActivationQuant::Kind::per_token;  // of float activations only the more exact unquantized form is computed
   } else {
-    fail(ErrorKind::unsupported, "{}: {} activations with the strategy \"{}\" are not supported", args.path(), is_dynamic ? "dynamic" : "static", printable(strategy));
+    fail(ErrorKind::unsupported, "{}: {} activations with the strategy \"{}\" are not supported", args.path(), is_dynamic ? "dynamic" : "static",
+         printable(strategy));
   }
   return scheme;
 }
@@ -169,13 +168,14 @@ void read_zeros(const ModuleTensors& tensors, const WeightScheme& scheme, Groupe
   const int64_t per_word = 32 / weight.bits;
   const int64_t dense = packed_words(weight.rows, weight.bits), padded = (weight.rows + per_word - 1) / per_word;
   const bool is_dense = view.shape == std::vector<int64_t>{dense, groups};
-  if (view.format != "I32" || (!is_dense && view.shape != std::vector<int64_t>{padded, groups})) tensors.fail_shape(view, fmt::format("I32 [{}, {}]", dense, groups));
+  if (view.format != "I32" || (!is_dense && view.shape != std::vector<int64_t>{padded, groups}))
+    tensors.fail_shape(view, fmt::format("I32 [{}, {}]", dense, groups));
   const auto words = values_of<uint32_t>(view);
   for (int64_t r = 0; r < weight.rows; ++r) {
     for (int64_t g = 0; g < groups; ++g) {
       const uint32_t* column = &words[static_cast<size_t>(g)];
-      const uint32_t code = is_dense ? packed_field(column, groups, r, weight.bits)
-                                     : column[r / per_word * groups] >> (r % per_word * weight.bits) & ((1u << weight.bits) - 1u);
+      const uint32_t code =
+          is_dense ? packed_field(column, groups, r, weight.bits) : column[r / per_word * groups] >> (r % per_word * weight.bits) & ((1u << weight.bits) - 1u);
       weight.zeros[static_cast<size_t>(r * groups + g)] = static_cast<float>(code);
     }
   }

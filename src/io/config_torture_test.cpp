@@ -25,9 +25,19 @@ std::string outcome(const std::string& config) {
 
 // A whole config with one key replaced.
 std::string with(const std::string& key, const std::string& value) {
-  Json config = {{"architectures", {"LlamaForCausalLM"}}, {"hidden_size", 64}, {"num_hidden_layers", 2}, {"num_attention_heads", 8},
-                 {"num_key_value_heads", 4}, {"vocab_size", 16}, {"intermediate_size", 128}, {"max_position_embeddings", 512},
-                 {"rms_norm_eps", 1e-5}, {"rope_theta", 10000.0}, {"eos_token_id", 3}, {"torch_dtype", "float16"}, {"tie_word_embeddings", true}};
+  Json config = {{"architectures", {"LlamaForCausalLM"}},
+                 {"hidden_size", 64},
+                 {"num_hidden_layers", 2},
+                 {"num_attention_heads", 8},
+                 {"num_key_value_heads", 4},
+                 {"vocab_size", 16},
+                 {"intermediate_size", 128},
+                 {"max_position_embeddings", 512},
+                 {"rms_norm_eps", 1e-5},
+                 {"rope_theta", 10000.0},
+                 {"eos_token_id", 3},
+                 {"torch_dtype", "float16"},
+                 {"tie_word_embeddings", true}};
   config.erase(key);
   std::string text = config.dump();
   text.pop_back();
@@ -36,7 +46,8 @@ std::string with(const std::string& key, const std::string& value) {
 
 TEST(ConfigTorture, E1_IntegersOutOfRange) {
   EXPECT_EQ(outcome(with("_comment", "1")), "ok");
-  for (const char* key : {"hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "intermediate_size", "max_position_embeddings"}) {
+  for (const char* key :
+       {"hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "intermediate_size", "max_position_embeddings"}) {
     for (const char* value : {"0", "-1", "1.5", "9223372036854775808", "\"4096\"", "{}", "true", "1e9"}) {
       const std::string got = outcome(with(key, value));
       EXPECT_TRUE(got.starts_with("corrupt file")) << key << " " << value << " " << got;
@@ -59,8 +70,12 @@ TEST(ConfigTorture, E2_E3_SizesThatContradictEachOther) {
 }
 
 TEST(ConfigTorture, E4_RopeScaling) {
-  EXPECT_EQ(outcome(with("rope_scaling", R"({"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192})")), "ok");
-  EXPECT_EQ(outcome(with("rope_parameters", R"({"full_attention":{"rope_type":"default","rope_theta":1e6},"sliding_attention":{"rope_type":"default","rope_theta":1e4}})")), "ok");
+  EXPECT_EQ(outcome(with("rope_scaling",
+                         R"({"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192})")),
+            "ok");
+  EXPECT_EQ(outcome(with("rope_parameters",
+                         R"({"full_attention":{"rope_type":"default","rope_theta":1e6},"sliding_attention":{"rope_type":"default","rope_theta":1e4}})")),
+            "ok");
   EXPECT_TRUE(outcome(with("rope_scaling", R"({"type":"spiral","factor":2})")).starts_with("unsupported"));
   for (const char* factor : {"0", "-1", "1e308", "\"2\""}) {
     EXPECT_TRUE(outcome(with("rope_scaling", fmt::format(R"({{"type":"linear","factor":{}}})", factor))).starts_with("corrupt file")) << factor;
@@ -87,7 +102,8 @@ TEST(ConfigTorture, E5_E6_E7_E8) {
   EXPECT_TRUE(outcome(with("quantization_config", R"({"quant_method":"gptq","bits":4,"group_size":0})")).starts_with("corrupt file"));
   EXPECT_TRUE(outcome(with("quantization_config", R"({"quant_method":"awq","bits":4,"group_size":0})")).starts_with("corrupt file"));
   EXPECT_TRUE(outcome(with("quantization_config", R"({"quant_method":"gptq","bits":5,"group_size":128})")).starts_with("corrupt file"));
-  const std::string group = R"({"quant_method":"compressed-tensors","config_groups":{"g":{"targets":["Linear"],"weights":{"num_bits":4,"strategy":"group","group_size":0}}}})";
+  const std::string group =
+      R"({"quant_method":"compressed-tensors","config_groups":{"g":{"targets":["Linear"],"weights":{"num_bits":4,"strategy":"group","group_size":0}}}})";
   EXPECT_TRUE(outcome(with("quantization_config", group)).starts_with("corrupt file"));
 }
 

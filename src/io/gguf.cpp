@@ -170,8 +170,8 @@ TensorInfo read_tensor_info(BoundedReader& in) {
   const uint64_t row = dimensions == 0 ? 1 : static_cast<uint64_t>(info.view.shape.back());
   const auto block = static_cast<uint64_t>(format->block_weights);
   if (row % block != 0) in.fail_here("tensor {}: row of {} weights is not a multiple of the {} in a {} block", shown, row, block, format->id);
-  info.size = checked_mul(count / block, static_cast<uint64_t>(format->block_bytes),
-                          fmt::format("{}: offset {}: tensor {}: bytes", in.name(), in.position(), shown));
+  info.size =
+      checked_mul(count / block, static_cast<uint64_t>(format->block_bytes), fmt::format("{}: offset {}: tensor {}: bytes", in.name(), in.position(), shown));
   info.offset = in.read<uint64_t>("tensor offset");
   return info;
 }
@@ -190,12 +190,14 @@ void place_tensors(std::vector<TensorInfo>& infos, std::span<const std::byte> by
   for (TensorInfo& info : infos) {
     const auto where = [&] { return fmt::format("{}: tensor {}", file.metadata.source(), printable(info.view.name)); };
     if (kCheckExtents && info.offset != expected) {
-      fail(ErrorKind::corrupt_file, "{}: data offset {}, must be {} (end of the tensor before it, aligned to {})", where(), info.offset, expected, file.alignment);
+      fail(ErrorKind::corrupt_file, "{}: data offset {}, must be {} (end of the tensor before it, aligned to {})", where(), info.offset, expected,
+           file.alignment);
     }
     const uint64_t begin = checked_add(data_begin, info.offset, where());
     const uint64_t end = checked_add(begin, info.size, where());
     if (kCheckExtents && end > bytes.size()) {
-      fail(ErrorKind::corrupt_file, "{}: offset {}: {} bytes of data end past the file's {} bytes. Perhaps an incomplete download?", where(), begin, info.size, bytes.size());
+      fail(ErrorKind::corrupt_file, "{}: offset {}: {} bytes of data end past the file's {} bytes. Perhaps an incomplete download?", where(), begin, info.size,
+           bytes.size());
     }
     info.view.bytes = std::span(bytes.data() + begin, info.size);
     expected = checked_round_up(checked_add(info.offset, info.size, where()), file.alignment, where());

@@ -148,7 +148,9 @@ TEST(GgufTorture, TensorInfosThatLieAreRefused) {
 TEST(GgufTorture, B19_AFileCutAnywhereIsRefused) {
   const std::string whole = file_of({{text_key("general.architecture", "llama"), array_key("a", 8, 2, text("x") + text("yy"))},
                                      {info("a", {9}, 0, 0), info("b", {32, 2}, 2, 64)},
-                                     std::string(64 + 36, 'd'), 32, 3});
+                                     std::string(64 + 36, 'd'),
+                                     32,
+                                     3});
   EXPECT_EQ(outcome(whole), "ok");
   for (size_t size = 0; size < whole.size(); ++size) EXPECT_TRUE(outcome(whole.substr(0, size)).starts_with("corrupt file")) << size;
 }
@@ -172,7 +174,8 @@ TEST(GgufTorture, B13_B21_NumbersThatEveryReaderNeeds) {
     EXPECT_NE(got.find("key llama."), got.npos) << id << " " << got;
   };
   const std::string layers = u32_key("llama.block_count", 2), heads = u32_key("llama.attention.head_count", 8);
-  EXPECT_EQ(opened({layers, heads, u32_key("llama.attention.head_count_kv", 2), u32_key("llama.embedding_length", 64), f32_key("llama.rope.freq_base", 1e4f)}), "ok");
+  EXPECT_EQ(opened({layers, heads, u32_key("llama.attention.head_count_kv", 2), u32_key("llama.embedding_length", 64), f32_key("llama.rope.freq_base", 1e4f)}),
+            "ok");
   EXPECT_EQ(opened({key("llama.block_count", 10, raw<uint64_t>(2)), heads}), "ok");
   expect_corrupt("B13", {text_key("llama.block_count", "2")});
   expect_corrupt("B13", {f32_key("llama.block_count", 2)});
@@ -204,8 +207,12 @@ TEST(GgufTorture, B22_B27_Vocabulary) {
     for (int i = 0; i < count; ++i) items += text("t");
     return array_key("tokenizer.ggml.tokens", 8, static_cast<uint64_t>(count), items);
   };
-  const auto floats = [](int count) { return array_key("tokenizer.ggml.scores", 6, static_cast<uint64_t>(count), std::string(static_cast<size_t>(count) * 4, '\0')); };
-  const auto types = [](int count) { return array_key("tokenizer.ggml.token_type", 5, static_cast<uint64_t>(count), std::string(static_cast<size_t>(count) * 4, '\0')); };
+  const auto floats = [](int count) {
+    return array_key("tokenizer.ggml.scores", 6, static_cast<uint64_t>(count), std::string(static_cast<size_t>(count) * 4, '\0'));
+  };
+  const auto types = [](int count) {
+    return array_key("tokenizer.ggml.token_type", 5, static_cast<uint64_t>(count), std::string(static_cast<size_t>(count) * 4, '\0'));
+  };
   EXPECT_EQ(opened({tokens(3), floats(3), types(3), u32_key("tokenizer.ggml.eos_token_id", 2), u32_key("tokenizer.ggml.padding_token_id", UINT32_MAX)}), "ok");
   EXPECT_TRUE(opened({tokens(3), floats(2)}).starts_with("corrupt file"));
   EXPECT_TRUE(opened({tokens(3), types(4)}).starts_with("corrupt file"));
@@ -243,7 +250,9 @@ TEST(GgufTorture, B25_Splits) {
   EXPECT_TRUE(outcome_of_pair(shard(0, 2, "a"), shard(0, 2, "b"), first).starts_with("corrupt file"));
   EXPECT_TRUE(outcome_of_pair(shard(0, 2, "a"), shard(1, 3, "b"), first).starts_with("corrupt file"));
   EXPECT_TRUE(outcome_of_pair(shard(0, 2, "a"), shard(1, 2, "a"), first).starts_with("corrupt file"));  // B18: in two shards
-  EXPECT_TRUE(outcome_of_pair(shard(0, 2, "a", {text_key("general.architecture", "llama")}), shard(1, 2, "b", {text_key("general.architecture", "gpt2")}), first).starts_with("corrupt file"));
+  EXPECT_TRUE(
+      outcome_of_pair(shard(0, 2, "a", {text_key("general.architecture", "llama")}), shard(1, 2, "b", {text_key("general.architecture", "gpt2")}), first)
+          .starts_with("corrupt file"));
   // The names of shards come from the path that was given, so none can lead elsewhere.
   const TemporaryFolder folder;
   folder.write("x.gguf", shard(0, 2, "a"));

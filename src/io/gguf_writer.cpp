@@ -98,9 +98,12 @@ void put_scalar(Bytes& out, GgufType type, const T& value) {
     }
   } else {
     switch (type) {
-      case GgufType::u8: case GgufType::i8: out.put(static_cast<uint8_t>(value)); break;
-      case GgufType::u16: case GgufType::i16: out.put(static_cast<uint16_t>(value)); break;
-      case GgufType::u32: case GgufType::i32: out.put(static_cast<uint32_t>(value)); break;
+      case GgufType::u8:
+      case GgufType::i8: out.put(static_cast<uint8_t>(value)); break;
+      case GgufType::u16:
+      case GgufType::i16: out.put(static_cast<uint16_t>(value)); break;
+      case GgufType::u32:
+      case GgufType::i32: out.put(static_cast<uint32_t>(value)); break;
       default: out.put(static_cast<uint64_t>(value));
     }
   }
@@ -150,7 +153,8 @@ void GgufWriter::set(const std::string& key, MetadataValue value, std::optional<
   if (key.empty() || key.size() > kMaxGgufKey || !plain) fail(ErrorKind::invalid_input, "{}: \"{}\" is not a key that GGUF allows", path_, printable(key));
   const GgufKeyType chosen = type.value_or(default_type(value));
   if (!fits(value, chosen)) {
-    fail(ErrorKind::invalid_input, "{}: key {}: {} does not fit the value type {} of GGUF", path_, key, printable(to_string(value)), static_cast<uint32_t>(chosen.type));
+    fail(ErrorKind::invalid_input, "{}: key {}: {} does not fit the value type {} of GGUF", path_, key, printable(to_string(value)),
+         static_cast<uint32_t>(chosen.type));
   }
   types_[key] = chosen;
   metadata_.set(key, std::move(value));
@@ -169,7 +173,8 @@ void GgufWriter::add(TensorToWrite tensor) {
     fail(ErrorKind::unsupported, "{}: tensor name \"{}\" has {} bytes, GGUF readers take 1..{}", path_, printable(tensor.name), tensor.name.size(), kMaxName);
   }
   if (tensor.shape.size() > 4) fail(ErrorKind::unsupported, "{}: tensor {} has {} dimensions, GGUF allows 4", path_, tensor.name, tensor.shape.size());
-  if (formats::format_at(tensor.format).gguf_type < 0) fail(ErrorKind::unsupported, "{}: tensor {}: GGUF has no type for {}", path_, tensor.name, tensor.format);
+  if (formats::format_at(tensor.format).gguf_type < 0)
+    fail(ErrorKind::unsupported, "{}: tensor {}: GGUF has no type for {}", path_, tensor.name, tensor.format);
   if (size_of(tensor) == 0) fail(ErrorKind::unsupported, "{}: tensor {} is empty, which GGUF does not allow", path_, tensor.name);
   for (const TensorToWrite& other : tensors_) {
     if (other.name == tensor.name) fail(ErrorKind::internal, "{}: tensor {} is given twice", path_, tensor.name);

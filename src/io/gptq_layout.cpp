@@ -100,7 +100,8 @@ StoredWeight read_gptq(const ModuleTensors& tensors, const JsonObject& json) {
   const auto weight = std::make_shared<GroupedWeight>();
   weight->bits = bits;
   weight->rows = packed.shape[1];
-  if (packed.shape[0] * 32 % bits != 0 || packed.shape[0] * 32 / bits > kMaxFeatures) tensors.refuse("qweight has {} rows, not whole columns of {} bits", packed.shape[0], bits);
+  if (packed.shape[0] * 32 % bits != 0 || packed.shape[0] * 32 / bits > kMaxFeatures)
+    tensors.refuse("qweight has {} rows, not whole columns of {} bits", packed.shape[0], bits);
   weight->columns = packed.shape[0] * 32 / bits;
   const int64_t groups = tensors.any_matrix("scales", tensors.at("scales").format).shape[0];
   weight->group_size = group_size_for(tensors, config.group_size, weight->columns, groups);
@@ -150,7 +151,8 @@ StoredWeight read_awq(const ModuleTensors& tensors, const JsonObject& config) {
   weight->rows = packed.shape[1] * 8;
   if (weight->rows > kMaxFeatures) tensors.refuse("{} rows", weight->rows);
   const int64_t groups = tensors.any_matrix("scales", tensors.at("scales").format).shape[0];
-  weight->group_size = group_size_for(tensors, config.integer(config.has("q_group_size") ? "q_group_size" : "group_size", -1, kMaxFeatures), weight->columns, groups);
+  weight->group_size =
+      group_size_for(tensors, config.integer(config.has("q_group_size") ? "q_group_size" : "group_size", -1, kMaxFeatures), weight->columns, groups);
   transpose_scales(*weight, tensors.scales("scales", groups, weight->rows), groups);
   const auto zeros = values_of<uint32_t>(tensors.matrix("qzeros", "I32", groups, packed.shape[1]));
   const auto words = values_of<uint32_t>(packed);

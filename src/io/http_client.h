@@ -11,7 +11,7 @@
 namespace frugal::io {
 
 struct HttpRequest {
-  std::string url;           // http:// or https://
+  std::string url;  // http:// or https://
   bool head = false;
   std::string token;         // sent as "Authorization: Bearer ..." when not empty
   uint64_t range_begin = 0;  // "Range: bytes=<begin>-" when above 0

@@ -123,7 +123,7 @@ class PartialFile {
 };
 
 struct RemoteFile {
-  std::string url;    // where the bytes are, after redirects
+  std::string url;  // where the bytes are, after redirects
   std::string etag;
   uint64_t size = 0;
 };
@@ -166,7 +166,8 @@ class Hub {
   std::string fetch() const {
     const auto [commit, names] = list();
     const std::vector<std::string> files = wanted(names);
-    if (files.empty()) fail(ErrorKind::invalid_input, "{}: has no GGUF and no safetensors file that fits{}", name_.full(), name_.quant.empty() ? "" : " " + name_.quant);
+    if (files.empty())
+      fail(ErrorKind::invalid_input, "{}: has no GGUF and no safetensors file that fits{}", name_.full(), name_.quant.empty() ? "" : " " + name_.quant);
     const std::string snapshot = folder_ + "/snapshots/" + commit;
     for (const std::string& folder : {folder_ + "/refs", folder_ + "/blobs", snapshot, locks()}) fs::create_directories(folder);
     const std::string tag = options_.cache_dir + "/CACHEDIR.TAG";
@@ -197,14 +198,16 @@ class Hub {
   std::string redirected(const std::string& url, const HttpResponse& response) const {
     const std::string next = resolve_location(url, response.header("location"));
     if (next.empty()) fail(ErrorKind::io, "{}: a redirect to \"{}\" is not followed", url, printable(response.header("location")));
-    if (origin_of(url).starts_with("https:") && !origin_of(next).starts_with("https:")) fail(ErrorKind::io, "{}: a redirect from https to http is not followed", url);
+    if (origin_of(url).starts_with("https:") && !origin_of(next).starts_with("https:"))
+      fail(ErrorKind::io, "{}: a redirect from https to http is not followed", url);
     return next;
   }
 
   [[noreturn]] void fail_status(const std::string& url, int status) const {
     if (status == 404) fail(ErrorKind::invalid_input, "{}: the hub does not know it (404 for {})", name_.full(), url);
     if (status == 401 || status == 403) {
-      fail(ErrorKind::invalid_input, "{}: the hub refuses access ({} for {}): the model does not exist, or is private or gated and needs HF_TOKEN", name_.full(), status, url);
+      fail(ErrorKind::invalid_input, "{}: the hub refuses access ({} for {}): the model does not exist, or is private or gated and needs HF_TOKEN",
+           name_.full(), status, url);
     }
     fail(ErrorKind::io, "{}: status {}", url, status);
   }
@@ -376,8 +379,9 @@ std::vector<std::string> choose_files(const std::vector<std::string>& names, con
       if (!name.starts_with("mmproj") && lower(name).find("imatrix") == name.npos) ggufs.push_back(name);
       continue;
     }
-    constexpr std::string_view kWanted[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                            "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja", "frugal.json", "quantize_config.json"};
+    constexpr std::string_view kWanted[] = {
+        "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json",
+        "merges.txt",  "chat_template.jinja",    "frugal.json",    "quantize_config.json"};
     const bool weights = name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
     safetensors |= weights;
     if (weights || std::find(std::begin(kWanted), std::end(kWanted), name) != std::end(kWanted)) others.push_back(name);

@@ -9,13 +9,13 @@
 namespace frugal::io {
 
 struct HubOptions {
-  bool offline = false;              // only what the cache holds
+  bool offline = false;  // only what the cache holds
   std::string token;
-  std::string file;                  // this GGUF file of the repository (with its shards), whatever the quant
+  std::string file;  // this GGUF file of the repository (with its shards), whatever the quant
   std::string endpoint = "https://huggingface.co";
   std::string revision = "main";
   std::string cache_dir;
-  int retries = 3;                   // for each file, after a transfer was cut
+  int retries = 3;  // for each file, after a transfer was cut
 };
 
 // HF_HUB_OFFLINE, HF_TOKEN (or the file token in HF_HOME), HF_ENDPOINT, HF_HUB_CACHE (or HF_HOME/hub, or

@@ -1,7 +1,7 @@
 #include "io/hub.h"
 
-#include <gtest/gtest.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -82,14 +82,16 @@ TEST(Hub, NamesAndPaths) {
 }
 
 TEST(Hub, ChoosesTheQuantByWholeWords) {
-  const std::vector<std::string> names = {"README.md", "m-Q4_K.gguf", "m-Q4_K_M.gguf", "m-q8_0-00001-of-00002.gguf", "m-q8_0-00002-of-00002.gguf", "mmproj-m-Q4_K_M.gguf"};
+  const std::vector<std::string> names = {"README.md",           "m-Q4_K.gguf", "m-Q4_K_M.gguf", "m-q8_0-00001-of-00002.gguf", "m-q8_0-00002-of-00002.gguf",
+                                          "mmproj-m-Q4_K_M.gguf"};
   EXPECT_EQ(choose_files(names, ""), (std::vector<std::string>{"m-Q4_K_M.gguf"}));
   EXPECT_EQ(choose_files(names, "q4_k"), (std::vector<std::string>{"m-Q4_K.gguf"}));
   EXPECT_EQ(choose_files(names, "Q8_0"), (std::vector<std::string>{"m-q8_0-00001-of-00002.gguf", "m-q8_0-00002-of-00002.gguf"}));
   EXPECT_TRUE(choose_files(names, "K").empty());
   EXPECT_TRUE(choose_files(names, "Q5_K_M").empty());
   EXPECT_EQ(choose_files({"b-Q2_K.gguf", "a-Q3_K.gguf"}, ""), (std::vector<std::string>{"a-Q3_K.gguf"}));
-  EXPECT_EQ(choose_files({"config.json", "evil.py", "pytorch_model.bin", "../config.json", "model.safetensors", "x.gguf"}, ""), (std::vector<std::string>{"config.json", "model.safetensors"}));
+  EXPECT_EQ(choose_files({"config.json", "evil.py", "pytorch_model.bin", "../config.json", "model.safetensors", "x.gguf"}, ""),
+            (std::vector<std::string>{"config.json", "model.safetensors"}));
 }
 
 TEST(Hub, OriginsAndRedirects) {
@@ -166,7 +168,8 @@ TEST(Hub, TheTokenGoesToTheEndpointOnly) {
   EXPECT_TRUE(path.ends_with("/m-Q8_0.gguf")) << path;
   EXPECT_EQ(fs::file_size(path), 4000u);
   EXPECT_EQ(server.requests("HEAD 0 /org/gguf/resolve").size(), 1u);
-  for (const std::string& line : server.requests(" 0 ")) EXPECT_TRUE(line.ends_with("Bearer secret") || line.find("private") != line.npos || line.find("absent") != line.npos) << line;
+  for (const std::string& line : server.requests(" 0 "))
+    EXPECT_TRUE(line.ends_with("Bearer secret") || line.find("private") != line.npos || line.find("absent") != line.npos) << line;
   ASSERT_EQ(server.requests(" 1 ").size(), 1u);
   EXPECT_TRUE(server.requests(" 1 ")[0].ends_with(" -")) << server.requests(" 1 ")[0];
   // A relative redirect stays at the endpoint, with the token.

@@ -36,9 +36,7 @@ class GgufNumbers {
 
  private:
   std::string key(std::string_view name) const { return prefix_ + std::string(name); }
-  int64_t in_range(std::string_view name, int64_t fallback, int64_t min, int64_t max) const {
-    return metadata_.integer_or(key(name), fallback, min, max);
-  }
+  int64_t in_range(std::string_view name, int64_t fallback, int64_t min, int64_t max) const { return metadata_.integer_or(key(name), fallback, min, max); }
 
   // A number for all layers, or an array with one for each.
   std::vector<int64_t> per_layer(std::string_view name, int64_t min, int64_t max, int64_t layers) const {
@@ -131,7 +129,8 @@ class GgufNumbers {
     if (embedding == tensors_.end()) return;
     const auto& shape = embedding->second.shape;
     if (shape.size() != 2 || shape[0] != count) {
-      fail(ErrorKind::corrupt_file, "{}: tensor token_embd.weight must be a matrix with one row for each of {} tokens, is [{}]", metadata_.source(), count, fmt::join(shape, ", "));
+      fail(ErrorKind::corrupt_file, "{}: tensor token_embd.weight must be a matrix with one row for each of {} tokens, is [{}]", metadata_.source(), count,
+           fmt::join(shape, ", "));
     }
   }
 
@@ -204,7 +203,8 @@ void check_tokens(const JsonObject& config) {
   }
   if (eos->size() > 256) fail(ErrorKind::corrupt_file, "{}.eos_token_id: {} items, at most 256 are allowed", config.path(), eos->size());
   for (const Json& id : *eos) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > last) config.fail_at("eos_token_id", fmt::format("items must be integers in 0..{}", last));
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > last)
+      config.fail_at("eos_token_id", fmt::format("items must be integers in 0..{}", last));
   }
 }
 

@@ -175,7 +175,8 @@ class Reader {
       LowRankWeight weight{std::make_shared<StoredTerm>(term(json.object("first"), prefix + "first.", depth + 1)),
                            std::make_shared<StoredTerm>(term(json.object("second"), prefix + "second.", depth + 1))};
       if (rows_of(*weight.first) != columns_of(*weight.second)) {
-        tensors_.refuse("factors of [{}, {}] and [{}, {}] have no product", rows_of(*weight.second), columns_of(*weight.second), rows_of(*weight.first), columns_of(*weight.first));
+        tensors_.refuse("factors of [{}, {}] and [{}, {}] have no product", rows_of(*weight.second), columns_of(*weight.second), rows_of(*weight.first),
+                        columns_of(*weight.first));
       }
       return {std::move(weight)};
     }
@@ -335,7 +336,8 @@ StoredWeight read_own_layout(const ModuleTensors& tensors, const JsonObject& des
   for (size_t i = 0; i < terms->size(); ++i) {
     weight.terms.push_back(Reader(tensors).term(JsonObject((*terms)[i], fmt::format("{}.terms[{}]", description.path(), i)), prefix_of(i)));
     if (rows_of(weight.terms[i]) != rows_of(weight.terms[0]) || columns_of(weight.terms[i]) != columns_of(weight.terms[0])) {
-      tensors.refuse("term {} is [{}, {}], the first is [{}, {}]", i, rows_of(weight.terms[i]), columns_of(weight.terms[i]), rows_of(weight.terms[0]), columns_of(weight.terms[0]));
+      tensors.refuse("term {} is [{}, {}], the first is [{}, {}]", i, rows_of(weight.terms[i]), columns_of(weight.terms[i]), rows_of(weight.terms[0]),
+                     columns_of(weight.terms[0]));
     }
   }
   if (description.has("activation")) weight.activation = read_activation(description.object("activation"));

@@ -91,9 +91,8 @@ std::optional<StoredWeight> read_quantized(const Checkpoint& checkpoint, std::st
     weight = read_own_layout(tensors, JsonObject(*description, checkpoint.path + "/frugal.json.modules." + printable(module, 200)));
   } else {
     const Method method = method_of(checkpoint.config, checkpoint.path + "/config.json");
-    const bool marked = std::any_of(std::begin(kMarkers), std::end(kMarkers), [&](const Marker& marker) {
-      return marker.method == method.name && tensors.find(marker.part);
-    });
+    const bool marked =
+        std::any_of(std::begin(kMarkers), std::end(kMarkers), [&](const Marker& marker) { return marker.method == method.name && tensors.find(marker.part); });
     if (!marked) {
       for (const Marker& marker : kMarkers) {
         if (tensors.find(marker.part)) tensors.refuse("has a tensor {}, but config.json asks for quant_method \"{}\"", marker.part, printable(method.name));

@@ -42,13 +42,13 @@ struct Fp8Weight {
   int64_t columns = 0;
   int64_t block_rows = 1;
   int64_t block_columns = 0;
-  std::span<const std::byte> codes;    // [rows, columns]
-  std::shared_ptr<const void> owner;   // keeps `codes` alive; null: the checkpoint or the caller does
+  std::span<const std::byte> codes;   // [rows, columns]
+  std::shared_ptr<const void> owner;  // keeps `codes` alive; null: the checkpoint or the caller does
   std::string scale_format = "F32";
-  std::vector<float> scales;           // [ceil(rows / block_rows), ceil(columns / block_columns)]
+  std::vector<float> scales;  // [ceil(rows / block_rows), ceil(columns / block_columns)]
   // How the file wants the input quantized to E4M3. Kept for the round trip; ignoring it is more exact.
   formats::ActivationQuant::Kind input = formats::ActivationQuant::Kind::none;
-  float input_scale = 0;               // per_tensor only
+  float input_scale = 0;  // per_tensor only
   int64_t scale_columns() const { return (columns + block_columns - 1) / block_columns; }
 };
 
@@ -59,9 +59,9 @@ struct CodebookWeight {
   int64_t columns = 0;
   int64_t block = 64;
   std::array<float, 16> table{};
-  std::vector<uint8_t> codes;   // [ceil(rows * columns / 2)], the even element in the high nibble, as bitsandbytes does
+  std::vector<uint8_t> codes;  // [ceil(rows * columns / 2)], the even element in the high nibble, as bitsandbytes does
   std::string scale_format = "F32";
-  std::vector<float> scales;    // [ceil(rows * columns / block)]
+  std::vector<float> scales;  // [ceil(rows * columns / block)]
 };
 
 struct StoredTerm;
@@ -71,8 +71,8 @@ struct LowRankWeight {
 };
 
 struct StoredTerm {
-  std::variant<BlockWeight, std::shared_ptr<const formats::GroupedWeight>, std::shared_ptr<const formats::SparseWeight>,
-               std::shared_ptr<const Fp8Weight>, std::shared_ptr<const CodebookWeight>, LowRankWeight>
+  std::variant<BlockWeight, std::shared_ptr<const formats::GroupedWeight>, std::shared_ptr<const formats::SparseWeight>, std::shared_ptr<const Fp8Weight>,
+               std::shared_ptr<const CodebookWeight>, LowRankWeight>
       value;
 };
 
@@ -121,7 +121,7 @@ class QuantizedWriter {
 
  private:
   struct Group {
-    Json scheme;                        // a value of config_groups without targets
+    Json scheme;  // a value of config_groups without targets
     std::vector<std::string> targets;
   };
   bool own_layout_only_;

@@ -252,7 +252,9 @@ TEST(QuantizedLayout, CompressedTensorsReadsWhatWeWrite) {
   EXPECT_FALSE(fs::exists(folder / "frugal.json"));
   // One scheme is said for all linear layers, and the rest is ignored.
   const TemporaryFolder single;
-  write_folder(single, {{"a", {{{random_grouped({5, 64, 4, 32})}}, {}}}, {"b", {{{random_grouped({7, 96, 4, 32})}}, {}}}, {"lm_head", {{{random_block("F16", 5, 64)}}, {}}}});
+  write_folder(
+      single,
+      {{"a", {{{random_grouped({5, 64, 4, 32})}}, {}}}, {"b", {{{random_grouped({7, 96, 4, 32})}}, {}}}, {"lm_head", {{{random_block("F16", 5, 64)}}, {}}}});
   const Json config = read_json_in_directory(single.path(), "config.json")["quantization_config"];
   EXPECT_EQ(config["ignore"], (Json::array({"lm_head"})));
   EXPECT_EQ(config["config_groups"]["group_0"]["targets"], (Json::array({"Linear"})));
@@ -278,7 +280,9 @@ TEST(QuantizedLayout, CompressedTensorsReadsWhatWeWrite) {
 
 TEST(QuantizedLayout, WhatCompressedTensorsCannotExpressGoesToOurOwnLayout) {
   std::map<std::string, StoredWeight> modules;
-  const auto add = [&](const std::string& name, std::vector<StoredTerm> terms, formats::ActivationQuant activation = {}) { modules[name] = {std::move(terms), activation}; };
+  const auto add = [&](const std::string& name, std::vector<StoredTerm> terms, formats::ActivationQuant activation = {}) {
+    modules[name] = {std::move(terms), activation};
+  };
   add("float_zeros", {{random_grouped({5, 70, 3, 32, false, true, false, "F16"})}});
   add("ragged", {{random_grouped({5, 70, 2, 32, false})}}, {Kind::per_token, 8, 0});
   add("shuffled", {{random_grouped({5, 64, 4, 32, true, false, true})}}, {Kind::per_tensor, 8, 0.25f});
@@ -317,7 +321,8 @@ TEST(QuantizedLayout, WhatCompressedTensorsCannotExpressGoesToOurOwnLayout) {
 }
 
 TEST(QuantizedLayout, TheBytesOnDiskAreWhatTheFormatCounts) {
-  std::vector<std::shared_ptr<const GroupedWeight>> grouped = {random_grouped({5, 70, 3, 32, false, true, false, "F16"}), random_grouped({37, 64, 4, 16, false}),
+  std::vector<std::shared_ptr<const GroupedWeight>> grouped = {random_grouped({5, 70, 3, 32, false, true, false, "F16"}),
+                                                               random_grouped({37, 64, 4, 16, false}),
                                                                random_grouped({5, 64, 4, 32, true, false, true, "BF16"})};
   for (const auto& weight : grouped) {
     QuantizedWriter writer(true);

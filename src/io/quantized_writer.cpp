@@ -39,9 +39,14 @@ Json scheme_json(Json weights, Json activations, const char* format) {
 
 TensorToWrite floats(const std::string& name, const std::string& format, std::vector<int64_t> shape, std::shared_ptr<const void> owner,
                      const std::vector<float>& values) {
-  return {name, format, std::move(shape), [owner, &values, format](std::span<std::byte> target) {
+  return {name,
+          format,
+          std::move(shape),
+          [owner, &values, format](std::span<std::byte> target) {
             formats::format_at(format).encode(values.data(), nullptr, target.data(), static_cast<int64_t>(values.size()));
-          }, {}, {}};
+          },
+          {},
+          {}};
 }
 
 void add_input_scale(const std::string& module, float scale, std::vector<TensorToWrite>& tensors) {
@@ -78,10 +83,15 @@ Json plan_grouped(const std::shared_ptr<const GroupedWeight>& weight, const Acti
   if (!weight->symmetric && bytes) {
     tensors.push_back({module + ".weight_zero_point", "I8", {weight->rows, groups}, [weight](std::span<std::byte> t) { fill_zero_bytes(*weight, t); }, {}, {}});
   } else if (!weight->symmetric) {
-    tensors.push_back({module + ".weight_zero_point", "I32", {packed_words(weight->rows, weight->bits), groups}, [weight](std::span<std::byte> target) {
+    tensors.push_back({module + ".weight_zero_point",
+                       "I32",
+                       {packed_words(weight->rows, weight->bits), groups},
+                       [weight](std::span<std::byte> target) {
                          const std::vector<uint32_t> words = formats::pack_zeros(*weight);
                          std::memcpy(target.data(), words.data(), target.size());
-                       }, {}, {}});
+                       },
+                       {},
+                       {}});
   }
   if (activation.kind == ActivationQuant::Kind::per_tensor) add_input_scale(module, activation.scale, tensors);
   const bool channel = groups == 1;
@@ -144,7 +154,8 @@ void QuantizedWriter::add(const std::string& module, StoredWeight weight) {
   }
   const auto& value = weight.terms[0].value;
   const auto* grouped = std::get_if<std::shared_ptr<const GroupedWeight>>(&value);
-  Json scheme = grouped ? plan_grouped(*grouped, weight.activation, module, tensors_) : plan_fp8(std::get<std::shared_ptr<const Fp8Weight>>(value), module, tensors_);
+  Json scheme =
+      grouped ? plan_grouped(*grouped, weight.activation, module, tensors_) : plan_fp8(std::get<std::shared_ptr<const Fp8Weight>>(value), module, tensors_);
   const auto group = std::find_if(groups_.begin(), groups_.end(), [&](const Group& g) { return g.scheme == scheme; });
   if (group == groups_.end()) {
     groups_.push_back({std::move(scheme), {module}});
@@ -163,13 +174,10 @@ Json QuantizedWriter::quantization_config() const {
     groups[fmt::format("group_{}", i)] = std::move(group);
   }
   const bool mixed = std::any_of(groups_.begin(), groups_.end(), [&](const Group& g) { return g.scheme["format"] != groups_[0].scheme["format"]; });
-  Json config = {{"config_groups", std::move(groups)},
-          {"format", mixed ? Json("mixed-precision") : groups_[0].scheme["format"]},
-          {"global_compression_ratio", nullptr},
-          {"ignore", ignore_},
-          {"kv_cache_scheme", nullptr},
-          {"quant_method", "compressed-tensors"},
-          {"quantization_status", "compressed"}};
+  Json config = {{"config_groups", std::move(groups)},  {"format", mixed ? Json("mixed-precision") : groups_[0].scheme["format"]},
+                 {"global_compression_ratio", nullptr}, {"ignore", ignore_},
+                 {"kv_cache_scheme", nullptr},          {"quant_method", "compressed-tensors"},
+                 {"quantization_status", "compressed"}};
   // transformers 5.24 makes room for unpacked zero points only, unless it expands the weights as it loads them (which it can
   // where all have one scheme).
   const Json& weights = groups_[0].scheme["weights"];

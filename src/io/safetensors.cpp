@@ -224,8 +224,7 @@ SafetensorsFile read_safetensors(std::span<const std::byte> bytes, const std::st
       fail(ErrorKind::corrupt_file, "{}: has {} bytes, its shape and dtype {} ask for {}", where(entry), entry.end - entry.begin, entry.format->id, size);
     }
     expected = entry.end;
-    file.tensors.push_back({std::move(entry.name), std::string(entry.format->id), std::move(entry.shape),
-                            bytes.subspan(data_begin + entry.begin, size)});
+    file.tensors.push_back({std::move(entry.name), std::string(entry.format->id), std::move(entry.shape), bytes.subspan(data_begin + entry.begin, size)});
   }
   if (expected != data_size) {
     fail(ErrorKind::corrupt_file, "{}: offset {}: {} bytes after the last tensor", name, data_begin + expected, data_size - expected);

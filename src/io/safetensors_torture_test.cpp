@@ -44,7 +44,10 @@ std::vector<Row> header_rows() {
       {"A4", raw<uint64_t>(100000001) + "{}", "corrupt file"},
       {"A5", raw<uint64_t>(kGood.size() - 7) + kGood.substr(8), "corrupt file"},
       {"A7", raw<uint64_t>(8) + "PK\3\4    ", "corrupt file"},
-      {"A7", raw<uint64_t>(8) + "\x7f" "ELF    ", "corrupt file"},
+      {"A7",
+       raw<uint64_t>(8) + "\x7f"
+                          "ELF    ",
+       "corrupt file"},
       {"A7", raw<uint64_t>(8) + "<html>  ", "corrupt file"},
       {"A7", "<!DOCTYPE html><html></html>", "corrupt file"},
       {"A8", kGood + "x", "corrupt file"},
@@ -53,7 +56,9 @@ std::vector<Row> header_rows() {
       {"A10", file_of(entry(f32, "[2]", "[0,8]", "\"\xff\""), kData8), "corrupt file"},
       {"A10", file_of("\xEF\xBB\xBF" + entry(f32, "[2]", "[0,8]"), kData8), "corrupt file"},
       {"A10", file_of(entry(f32, "[2]", "[0,8]") + std::string(1, '\0') + "{}", kData8), "corrupt file"},
-      {"A11", file_of("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", kData8), "corrupt file"},
+      {"A11",
+       file_of("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", kData8),
+       "corrupt file"},
       {"A11", file_of("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", kData8), "corrupt file"},
       {"A11", file_of("{\"__metadata__\":{},\"__metadata__\":{}}", ""), "corrupt file"},
       {"A12", file_of(entry(f32, "[2]", "[0,8]", "\"\""), kData8), "corrupt file"},
@@ -62,8 +67,10 @@ std::vector<Row> header_rows() {
       {"A12", file_of(entry(f32, "[2]", "[0,8]", "\"/etc/x\""), kData8), "corrupt file"},
       {"A12", file_of(entry(f32, "[2]", "[0,8]", "\"a\\u0000b\""), kData8), "corrupt file"},
       {"A12", file_of(entry(f32, "[2]", "[0,8]", "\"a\\u202eb\""), kData8), "corrupt file"},
-      {"A13", file_of("{\"a\":{\"dtype\":\"U8\",\"shape\":[5],\"data_offsets\":[0,5]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}", kData8), "corrupt file"},
-      {"A14", file_of("{\"a\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,3]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}", kData8), "corrupt file"},
+      {"A13", file_of("{\"a\":{\"dtype\":\"U8\",\"shape\":[5],\"data_offsets\":[0,5]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}", kData8),
+       "corrupt file"},
+      {"A14", file_of("{\"a\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,3]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}", kData8),
+       "corrupt file"},
       {"A15", file_of(entry(f32, "[2]", "[8,16]"), kData8 + kData8), "corrupt file"},
       {"A16", file_of(entry(f32, "[2]", "[8,0]"), kData8), "corrupt file"},
       {"A17", file_of(entry(f32, "[3]", "[0,12]"), kData8), "corrupt file"},
@@ -176,7 +183,8 @@ TEST(SafetensorsTorture, A28_WhatIsNotARegularFileIsRefused) {
   const std::string path = folder / "model.safetensors";
   const auto expect_refused = [&](const char* what) {
     EXPECT_TRUE(outcome_of([&] { open_checkpoint(folder.path()); }).find("error: ") != std::string::npos ||
-                outcome_of([&] { open_checkpoint(folder.path()); }).starts_with("corrupt")) << what << ": " << outcome_of([&] { open_checkpoint(folder.path()); });
+                outcome_of([&] { open_checkpoint(folder.path()); }).starts_with("corrupt"))
+        << what << ": " << outcome_of([&] { open_checkpoint(folder.path()); });
     std::filesystem::remove_all(path);
   };
   ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
@@ -214,8 +222,9 @@ TEST(Safetensors, TheReferenceReadsWhatWeWriteAndTheOtherWayRound) {
     EXPECT_EQ(checkpoint->at("filled").shape, (std::vector<int64_t>{2}));
     EXPECT_EQ(checkpoint->files.size(), limit == 20 ? 2u : 1u);
     const std::string oracle = run_oracle("make_io_safetensors.py", model.path());
-    EXPECT_EQ(oracle, "bytes uint8 [3] [1, 2, 3]\nempty float32 [0, 4] []\nfilled int64 [2] [72340172838076673, 72340172838076673]\n"
-                      "floats float32 [2, 2] [[1.0, 2.0], [3.0, 4.0]]\nhalf bfloat16 [1] [1.0]\nsaved again\n");
+    EXPECT_EQ(oracle,
+              "bytes uint8 [3] [1, 2, 3]\nempty float32 [0, 4] []\nfilled int64 [2] [72340172838076673, 72340172838076673]\n"
+              "floats float32 [2, 2] [[1.0, 2.0], [3.0, 4.0]]\nhalf bfloat16 [1] [1.0]\nsaved again\n");
     const auto file = MappedFile::open(model / "again.safetensors");
     const SafetensorsFile again = read_safetensors(file->bytes(), "again");
     EXPECT_EQ(again.metadata, (SafetensorsMetadata{{"by", "reference"}}));

@@ -29,8 +29,8 @@ std::vector<double> ratio_grid() {
 }
 
 struct Cut {
-  Factors factors;   // full rank
-  Tensor tail;       // [r + 1] float64: error of the own output when cut at a rank
+  Factors factors;  // full rank
+  Tensor tail;      // [r + 1] float64: error of the own output when cut at a rank
   double sensitivity;
 };
 
@@ -141,14 +141,12 @@ chain::StepRow asvd_row() {
                     return chain::kNeedsMagnitude | (options.boolean("search") ? chain::kNeedsHessian | chain::kNeedsSample : 0u);
                   },
                   .run_block = run};
-  row.claims = {{.statement = "a tenth of the parameters removed: perplexity under plain SVD",
-                 .model = "S",
-                 .baseline = {"svd:ratio=0.9"},
-                 .method = {"asvd:ratio=0.9"}},
-                {.statement = "a fifth of the parameters removed: perplexity under plain SVD",
-                 .model = "S",
-                 .baseline = {"svd:ratio=0.8"},
-                 .method = {"asvd:ratio=0.8"}}};
+  row.claims = {
+      {.statement = "a tenth of the parameters removed: perplexity under plain SVD", .model = "S", .baseline = {"svd:ratio=0.9"}, .method = {"asvd:ratio=0.9"}},
+      {.statement = "a fifth of the parameters removed: perplexity under plain SVD",
+       .model = "S",
+       .baseline = {"svd:ratio=0.8"},
+       .method = {"asvd:ratio=0.8"}}};
   return row;
 }
 

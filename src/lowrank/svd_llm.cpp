@@ -71,9 +71,8 @@ Factors svd_llm(const Tensor& weight, const Tensor& hessian, double damping) {
   for (;;) {
     const auto [root, info] = at::linalg_cholesky_ex(gram);
     if (info.item<int>() == 0) {
-      return decompose(exact, at::matmul(exact, root), [&root = root](const Tensor& x) {
-        return at::linalg_solve_triangular(root, x, /*upper=*/false, /*left=*/false);
-      });
+      return decompose(exact, at::matmul(exact, root),
+                       [&root = root](const Tensor& x) { return at::linalg_solve_triangular(root, x, /*upper=*/false, /*left=*/false); });
     }
     const double more = share == 0 ? std::max(damping, 1e-8) * 1e-4 : share * 10;
     gram.diagonal().add_((more - share) * mean);
@@ -88,7 +87,7 @@ Tensor updated_second(const Factors& factors, const Tensor& targets, const Tenso
   Tensor gram = at::matmul(inner.t(), inner);
   const double ridge = std::max(damping * gram.diagonal().mean().item<double>(), 1e-12);
   gram.diagonal().add_(ridge);
-  const Tensor residual = targets.to(at::kDouble) - at::matmul(inner, second.t());  // [rows, out]
+  const Tensor residual = targets.to(at::kDouble) - at::matmul(inner, second.t());                       // [rows, out]
   const Tensor change = at::cholesky_solve(at::matmul(inner.t(), residual), at::linalg_cholesky(gram));  // [rank, out]
   return (second + change.t()).to(at::kFloat).contiguous();
 }
@@ -104,15 +103,11 @@ chain::StepRow svd_llm_row() {
                  boolean_option("update", true, "refit o and down to what their compressed predecessors put out"),
                  number_option("damping", 0.01, 1e-8, 10, "ridge of the refit; what makes X^T X positive definite, times 1e-4")};
   row.function = {.effect = chain::StepEffect::low_rank,
-                  .needs = [](const Options& options) -> unsigned {
-                    return chain::kNeedsHessian | (options.boolean("update") ? chain::kNeedsSample : 0u);
-                  },
+                  .needs = [](const Options& options) -> unsigned { return chain::kNeedsHessian | (options.boolean("update") ? chain::kNeedsSample : 0u); },
                   .run_block = run,
                   .sequential = true};
-  row.claims = {{.statement = "a fifth of the parameters removed: perplexity under ASVD",
-                 .model = "S",
-                 .baseline = {"asvd:ratio=0.8"},
-                 .method = {"svd-llm:ratio=0.8"}}};
+  row.claims = {
+      {.statement = "a fifth of the parameters removed: perplexity under ASVD", .model = "S", .baseline = {"asvd:ratio=0.8"}, .method = {"svd-llm:ratio=0.8"}}};
   return row;
 }
 

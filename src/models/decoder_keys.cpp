@@ -65,7 +65,8 @@ BlockSpec read_block(const GgufDescription& description, const std::string& pref
   BlockSpec block;
   block.hidden = hidden;
   block.heads = layer_value(metadata, prefix + "attention.head_count", layer, 1, kMaxHeads);
-  block.kv_heads = metadata.has(prefix + "attention.head_count_kv") ? layer_value(metadata, prefix + "attention.head_count_kv", layer, 1, kMaxHeads) : block.heads;
+  block.kv_heads =
+      metadata.has(prefix + "attention.head_count_kv") ? layer_value(metadata, prefix + "attention.head_count_kv", layer, 1, kMaxHeads) : block.heads;
   if (block.heads % block.kv_heads != 0) {
     metadata.fail_at(prefix + "attention.head_count_kv", fmt::format("layer {}: {} must divide head_count, {}", layer, block.kv_heads, block.heads));
   }
@@ -159,7 +160,9 @@ void require_equal_dimensions(const ModelSpec& spec, std::string_view container)
     const BlockSpec& block = spec.blocks[i];
     if (block.heads == 0 || block.intermediate == 0) fail(ErrorKind::unsupported, "{} cannot say that block {} lacks its attention or MLP", container, i);
     if (block.heads != first.heads || block.kv_heads != first.kv_heads || block.head_dim != first.head_dim || block.intermediate != first.intermediate) {
-      fail(ErrorKind::unsupported, "{} has one set of dimensions for all blocks, but block {} has {} heads, {} key-value heads of {}, and {} MLP channels; block 0 has {}, {} of {}, and {}",
+      fail(ErrorKind::unsupported,
+           "{} has one set of dimensions for all blocks, but block {} has {} heads, {} key-value heads of {}, and {} MLP channels; block 0 has {}, {} of {}, "
+           "and {}",
            container, i, block.heads, block.kv_heads, block.head_dim, block.intermediate, first.heads, first.kv_heads, first.head_dim, first.intermediate);
     }
   }

@@ -14,8 +14,8 @@ namespace frugal::models {
 // defaults, and their files leave such keys out.
 struct ConfigDefaults {
   int64_t vocab = 0, heads = 0;
-  int64_t kv_heads = 0;            // 0: as many as heads
-  int64_t head_dim = 0;            // 0: hidden_size / heads
+  int64_t kv_heads = 0;  // 0: as many as heads
+  int64_t head_dim = 0;  // 0: hidden_size / heads
   int64_t context_length = 0;
   bool tied_embeddings = false;
   const char* activation_key = "hidden_act";

@@ -57,7 +57,8 @@ void apply_blocks(const io::Checkpoint& checkpoint, ModelSpec& spec) {
     block.heads = item.integer("heads", 0, 65536);
     block.kv_heads = item.integer("kv_heads", 0, 65536);
     block.intermediate = item.integer("intermediate", 0, int64_t{1} << 30);
-    if (block.heads > 0 && (block.kv_heads == 0 || block.heads % block.kv_heads != 0)) item.fail_at("kv_heads", fmt::format("must divide heads, {}", block.heads));
+    if (block.heads > 0 && (block.kv_heads == 0 || block.heads % block.kv_heads != 0))
+      item.fail_at("kv_heads", fmt::format("must divide heads, {}", block.heads));
   }
 }
 
@@ -80,7 +81,9 @@ ModelSpec comparable(ModelSpec spec) {
 void require_same(const ModelSpec& wanted, const ModelSpec& said, std::string_view container) {
   const ModelSpec a = comparable(wanted), b = comparable(said);
   if (a == b) return;
-  const auto differs = [&](std::string_view what) { fail(ErrorKind::unsupported, "{} of family {} cannot say this model's {}", container, wanted.family, what); };
+  const auto differs = [&](std::string_view what) {
+    fail(ErrorKind::unsupported, "{} of family {} cannot say this model's {}", container, wanted.family, what);
+  };
   for (size_t i = 0; i < a.blocks.size() && i < b.blocks.size(); ++i) {
     const BlockSpec &x = a.blocks[i], &y = b.blocks[i];
     const std::string at = fmt::format(" (block {})", i);
@@ -152,12 +155,37 @@ GgufDescription gguf_of(const ModelSpec& spec) {
 }
 
 void erase_interpreted_keys(Json& config) {
-  for (const char* key :
-       {"architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-        "head_dim", "max_position_embeddings", "original_max_position_embeddings", "rms_norm_eps", "hidden_act", "hidden_activation", "tie_word_embeddings",
-        "rope_theta", "rope_scaling", "rope_parameters", "rope_local_base_freq", "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
-        "max_window_layers", "layer_types", "sliding_window_pattern", "_sliding_window_pattern", "query_pre_attn_scalar", "final_logit_softcapping",
-        "quantization_config", "auto_map"}) {
+  for (const char* key : {"architectures",
+                          "model_type",
+                          "vocab_size",
+                          "hidden_size",
+                          "intermediate_size",
+                          "num_hidden_layers",
+                          "num_attention_heads",
+                          "num_key_value_heads",
+                          "head_dim",
+                          "max_position_embeddings",
+                          "original_max_position_embeddings",
+                          "rms_norm_eps",
+                          "hidden_act",
+                          "hidden_activation",
+                          "tie_word_embeddings",
+                          "rope_theta",
+                          "rope_scaling",
+                          "rope_parameters",
+                          "rope_local_base_freq",
+                          "attention_bias",
+                          "mlp_bias",
+                          "sliding_window",
+                          "use_sliding_window",
+                          "max_window_layers",
+                          "layer_types",
+                          "sliding_window_pattern",
+                          "_sliding_window_pattern",
+                          "query_pre_attn_scalar",
+                          "final_logit_softcapping",
+                          "quantization_config",
+                          "auto_map"}) {
     config.erase(key);
   }
 }

@@ -20,18 +20,18 @@ namespace frugal::models {
 // What a GGUF file says about an architecture: keys, and what only its tensors tell.
 struct GgufDescription {
   Metadata metadata;
-  int64_t vocab = 0;               // rows of token_embd.weight
-  bool tied_embeddings = false;    // there is no output.weight
+  int64_t vocab = 0;             // rows of token_embd.weight
+  bool tied_embeddings = false;  // there is no output.weight
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
   // rope_freqs.weight, rope_factors_short.weight, rope_factors_long.weight: divisors of the rotary frequencies
   std::map<std::string, std::vector<double>, std::less<>> rope_factors;
 };
 
 struct Family {
-  std::string_view id;                            // ModelSpec::family
-  std::string_view architecture;                  // the class that is written
-  std::vector<std::string_view> model_types;      // of config.json; the first is the one that is written
-  std::vector<std::string_view> architectures;    // of config.json, looked at when model_type is absent
+  std::string_view id;                          // ModelSpec::family
+  std::string_view architecture;                // the class that is written
+  std::vector<std::string_view> model_types;    // of config.json; the first is the one that is written
+  std::vector<std::string_view> architectures;  // of config.json, looked at when model_type is absent
   std::string_view gguf_architecture;
 
   // Each throws Error{corrupt_file} for a value out of range and Error{unsupported} for a variation that nn/ has no module

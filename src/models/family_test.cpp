@@ -10,9 +10,18 @@ namespace frugal::models {
 namespace {
 
 Json small_llama() {
-  return {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"}, {"vocab_size", 100}, {"hidden_size", 32}, {"intermediate_size", 64},
-          {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"max_position_embeddings", 128}, {"rms_norm_eps", 1e-5},
-          {"hidden_act", "silu"}, {"rope_theta", 10000.0}};
+  return {{"architectures", {"LlamaForCausalLM"}},
+          {"model_type", "llama"},
+          {"vocab_size", 100},
+          {"hidden_size", 32},
+          {"intermediate_size", 64},
+          {"num_hidden_layers", 2},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"max_position_embeddings", 128},
+          {"rms_norm_eps", 1e-5},
+          {"hidden_act", "silu"},
+          {"rope_theta", 10000.0}};
 }
 
 nn::ModelSpec spec_of(const Json& config) {
@@ -39,7 +48,8 @@ TEST(Family, ReadsALlama) {
 }
 
 TEST(Family, WrongIntegersAreErrorsThatNameTheKey) {
-  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "max_position_embeddings"}) {
+  for (const char* key :
+       {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "max_position_embeddings"}) {
     for (const Json& value : {Json(0), Json(-1), Json(1.5), Json(uint64_t{1} << 63), Json("4096"), Json({1, 2})}) {
       Json config = small_llama();
       config[key] = value;
@@ -114,7 +124,8 @@ TEST(Family, ConfigsComeBackFromTheirWords) {
 TEST(Family, PublishedLlama3ScalingIsRecognisedInGgufFactors) {
   Json config = small_llama();
   config["rope_theta"] = 500000.0;
-  config["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 32.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 8192}};
+  config["rope_scaling"] = {
+      {"rope_type", "llama3"}, {"factor", 32.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 8192}};
   const nn::ModelSpec spec = spec_of(config);
   const GgufDescription description = gguf_of(spec);
   EXPECT_TRUE(description.rope_factors.contains("rope_freqs.weight"));
@@ -123,7 +134,12 @@ TEST(Family, PublishedLlama3ScalingIsRecognisedInGgufFactors) {
 
 TEST(Family, Gemma3OfTheMultimodalSizesReadsItsTextPartWithDefaults) {
   const Json config = {{"model_type", "gemma3"},
-                       {"text_config", {{"hidden_size", 2560}, {"intermediate_size", 10240}, {"num_hidden_layers", 34}, {"sliding_window", 1024}, {"rope_scaling", {{"factor", 8.0}, {"rope_type", "linear"}}}}}};
+                       {"text_config",
+                        {{"hidden_size", 2560},
+                         {"intermediate_size", 10240},
+                         {"num_hidden_layers", 34},
+                         {"sliding_window", 1024},
+                         {"rope_scaling", {{"factor", 8.0}, {"rope_type", "linear"}}}}}};
   const nn::ModelSpec spec = spec_of(config);
   EXPECT_EQ(spec.vocab, 262208);
   EXPECT_TRUE(spec.tied_embeddings);

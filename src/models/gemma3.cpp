@@ -16,8 +16,8 @@ constexpr const char* kActivationKey = "hidden_activation";
 constexpr const char* kActivation = "gelu_pytorch_tanh";
 constexpr int64_t kMaxContext = int64_t{1} << 36;
 constexpr double kGlobalTheta = 1e6, kLocalTheta = 1e4;
-constexpr int64_t kDefaultPeriod = 6;   // every sixth layer sees everything
-constexpr size_t kLayersOf27B = 62;     // how llama.cpp knows the one size whose attention scale differs
+constexpr int64_t kDefaultPeriod = 6;  // every sixth layer sees everything
+constexpr size_t kLayersOf27B = 62;    // how llama.cpp knows the one size whose attention scale differs
 
 // The defaults of transformers' Gemma3TextConfig: the files of the multimodal sizes leave these out.
 constexpr ConfigDefaults kDefaults = {.vocab = 262208,

@@ -26,8 +26,10 @@ bool is_f16(float value) { return formats::round_to_f16(value) == value; }
 
 Exact grouped_form(const GroupedWeight& weight) {
   const bool bits_fit = weight.bits == 4 || weight.bits == 5 || (weight.bits == 8 && weight.symmetric);
-  if (!bits_fit) return {"", fmt::format("GGUF has no {}-bit {} integers in groups of {}", weight.bits, weight.symmetric ? "symmetric" : "asymmetric", weight.group_size)};
-  if (weight.group_size % kBlock != 0 || weight.columns % kBlock != 0) return {"", fmt::format("groups of {} in {} columns are not whole blocks of {}", weight.group_size, weight.columns, kBlock)};
+  if (!bits_fit)
+    return {"", fmt::format("GGUF has no {}-bit {} integers in groups of {}", weight.bits, weight.symmetric ? "symmetric" : "asymmetric", weight.group_size)};
+  if (weight.group_size % kBlock != 0 || weight.columns % kBlock != 0)
+    return {"", fmt::format("groups of {} in {} columns are not whole blocks of {}", weight.group_size, weight.columns, kBlock)};
   if (!weight.group_index.empty()) return {"", "GGUF cannot say which group a column belongs to"};
   for (size_t i = 0; i < weight.scales.size(); ++i) {
     if (!is_f16(weight.scales[i])) return {"", fmt::format("scale {} is not an F16 number", weight.scales[i])};

@@ -12,10 +12,10 @@ namespace frugal::models {
 
 // Where a weight goes in a GGUF file.
 struct GgufPlace {
-  std::string name;                // "blk.0.attn_q.weight"
+  std::string name;                  // "blk.0.attn_q.weight"
   std::string float_format = "F16";  // what floats become
-  bool expand = false;             // what GGUF has no words for becomes floats too
-  int64_t rotary_head_dim = 0;     // > 0: rows are reordered as models/row_order.h says
+  bool expand = false;               // what GGUF has no words for becomes floats too
+  int64_t rotary_head_dim = 0;       // > 0: rows are reordered as models/row_order.h says
 };
 
 // "" when the sum of `kinds` can be stored as it is, else the reason: floats, one of GGUF's own block formats, or grouped

@@ -42,7 +42,8 @@ std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& c
   auto model = std::make_shared<nn::Model>();
   const MatrixShape table = {spec.vocab, spec.hidden};
   const nn::Linear embedding = reader.linear({.name = embedding_name(), .shape = table});
-  if (embedding.kinds().size() != 1) fail(ErrorKind::unsupported, "{}: the embedding is a sum of {} terms, only one is supported", checkpoint->path, embedding.kinds().size());
+  if (embedding.kinds().size() != 1)
+    fail(ErrorKind::unsupported, "{}: the embedding is a sum of {} terms, only one is supported", checkpoint->path, embedding.kinds().size());
   model->embedding = embedding.kinds().front();
   for (size_t i = 0; i < spec.blocks.size(); ++i) model->blocks.push_back(read_block(reader, spec.blocks[i], i));
   model->final_norm = {spec.final_norm, spec.final_norm_eps, reader.vector(final_norm_name(), ".weight", spec.hidden)};
@@ -52,7 +53,8 @@ std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& c
   const std::string next[] = {fmt::format("blk.{}.", model->blocks.size()), fmt::format("model.layers.{}.", model->blocks.size())};
   for (const std::string& name : reader.unused()) {
     if (name.starts_with(next[0]) || name.starts_with(next[1])) {
-      fail(ErrorKind::corrupt_file, "{}: tensor {} belongs to a block beyond the {} that the configuration names", checkpoint->path, printable(name), model->blocks.size());
+      fail(ErrorKind::corrupt_file, "{}: tensor {} belongs to a block beyond the {} that the configuration names", checkpoint->path, printable(name),
+           model->blocks.size());
     }
     log_debug("{}: tensor {} is not used", checkpoint->path, printable(name));
   }
@@ -87,7 +89,8 @@ std::optional<std::string> template_in(const Json& object) {
   if (value.is_string()) return value.get<std::string>();
   if (!value.is_array()) return std::nullopt;
   for (const Json& item : value) {
-    if (item.is_object() && item.value("name", Json()) == "default" && item.contains("template") && item["template"].is_string()) return item["template"].get<std::string>();
+    if (item.is_object() && item.value("name", Json()) == "default" && item.contains("template") && item["template"].is_string())
+      return item["template"].get<std::string>();
   }
   return std::nullopt;
 }
@@ -99,7 +102,8 @@ std::optional<TemplateText> find_template(const Checkpoint& checkpoint) {
   }
   if (const auto path = io::find_in_directory(checkpoint.path, "chat_template.jinja")) return TemplateText{read_text_file(*path, kMaxTemplateBytes), *path};
   for (const char* name : {"chat_template.json", "tokenizer_config.json"}) {
-    if (std::optional<std::string> text = template_in(io::read_json_in_directory(checkpoint.path, name))) return TemplateText{std::move(*text), checkpoint.path + "/" + name};
+    if (std::optional<std::string> text = template_in(io::read_json_in_directory(checkpoint.path, name)))
+      return TemplateText{std::move(*text), checkpoint.path + "/" + name};
   }
   return std::nullopt;
 }
@@ -129,7 +133,8 @@ void add_end_ids(const Json& config, const std::string& path, int64_t vocab, std
   }
   if (value->size() > 256) object.fail_at("eos_token_id", "must have at most 256 items");
   for (const Json& item : *value) {
-    if (!item.is_number_integer() || item.get<int64_t>() < 0 || item.get<int64_t>() >= vocab) object.fail_at("eos_token_id", fmt::format("items must be integers in 0..{}", vocab - 1));
+    if (!item.is_number_integer() || item.get<int64_t>() < 0 || item.get<int64_t>() >= vocab)
+      object.fail_at("eos_token_id", fmt::format("items must be integers in 0..{}", vocab - 1));
     ids.push_back(item.get<int32_t>());
   }
 }

@@ -50,7 +50,8 @@ TEST(Models, GradientsOfEveryParameterAreThoseOfTransformers) {
       tensor = tensor.detach().clone().requires_grad_();
       parameters[parameter] = tensor;
     });
-    const size_t gradients = static_cast<size_t>(std::count_if(expected.begin(), expected.end(), [](const auto& item) { return item.first.starts_with("grad."); }));
+    const size_t gradients =
+        static_cast<size_t>(std::count_if(expected.begin(), expected.end(), [](const auto& item) { return item.first.starts_with("grad."); }));
     if (gradients == 0) continue;  // bfloat16
     loaded.model->set_execution(nn::Execution::expanded);
     const Tensor tokens = expected.at("tokens");
@@ -125,8 +126,8 @@ TEST(Models, ExactPathOfSmolLM2IsThatOfTransformersOnTheSameFile) {
 TEST(Models, PackedPathOfSmolLM2ReadsAtOnceAndTokenByTokenAlike) {
   const c10::InferenceMode inference;
   const nn::LoadedModel loaded = Loader().load(testing::smollm2_path());
-  const std::vector<int32_t> tokens = loaded.tokenizer->encode(
-      "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n", {.add_special = true, .parse_special = true});
+  const std::vector<int32_t> tokens = loaded.tokenizer->encode("<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",
+                                                               {.add_special = true, .parse_special = true});
   EXPECT_EQ(tokens.size(), 16u);
   const Tensor exact = logits_of(loaded, tokens);
   loaded.model->set_execution(nn::Execution::packed);

@@ -21,7 +21,7 @@ struct ScalingName {
   RopeScaling scaling;
   std::string_view text;
 };
-constexpr ScalingName kScalingNames[] = {{RopeScaling::none, "default"}, {RopeScaling::linear, "linear"}, {RopeScaling::dynamic, "dynamic"},
+constexpr ScalingName kScalingNames[] = {{RopeScaling::none, "default"},  {RopeScaling::linear, "linear"}, {RopeScaling::dynamic, "dynamic"},
                                          {RopeScaling::llama3, "llama3"}, {RopeScaling::yarn, "yarn"},     {RopeScaling::longrope, "longrope"}};
 
 RopeScaling scaling_of(std::string_view text, const std::string& path) {
@@ -109,7 +109,8 @@ const std::vector<double>* find_factors(const GgufDescription& description, std:
          it->second.size(), count);
   }
   for (const double factor : it->second) {
-    if (!(factor > 0 && factor <= kMaxFactor)) fail(ErrorKind::corrupt_file, "{}: tensor {}: {} is not a frequency factor", description.metadata.source(), name, factor);
+    if (!(factor > 0 && factor <= kMaxFactor))
+      fail(ErrorKind::corrupt_file, "{}: tensor {}: {} is not a frequency factor", description.metadata.source(), name, factor);
   }
   return &it->second;
 }
@@ -151,7 +152,8 @@ void read_gguf_scaling(const GgufDescription& description, const std::string& pr
     if (factor > 0) rope.scaling = RopeScaling::linear;
     rope.factor = factor > 0 ? tidy_float(factor) : 1;
   } else if (type != "none") {
-    fail(ErrorKind::unsupported, "{}: key {}rope.scaling.type: \"{}\" is not supported (none, linear, yarn, longrope are)", metadata.source(), prefix, printable(type));
+    fail(ErrorKind::unsupported, "{}: key {}rope.scaling.type: \"{}\" is not supported (none, linear, yarn, longrope are)", metadata.source(), prefix,
+         printable(type));
   }
 }
 

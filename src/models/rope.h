@@ -12,8 +12,8 @@ namespace frugal::models {
 // What the defaults of rope parameters depend on.
 struct RopeContext {
   int64_t head_dim = 0;
-  int64_t context_length = 0;      // max_position_embeddings
-  int64_t original_context = 0;    // key beside the parameters (Phi-3), 0: absent
+  int64_t context_length = 0;    // max_position_embeddings
+  int64_t original_context = 0;  // key beside the parameters (Phi-3), 0: absent
   double default_theta = 10000;
 };
 

@@ -12,8 +12,8 @@
 namespace frugal::models {
 
 // For each row of the result, the row of the source. `rows` is heads * head_dim; head_dim is even.
-std::vector<int64_t> split_from_interleaved(int64_t rows, int64_t head_dim);   // reading a GGUF file
-std::vector<int64_t> interleaved_from_split(int64_t rows, int64_t head_dim);   // writing one
+std::vector<int64_t> split_from_interleaved(int64_t rows, int64_t head_dim);  // reading a GGUF file
+std::vector<int64_t> interleaved_from_split(int64_t rows, int64_t head_dim);  // writing one
 
 // Copies rows of equal size into `target` (the size of `source`).
 void reorder_rows(std::span<const std::byte> source, std::span<const int64_t> order, std::span<std::byte> target);

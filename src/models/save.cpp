@@ -39,7 +39,8 @@ std::string Loader::cannot_express(const nn::Model& model, SaveFormat format) co
 
 void Loader::save(const nn::LoadedModel& model, const std::string& path, const nn::SaveOptions& options) const {
   const std::string& floats = options.float_format;
-  if (floats != "F32" && floats != "F16" && floats != "BF16") fail(ErrorKind::invalid_input, "float format \"{}\": F32, F16 and BF16 are known", printable(floats));
+  if (floats != "F32" && floats != "F16" && floats != "BF16")
+    fail(ErrorKind::invalid_input, "float format \"{}\": F32, F16 and BF16 are known", printable(floats));
   SaveFormat format = nn::target_format(options.format, path);
   if (format == SaveFormat::automatic) {
     const bool float_embedding = dynamic_cast<const nn::DenseKind*>(model.model->embedding.get());

@@ -30,9 +30,7 @@ io::StoredWeight stored_form(const nn::Linear& linear, bool own_layouts) {
   return weight;
 }
 
-bool is_dense(const nn::Linear& linear) {
-  return linear.kinds().size() == 1 && dynamic_cast<const nn::DenseKind*>(linear.kinds().front().get());
-}
+bool is_dense(const nn::Linear& linear) { return linear.kinds().size() == 1 && dynamic_cast<const nn::DenseKind*>(linear.kinds().front().get()); }
 
 std::string cannot_express(const nn::Linear& linear) {
   const std::string reason = io::cannot_express_in_compressed_tensors(stored_form(linear, false));
@@ -60,7 +58,8 @@ void add_vectors(const Model& model, std::vector<io::TensorToWrite>& tensors) {
     }
     for (const BlockLinear& part : block_linears()) {
       const nn::Linear& linear = block.*part.member;
-      if (linear && linear.bias().defined()) tensors.push_back(vector_tensor(block_module(i, part.huggingface, part.gguf).huggingface + ".bias", linear.bias()));
+      if (linear && linear.bias().defined())
+        tensors.push_back(vector_tensor(block_module(i, part.huggingface, part.gguf).huggingface + ".bias", linear.bias()));
     }
   }
   tensors.push_back(norm_tensor(final_norm_name().huggingface, model.final_norm, family));

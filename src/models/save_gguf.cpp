@@ -36,7 +36,8 @@ io::TensorToWrite norm_tensor(const std::string& module, const nn::Norm& norm) {
 // Tensors in the order of the forward pass, with their places.
 class TensorList {
  public:
-  TensorList(const Model& model, const SaveOptions& options) : model_(model), options_(options), interleaved_(family_at(model.spec.family).gguf_interleaves_rotary_rows) {}
+  TensorList(const Model& model, const SaveOptions& options)
+      : model_(model), options_(options), interleaved_(family_at(model.spec.family).gguf_interleaves_rotary_rows) {}
 
   std::vector<io::TensorToWrite> make() {
     add_matrix(nn::Linear(embedding_name().huggingface, model_.embedding), embedding_name(), 0);
@@ -52,7 +53,8 @@ class TensorList {
   }
 
   void add_block(const nn::Block& block, size_t index) {
-    for (const BlockNorm& norm : block_norms(block.spec)) tensors_.push_back(norm_tensor(block_module(index, norm.huggingface, norm.gguf).gguf, block.*norm.member));
+    for (const BlockNorm& norm : block_norms(block.spec))
+      tensors_.push_back(norm_tensor(block_module(index, norm.huggingface, norm.gguf).gguf, block.*norm.member));
     for (const BlockLinear& part : block_linears()) {
       const nn::Linear& linear = block.*part.member;
       if (!linear) continue;
@@ -74,8 +76,8 @@ class TensorList {
 
 // general.file_type of llama.cpp: the format that most bytes are in.
 std::optional<uint64_t> file_type(const std::vector<io::TensorToWrite>& tensors) {
-  static const std::map<std::string, uint64_t, std::less<>> kTypes = {{"F32", 0},   {"F16", 1},   {"Q4_0", 2},  {"Q4_1", 3},  {"Q8_0", 7},    {"Q5_0", 8},
-                                                                      {"Q5_1", 9},  {"Q2_K", 10}, {"Q3_K", 12}, {"Q4_K", 15}, {"Q5_K", 17},   {"Q6_K", 18},
+  static const std::map<std::string, uint64_t, std::less<>> kTypes = {{"F32", 0},     {"F16", 1},     {"Q4_0", 2},  {"Q4_1", 3},   {"Q8_0", 7},  {"Q5_0", 8},
+                                                                      {"Q5_1", 9},    {"Q2_K", 10},   {"Q3_K", 12}, {"Q4_K", 15},  {"Q5_K", 17}, {"Q6_K", 18},
                                                                       {"IQ4_NL", 25}, {"IQ4_XS", 30}, {"BF16", 32}, {"TQ1_0", 36}, {"TQ2_0", 37}};
   std::map<std::string, uint64_t> bytes;
   for (const io::TensorToWrite& tensor : tensors) bytes[tensor.format] += io::size_of(tensor);

@@ -66,7 +66,8 @@ ActivationQuant activation_of(const std::string& name, const LinearKind& kind) {
   const auto* low_rank = dynamic_cast<const nn::LowRankKind*>(&kind);
   if (!low_rank) return kind.activation();
   const ActivationQuant first = activation_of(name, *low_rank->first());
-  if (first != activation_of(name, *low_rank->second())) fail(ErrorKind::unsupported, "{}: factors whose inputs are quantized differently cannot be stored", name);
+  if (first != activation_of(name, *low_rank->second()))
+    fail(ErrorKind::unsupported, "{}: factors whose inputs are quantized differently cannot be stored", name);
   return first;
 }
 
@@ -94,8 +95,8 @@ std::shared_ptr<LinearKind> kind_of_matrix(const std::string& name, const io::Bl
   if (const std::optional<at::ScalarType> type = float_type(matrix.format)) {
     // Mapped copy-on-write (base/file.h), so that a write through the tensor stays private.
     void* data = const_cast<std::byte*>(matrix.bytes.data());
-    return std::make_shared<nn::DenseKind>(
-        at::from_blob(data, {matrix.rows, matrix.columns}, [owner = std::move(owner)](void*) {}, at::TensorOptions(*type)));
+    return std::make_shared<nn::DenseKind>(at::from_blob(
+        data, {matrix.rows, matrix.columns}, [owner = std::move(owner)](void*) {}, at::TensorOptions(*type)));
   }
   if (format.block_weights > 1 && format.decode) {
     return std::make_shared<nn::BlockKind>(format, matrix.bytes, matrix.rows, matrix.columns, std::move(owner));
@@ -113,7 +114,8 @@ io::StoredWeight stored_weight(const std::string& name, const std::vector<std::s
   io::StoredWeight weight;
   weight.activation = activation_of(name, *kinds.front());
   for (const auto& kind : kinds) {
-    if (activation_of(name, *kind) != weight.activation) fail(ErrorKind::unsupported, "{}: terms whose inputs are quantized differently cannot be stored", name);
+    if (activation_of(name, *kind) != weight.activation)
+      fail(ErrorKind::unsupported, "{}: terms whose inputs are quantized differently cannot be stored", name);
     weight.terms.push_back(term_of(name, kind));
   }
   return weight;

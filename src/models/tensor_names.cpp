@@ -13,12 +13,9 @@ ModuleName head_name() { return {"lm_head", "output"}; }
 
 std::span<const BlockLinear> block_linears() {
   static constexpr BlockLinear kLinears[] = {
-      {&Block::query, "self_attn.q_proj", "attn_q", BiasOf::qkv, true},
-      {&Block::key, "self_attn.k_proj", "attn_k", BiasOf::qkv, true},
-      {&Block::value, "self_attn.v_proj", "attn_v", BiasOf::qkv, false},
-      {&Block::output, "self_attn.o_proj", "attn_output", BiasOf::output, false},
-      {&Block::gate, "mlp.gate_proj", "ffn_gate", BiasOf::mlp, false},
-      {&Block::up, "mlp.up_proj", "ffn_up", BiasOf::mlp, false},
+      {&Block::query, "self_attn.q_proj", "attn_q", BiasOf::qkv, true},  {&Block::key, "self_attn.k_proj", "attn_k", BiasOf::qkv, true},
+      {&Block::value, "self_attn.v_proj", "attn_v", BiasOf::qkv, false}, {&Block::output, "self_attn.o_proj", "attn_output", BiasOf::output, false},
+      {&Block::gate, "mlp.gate_proj", "ffn_gate", BiasOf::mlp, false},   {&Block::up, "mlp.up_proj", "ffn_up", BiasOf::mlp, false},
       {&Block::down, "mlp.down_proj", "ffn_down", BiasOf::mlp, false},
   };
   return kLinears;

@@ -26,9 +26,9 @@ enum class BiasOf { qkv, output, mlp };
 
 struct BlockLinear {
   nn::Linear nn::Block::*member;
-  std::string_view huggingface, gguf;   // inside the block
+  std::string_view huggingface, gguf;  // inside the block
   BiasOf bias;
-  bool rotary;                          // rows are rotated: q and k
+  bool rotary;  // rows are rotated: q and k
 };
 std::span<const BlockLinear> block_linears();
 

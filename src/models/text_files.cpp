@@ -16,9 +16,9 @@ using io::Checkpoint;
 using nn::LoadedModel;
 
 constexpr size_t kMaxTextFile = size_t{256} << 20;
-constexpr const char* kTextFiles[] = {"tokenizer.json",          "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                                      "tokenizer.model",         "spiece.model",          "vocab.json",              "vocab.txt",
-                                      "merges.txt",              "chat_template.jinja",   "chat_template.json",      "generation_config.json"};
+constexpr const char* kTextFiles[] = {
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",     "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
+    "merges.txt",     "chat_template.jinja",   "chat_template.json",      "generation_config.json"};
 constexpr int64_t kUnusedToken = 5;  // llama.cpp's LLAMA_TOKEN_TYPE_UNUSED
 
 void write_file(const std::string& directory, const char* name, std::string_view text) {
@@ -39,7 +39,8 @@ void copy_text_files(const std::string& source, const std::string& directory) {
 
 Json tokenizer_config_of(const LoadedModel& model) {
   const text::SpecialTokens& special = model.tokenizer->special();
-  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}, {"model_max_length", model.model->spec.context_length}};
+  Json config = {
+      {"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}, {"model_max_length", model.model->spec.context_length}};
   const auto add = [&](const char* key, const std::optional<int32_t>& id) {
     if (id) config[key] = std::string(model.tokenizer->token_text(*id));
   };
@@ -102,7 +103,8 @@ Metadata gguf_text_metadata(const LoadedModel& model) {
   if (!source || source->container != io::Container::huggingface || !model.tokenizer) return Metadata("GGUF");
   Metadata metadata("GGUF");
   if (const auto json = io::find_in_directory(source->path, "tokenizer.json")) {
-    metadata = text::gguf_tokenizer_metadata(parse_json(read_text_file(*json, kMaxTextFile), *json), io::read_json_in_directory(source->path, "tokenizer_config.json"));
+    metadata = text::gguf_tokenizer_metadata(parse_json(read_text_file(*json, kMaxTextFile), *json),
+                                             io::read_json_in_directory(source->path, "tokenizer_config.json"));
   } else {
     for (const char* name : {"tokenizer.model", "spiece.model"}) {
       const auto path = io::find_in_directory(source->path, name);

@@ -26,7 +26,8 @@ std::string find_prefix(const io::Checkpoint& checkpoint) {
 
 void require_shape(const io::Checkpoint& checkpoint, const std::string& name, std::span<const int64_t> shape, std::span<const int64_t> wanted) {
   if (std::equal(shape.begin(), shape.end(), wanted.begin(), wanted.end())) return;
-  fail(ErrorKind::corrupt_file, "{}: tensor {} is [{}], the configuration asks for [{}]", checkpoint.path, name, fmt::join(shape, ", "), fmt::join(wanted, ", "));
+  fail(ErrorKind::corrupt_file, "{}: tensor {} is [{}], the configuration asks for [{}]", checkpoint.path, name, fmt::join(shape, ", "),
+       fmt::join(wanted, ", "));
 }
 
 }  // namespace
@@ -48,7 +49,8 @@ nn::Tensor WeightReader::vector(const ModuleName& module, std::string_view suffi
   used_.insert(file_name(module));
   require_shape(*checkpoint_, name, view.shape, std::array{count});
   const formats::Format& format = formats::format_at(view.format);
-  if (format.block_weights != 1 || !format.decode) fail(ErrorKind::unsupported, "{}: tensor {} is stored as {}, must be floats", checkpoint_->path, name, view.format);
+  if (format.block_weights != 1 || !format.decode)
+    fail(ErrorKind::unsupported, "{}: tensor {} is stored as {}, must be floats", checkpoint_->path, name, view.format);
   nn::Tensor values = at::empty({count}, at::kFloat);
   format.decode(view.bytes.data(), values.mutable_data_ptr<float>(), count);
   return values;

@@ -17,7 +17,7 @@ struct MatrixRequest {
   ModuleName name;
   MatrixShape shape;
   bool bias = false;
-  int64_t rotary_head_dim = 0;   // > 0: rows are those of q or k, and GGUF may hold them in another order
+  int64_t rotary_head_dim = 0;  // > 0: rows are those of q or k, and GGUF may hold them in another order
 };
 
 class WeightReader {
@@ -34,14 +34,14 @@ class WeightReader {
 
  private:
   using Kinds = std::vector<std::shared_ptr<nn::LinearKind>>;
-  std::string file_name(const ModuleName& module) const;   // the module in the file's words
+  std::string file_name(const ModuleName& module) const;  // the module in the file's words
   Kinds kinds(const MatrixRequest& request);
   std::shared_ptr<nn::LinearKind> plain_kind(const MatrixRequest& request);
 
   std::shared_ptr<const io::Checkpoint> checkpoint_;
   bool gguf_, interleaved_;
-  std::string prefix_;             // what stands for "model." in the file
-  std::set<std::string> used_;     // modules, in the file's words
+  std::string prefix_;          // what stands for "model." in the file
+  std::set<std::string> used_;  // modules, in the file's words
 };
 
 }  // namespace frugal::models

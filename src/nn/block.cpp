@@ -76,8 +76,7 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
 Tensor Block::mlp(const Tensor& x, const InputTap& tap) const {
   if (tap) tap(InputPoint::mlp_input, x);
   const Activation input(x);
-  const Tensor inner = ops::gated_activation(gate.forward(input), up.forward(input),
-                                             spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh);
+  const Tensor inner = ops::gated_activation(gate.forward(input), up.forward(input), spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh);
   if (tap) tap(InputPoint::mlp_output, inner);
   return down.forward(Activation(inner));
 }

@@ -11,17 +11,13 @@ DenseKind::DenseKind(Tensor weight) : weight_(std::move(weight)) {
   FRUGAL_ASSERT(weight_.dim() == 2 && weight_.is_contiguous() && (type == at::kFloat || type == at::kHalf || type == at::kBFloat16));
 }
 
-Tensor DenseKind::forward(const Activation& input) const {
-  return ops::float_linear(input.values(), expanded_.defined() ? expanded_ : weight_, invariant_);
-}
+Tensor DenseKind::forward(const Activation& input) const { return ops::float_linear(input.values(), expanded_.defined() ? expanded_ : weight_, invariant_); }
 
 Tensor DenseKind::dense() const { return expanded_.defined() ? expanded_ : weight_.to(at::kFloat); }
 
 Tensor DenseKind::rows(const Tensor& ids) const { return weight_.index_select(0, ids).to(at::kFloat); }
 
-std::string DenseKind::describe() const {
-  return weight_.scalar_type() == at::kFloat ? "F32" : weight_.scalar_type() == at::kHalf ? "F16" : "BF16";
-}
+std::string DenseKind::describe() const { return weight_.scalar_type() == at::kFloat ? "F32" : weight_.scalar_type() == at::kHalf ? "F16" : "BF16"; }
 
 void DenseKind::set_execution(Execution execution) {
   invariant_ = execution == Execution::packed;

@@ -48,9 +48,8 @@ Tensor EncodedKind::round_activation(const Tensor& x) const {
   if (activation_.kind == ActivationQuant::Kind::none) return x;
   const double limit = (1 << (activation_.bits - 1)) - 1;
   const Tensor detached = x.detach();
-  const Tensor scale = activation_.kind == ActivationQuant::Kind::per_tensor
-                           ? at::full({1, 1}, activation_.scale)
-                           : (detached.abs().amax(-1, /*keepdim=*/true) / limit).clamp_min(1e-30);
+  const Tensor scale = activation_.kind == ActivationQuant::Kind::per_tensor ? at::full({1, 1}, activation_.scale)
+                                                                             : (detached.abs().amax(-1, /*keepdim=*/true) / limit).clamp_min(1e-30);
   const Tensor rounded = at::round(detached / scale).clamp(-limit, limit) * scale;
   return ops::wants_gradient({x}) ? x + (rounded - detached) : rounded;
 }
@@ -79,9 +78,8 @@ std::shared_ptr<const ops::PackedMatrix> BlockKind::make_packed() const {
   const formats::IntegerForm form = format_->integer;
   if (form.bits == 0 || !ops::supports_packing(form.bits, form.group, in_features_)) return nullptr;
   return std::make_shared<ops::PackedMatrix>(ops::IntegerRows{
-      out_features_, in_features_, form.bits, form.group, [this](int64_t row, uint8_t* codes, float* scales, float* minimums) {
-        format_->split(row_bytes(row).data(), codes, scales, minimums, in_features_);
-      }});
+      out_features_, in_features_, form.bits, form.group,
+      [this](int64_t row, uint8_t* codes, float* scales, float* minimums) { format_->split(row_bytes(row).data(), codes, scales, minimums, in_features_); }});
 }
 
 namespace {
@@ -130,14 +128,13 @@ std::string describe_activation(const ActivationQuant& quant) {
 }  // namespace
 
 std::string GroupedKind::describe() const {
-  std::string text = fmt::format("int{} {}", weight_->bits,
-                                 weight_->group_size >= weight_->columns ? std::string("per row") : fmt::format("g{}", weight_->group_size));
+  std::string text =
+      fmt::format("int{} {}", weight_->bits, weight_->group_size >= weight_->columns ? std::string("per row") : fmt::format("g{}", weight_->group_size));
   if (!weight_->symmetric) text += weight_->float_zeros ? " float zeros" : " asym";
   return text + describe_activation(activation());
 }
 
-SparseKind::SparseKind(std::shared_ptr<const formats::SparseWeight> weight, ActivationQuant activation)
-    : EncodedKind(activation), weight_(std::move(weight)) {}
+SparseKind::SparseKind(std::shared_ptr<const formats::SparseWeight> weight, ActivationQuant activation) : EncodedKind(activation), weight_(std::move(weight)) {}
 
 void SparseKind::decode_row_into(int64_t row, float* values) const { formats::decode_row(*weight_, row, values); }
 
@@ -177,10 +174,9 @@ std::string SparseKind::describe() const {
   uint64_t kept = 0;
   for (const uint8_t byte : weight_->mask) kept += static_cast<uint64_t>(__builtin_popcount(byte));
   const double share = 1.0 - static_cast<double>(kept) / static_cast<double>(weight_->rows * weight_->columns);
-  const std::string pattern = weight_->pattern == formats::SparsePattern::n_of_m ? fmt::format("{}:{}", weight_->n, weight_->m)
-                                                                                 : fmt::format("sparse {:.0f}%", 100 * share);
-  const std::string values =
-      weight_->grouped.rows == 0 ? weight_->value_format : fmt::format("int{} g{}", weight_->grouped.bits, weight_->grouped.group_size);
+  const std::string pattern =
+      weight_->pattern == formats::SparsePattern::n_of_m ? fmt::format("{}:{}", weight_->n, weight_->m) : fmt::format("sparse {:.0f}%", 100 * share);
+  const std::string values = weight_->grouped.rows == 0 ? weight_->value_format : fmt::format("int{} g{}", weight_->grouped.bits, weight_->grouped.group_size);
   return pattern + " " + values + describe_activation(activation());
 }
 

@@ -53,8 +53,7 @@ void Linear::replace(std::vector<std::shared_ptr<LinearKind>> kinds, bool reshap
   for (const auto& kind : kinds) {
     FRUGAL_ASSERT(kind->out_features() == kinds.front()->out_features() && kind->in_features() == kinds.front()->in_features());
   }
-  FRUGAL_ASSERT(reshape || kinds_.empty() ||
-                (kinds.front()->out_features() == out_features() && kinds.front()->in_features() == in_features()));
+  FRUGAL_ASSERT(reshape || kinds_.empty() || (kinds.front()->out_features() == out_features() && kinds.front()->in_features() == in_features()));
   kinds_ = std::move(kinds);
 }
 

@@ -53,12 +53,12 @@ class LinearKind {
   virtual ~LinearKind() = default;
   virtual int64_t out_features() const = 0;
   virtual int64_t in_features() const = 0;
-  virtual Tensor forward(const Activation& input) const = 0;  // [tokens, out_features]
-  virtual Tensor dense() const = 0;                           // float32 [out_features, in_features]; do not write to it
-  virtual Tensor rows(const Tensor& ids) const;               // float32 [ids, in_features]: embedding look-up
-  virtual std::string describe() const = 0;                   // "Q4_1", "int3 g64", "sparse 50% F16", ...
-  virtual uint64_t storage_bytes() const = 0;                 // as written to disk
-  virtual void set_execution(Execution execution) = 0;        // makes the form that forward needs, drops the others
+  virtual Tensor forward(const Activation& input) const = 0;                            // [tokens, out_features]
+  virtual Tensor dense() const = 0;                                                     // float32 [out_features, in_features]; do not write to it
+  virtual Tensor rows(const Tensor& ids) const;                                         // float32 [ids, in_features]: embedding look-up
+  virtual std::string describe() const = 0;                                             // "Q4_1", "int3 g64", "sparse 50% F16", ...
+  virtual uint64_t storage_bytes() const = 0;                                           // as written to disk
+  virtual void set_execution(Execution execution) = 0;                                  // makes the form that forward needs, drops the others
   virtual void for_each_tensor(const std::string& prefix, const TensorVisitor& visit);  // float tensors (trainable)
   virtual formats::ActivationQuant activation() const { return {}; }
 };
@@ -80,8 +80,8 @@ class DenseKind : public LinearKind {
 
  private:
   Tensor weight_;
-  Tensor expanded_;              // float32 copy of a half-precision weight, or undefined
-  bool invariant_ = false;       // packed: batch-invariant kernels instead of the BLAS
+  Tensor expanded_;         // float32 copy of a half-precision weight, or undefined
+  bool invariant_ = false;  // packed: batch-invariant kernels instead of the BLAS
 };
 
 // A kind whose numbers are decoded row by row: holds the float copy (expanded) or the integer panels (packed).
@@ -96,7 +96,7 @@ class EncodedKind : public LinearKind {
 
  protected:
   explicit EncodedKind(formats::ActivationQuant activation = {}) : activation_(activation) {}
-  virtual void decode_row_into(int64_t row, float* values) const = 0;      // [in_features]
+  virtual void decode_row_into(int64_t row, float* values) const = 0;  // [in_features]
   virtual std::shared_ptr<const kernels::PackedMatrix> make_packed() const { return nullptr; }
 
   // Integer kernels quantize activations to 8 bits; another width computes in float.
@@ -105,7 +105,7 @@ class EncodedKind : public LinearKind {
  private:
   Tensor round_activation(const Tensor& x) const;
   formats::ActivationQuant activation_;
-  Tensor expanded_;                                    // float32, or undefined
+  Tensor expanded_;  // float32, or undefined
   std::shared_ptr<const kernels::PackedMatrix> packed_;
   bool invariant_ = false;
 };
@@ -113,8 +113,7 @@ class EncodedKind : public LinearKind {
 // A block format of formats/ (Q4_1, Q6_K, ...): rows of blocks, as GGUF stores them. `owner` keeps the bytes alive.
 class BlockKind : public EncodedKind {
  public:
-  BlockKind(const formats::Format& format, std::span<const std::byte> bytes, int64_t out_features, int64_t in_features,
-            std::shared_ptr<const void> owner);
+  BlockKind(const formats::Format& format, std::span<const std::byte> bytes, int64_t out_features, int64_t in_features, std::shared_ptr<const void> owner);
   int64_t out_features() const override { return out_features_; }
   int64_t in_features() const override { return in_features_; }
   std::string describe() const override { return std::string(format_->id); }
@@ -195,13 +194,13 @@ class Linear {
   Linear() = default;
   Linear(std::string name, std::shared_ptr<LinearKind> kind, Tensor bias = {});
 
-  Tensor forward(const Activation& input) const;      // [tokens, out_features]
-  Tensor dense() const;                               // sum of kinds, float32
+  Tensor forward(const Activation& input) const;  // [tokens, out_features]
+  Tensor dense() const;                           // sum of kinds, float32
   int64_t out_features() const { return kinds_.front()->out_features(); }
   int64_t in_features() const { return kinds_.front()->in_features(); }
-  const std::string& name() const { return name_; }   // module path in Hugging Face's words, no ".weight"
+  const std::string& name() const { return name_; }  // module path in Hugging Face's words, no ".weight"
   const std::vector<std::shared_ptr<LinearKind>>& kinds() const { return kinds_; }
-  const Tensor& bias() const { return bias_; }        // [out_features] or undefined
+  const Tensor& bias() const { return bias_; }  // [out_features] or undefined
   Tensor& mutable_bias() { return bias_; }
   void rename(std::string name) { name_ = std::move(name); }
   // All kinds must agree in shape with each other and, unless `reshape`, with what was there.
@@ -209,7 +208,7 @@ class Linear {
   void replace(std::shared_ptr<LinearKind> kind, bool reshape = false) { replace(std::vector{std::move(kind)}, reshape); }
   void set_execution(Execution execution);
   uint64_t storage_bytes() const;
-  std::string describe() const;                       // kinds joined by " + "
+  std::string describe() const;  // kinds joined by " + "
   void for_each_tensor(const TensorVisitor& visit);
   explicit operator bool() const { return !kinds_.empty(); }
 

@@ -20,15 +20,15 @@ namespace frugal::nn {
 // tokenizer, the template and the configuration keys that frugal does not interpret.
 struct LoadedModel {
   std::shared_ptr<Model> model;
-  std::shared_ptr<const text::Tokenizer> tokenizer;       // null when the checkpoint has none
+  std::shared_ptr<const text::Tokenizer> tokenizer;         // null when the checkpoint has none
   std::shared_ptr<const text::ChatTemplate> chat_template;  // null when the checkpoint has none
-  std::string bos_text, eos_text;                         // as the chat template wants them
-  std::vector<int32_t> end_ids;                           // ids that end an answer
-  Json generation_config;                                 // Hugging Face's keys; object, maybe empty
-  Json manifest;                                          // chain that made this checkpoint (frugal.json); null for an original
+  std::string bos_text, eos_text;                           // as the chat template wants them
+  std::vector<int32_t> end_ids;                             // ids that end an answer
+  Json generation_config;                                   // Hugging Face's keys; object, maybe empty
+  Json manifest;                                            // chain that made this checkpoint (frugal.json); null for an original
   std::shared_ptr<const void> source;
-  std::string name;                                       // for people: file or directory name
-  uint64_t file_bytes = 0;                                // all weight files on disk
+  std::string name;         // for people: file or directory name
+  uint64_t file_bytes = 0;  // all weight files on disk
 };
 
 enum class SaveFormat {
@@ -44,9 +44,9 @@ SaveFormat target_format(SaveFormat format, const std::string& path);
 
 struct SaveOptions {
   SaveFormat format = SaveFormat::automatic;
-  std::string float_format = "F16";   // for weights that the container must hold as plain floats ("F16", "BF16", "F32")
-  Json manifest = nullptr;            // written as frugal.json, or GGUF key frugal.chain
-  bool expand = false;                // weights that the format cannot express are held as plain floats instead of refused
+  std::string float_format = "F16";  // for weights that the container must hold as plain floats ("F16", "BF16", "F32")
+  Json manifest = nullptr;           // written as frugal.json, or GGUF key frugal.chain
+  bool expand = false;               // weights that the format cannot express are held as plain floats instead of refused
   bool overwrite = false;
 };
 

@@ -5,8 +5,7 @@
 
 namespace frugal::nn {
 
-LowRankKind::LowRankKind(std::shared_ptr<LinearKind> first, std::shared_ptr<LinearKind> second)
-    : first_(std::move(first)), second_(std::move(second)) {
+LowRankKind::LowRankKind(std::shared_ptr<LinearKind> first, std::shared_ptr<LinearKind> second) : first_(std::move(first)), second_(std::move(second)) {
   FRUGAL_ASSERT(first_ && second_ && first_->out_features() == second_->in_features());
 }
 
@@ -14,9 +13,7 @@ Tensor LowRankKind::forward(const Activation& input) const { return second_->for
 
 Tensor LowRankKind::dense() const { return at::matmul(second_->dense(), first_->dense()); }
 
-std::string LowRankKind::describe() const {
-  return fmt::format("rank {} ({} x {})", first_->out_features(), second_->describe(), first_->describe());
-}
+std::string LowRankKind::describe() const { return fmt::format("rank {} ({} x {})", first_->out_features(), second_->describe(), first_->describe()); }
 
 void LowRankKind::set_execution(Execution execution) {
   first_->set_execution(execution);

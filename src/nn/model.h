@@ -15,14 +15,13 @@ namespace frugal::nn {
 struct Norm {
   NormKind kind = NormKind::rms;
   double eps = 1e-6;
-  Tensor weight;                              // [features] float32
-  Tensor forward(const Tensor& x) const;      // [..., features]
+  Tensor weight;                          // [features] float32
+  Tensor forward(const Tensor& x) const;  // [..., features]
 };
 
 // Places in a block where Linears read a common input: what calibration captures, once per place.
 enum class InputPoint { attention_input, attention_output, mlp_input, mlp_output };
-inline constexpr InputPoint kInputPoints[] = {InputPoint::attention_input, InputPoint::attention_output, InputPoint::mlp_input,
-                                              InputPoint::mlp_output};
+inline constexpr InputPoint kInputPoints[] = {InputPoint::attention_input, InputPoint::attention_output, InputPoint::mlp_input, InputPoint::mlp_output};
 std::string_view to_string(InputPoint point);  // "attention_input", ...
 
 // A run of rows of the batch that belongs to one sequence. state == nullptr: a whole sequence from position 0, nothing
@@ -35,7 +34,7 @@ struct SequenceSlice {
 
 struct Batch {
   std::vector<int32_t> tokens;
-  std::vector<SequenceSlice> sequences;       // cover tokens without gaps
+  std::vector<SequenceSlice> sequences;  // cover tokens without gaps
   static Batch single(std::span<const int32_t> tokens, SequenceState* state);
   static Batch equal_parts(std::span<const int32_t> tokens, int64_t length);  // stateless sequences of `length`
 };
@@ -46,15 +45,14 @@ using InputTap = std::function<void(InputPoint point, const Tensor& input)>;  //
 class Block {
  public:
   BlockSpec spec;
-  Norm input_norm, post_attention_norm;       // the second one is the norm before the MLP
+  Norm input_norm, post_attention_norm;         // the second one is the norm before the MLP
   Norm attention_output_norm, mlp_output_norm;  // spec.post_norms
-  Norm query_norm, key_norm;                  // spec.qk_norm
-  Linear query, key, value, output;           // absent (false) when attention was pruned away
-  Linear gate, up, down;                      // absent when the MLP was pruned away
+  Norm query_norm, key_norm;                    // spec.qk_norm
+  Linear query, key, value, output;             // absent (false) when attention was pruned away
+  Linear gate, up, down;                        // absent when the MLP was pruned away
 
   // hidden [tokens, spec.hidden] -> the same shape. positions [tokens] int64.
-  Tensor forward(const Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions,
-                 const InputTap& tap = {}) const;
+  Tensor forward(const Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap = {}) const;
 
   // The two halves, without residual and outer norms; x is what the first Linear of each reads.
   Tensor attend(const Tensor& x, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap = {}) const;
@@ -68,39 +66,39 @@ class Block {
 };
 
 struct ForwardOptions {
-  enum class Logits { all, last, none };      // rows that want logits: every one, the last of each sequence, none
+  enum class Logits { all, last, none };  // rows that want logits: every one, the last of each sequence, none
   Logits logits = Logits::all;
 };
 
 struct ForwardResult {
-  Tensor hidden;                              // [tokens, hidden], after the final norm
-  Tensor logits;                              // [rows, vocab] float32, or undefined
+  Tensor hidden;  // [tokens, hidden], after the final norm
+  Tensor logits;  // [rows, vocab] float32, or undefined
 };
 
 class Model {
  public:
   ModelSpec spec;
-  std::shared_ptr<LinearKind> embedding;      // [vocab, hidden]
+  std::shared_ptr<LinearKind> embedding;  // [vocab, hidden]
   std::vector<Block> blocks;
   Norm final_norm;
-  Linear head;                                // tied: its kind is `embedding` itself
-  uint64_t original_parameters = 0;           // of the checkpoint that the chain began with, tied counted once
+  Linear head;                                      // tied: its kind is `embedding` itself
+  uint64_t original_parameters = 0;                 // of the checkpoint that the chain began with, tied counted once
   std::vector<std::shared_ptr<const void>> owners;  // mapped files that weights point into
 
   // Between blocks is a stop point (base/progress.h): after an exception, roll the states back to their length().
   ForwardResult forward(const Batch& batch, const ForwardOptions& options = {}) const;
 
   // The pieces that forward is made of, for the layer loop.
-  Tensor embed(std::span<const int32_t> tokens) const;                 // [tokens, hidden]
-  Tensor logits(const Tensor& normed) const;                           // head and softcap
-  static Tensor positions(std::span<const SequenceSlice> sequences);   // [tokens] int64
+  Tensor embed(std::span<const int32_t> tokens) const;                // [tokens, hidden]
+  Tensor logits(const Tensor& normed) const;                          // head and softcap
+  static Tensor positions(std::span<const SequenceSlice> sequences);  // [tokens] int64
 
   void set_execution(Execution execution);
   // Every float tensor with its Hugging Face name: norms, biases, dense weights. Encoded weights are not visited.
   void for_each_tensor(const TensorVisitor& visit);
-  void for_each_linear(const std::function<void(Linear&)>& visit);     // blocks' Linears, then an untied head
-  uint64_t parameters() const;                // numbers in the float view of the model as it is now, tied counted once
-  uint64_t storage_bytes() const;             // weights as written, without container overhead
+  void for_each_linear(const std::function<void(Linear&)>& visit);  // blocks' Linears, then an untied head
+  uint64_t parameters() const;                                      // numbers in the float view of the model as it is now, tied counted once
+  uint64_t storage_bytes() const;                                   // weights as written, without container overhead
 };
 
 }  // namespace frugal::nn

@@ -11,8 +11,8 @@
 namespace frugal::nn {
 
 struct RopeFrequencies {
-  std::vector<float> inverse;       // [rotary_dim / 2], radians per position
-  double attention_factor = 1;      // multiplies cosines and sines
+  std::vector<float> inverse;   // [rotary_dim / 2], radians per position
+  double attention_factor = 1;  // multiplies cosines and sines
 };
 
 // For sequences of `length` positions (dynamic and longrope depend on it). Sources: arXiv 2104.09864 (none), 2306.15595
@@ -32,7 +32,7 @@ class RopeTable {
 
  private:
   RopeSpec spec_;
-  int64_t regime_ = -1;             // what the frequencies were computed for
+  int64_t regime_ = -1;  // what the frequencies were computed for
   at::Tensor cos_, sin_;
 };
 

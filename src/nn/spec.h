@@ -16,16 +16,16 @@ enum class RopeScaling { none, linear, dynamic, llama3, yarn, longrope };
 
 struct RopeSpec {
   double theta = 10000;
-  int64_t rotary_dim = 0;                    // <= head_dim, even
+  int64_t rotary_dim = 0;  // <= head_dim, even
   RopeScaling scaling = RopeScaling::none;
   double factor = 1;
-  int64_t original_context = 0;              // context before scaling
-  double low_frequency_factor = 1, high_frequency_factor = 4;   // llama3
-  double beta_fast = 32, beta_slow = 1;                         // yarn
-  double attention_factor = 0;                                  // yarn, longrope; 0: the paper's default
-  double mscale = 0, mscale_all_dim = 0;                        // yarn (DeepSeek)
-  bool truncate = true;                                         // yarn
-  std::vector<double> short_factors, long_factors;              // longrope, [rotary_dim / 2]
+  int64_t original_context = 0;                                // context before scaling
+  double low_frequency_factor = 1, high_frequency_factor = 4;  // llama3
+  double beta_fast = 32, beta_slow = 1;                        // yarn
+  double attention_factor = 0;                                 // yarn, longrope; 0: the paper's default
+  double mscale = 0, mscale_all_dim = 0;                       // yarn (DeepSeek)
+  bool truncate = true;                                        // yarn
+  std::vector<double> short_factors, long_factors;             // longrope, [rotary_dim / 2]
   bool operator==(const RopeSpec&) const = default;
 };
 
@@ -37,22 +37,22 @@ struct BlockSpec {
   double norm_eps = 1e-6;
   MlpKind mlp = MlpKind::gated_silu;
   RopeSpec rope;
-  double attention_scale = 0;                // multiplies q*k
-  int64_t sliding_window = 0;                // 0: full causal attention
-  bool qk_norm = false;                      // RMS norm of each head of q and k (Qwen 3, Gemma 3)
-  bool post_norms = false;                   // norms on the outputs of attention and MLP too (Gemma 2, 3)
+  double attention_scale = 0;  // multiplies q*k
+  int64_t sliding_window = 0;  // 0: full causal attention
+  bool qk_norm = false;        // RMS norm of each head of q and k (Qwen 3, Gemma 3)
+  bool post_norms = false;     // norms on the outputs of attention and MLP too (Gemma 2, 3)
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
-  int state_slot = 0;                        // which slot of SequenceState holds its keys and values
+  int state_slot = 0;  // which slot of SequenceState holds its keys and values
   bool operator==(const BlockSpec&) const = default;
 };
 
 struct ModelSpec {
-  std::string family;                        // row id of models/model_table.cpp
+  std::string family;  // row id of models/model_table.cpp
   int64_t vocab = 0;
   int64_t hidden = 0;
-  int64_t context_length = 0;                // of training, as the checkpoint says
-  double embedding_scale = 1;                // Gemma: sqrt(hidden)
-  double logit_softcap = 0;                  // 0: none
+  int64_t context_length = 0;  // of training, as the checkpoint says
+  double embedding_scale = 1;  // Gemma: sqrt(hidden)
+  double logit_softcap = 0;    // 0: none
   bool tied_embeddings = false;
   NormKind final_norm = NormKind::rms;
   double final_norm_eps = 1e-6;

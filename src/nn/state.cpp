@@ -44,9 +44,7 @@ void LayerState::rollback(int64_t length) {
   value_pages_.resize(static_cast<size_t>(pages_for(length)));
 }
 
-uint64_t LayerState::bytes() const {
-  return 2 * key_pages_.size() * static_cast<uint64_t>(kPageSize * kv_heads_ * head_dim_) * sizeof(float);
-}
+uint64_t LayerState::bytes() const { return 2 * key_pages_.size() * static_cast<uint64_t>(kPageSize * kv_heads_ * head_dim_) * sizeof(float); }
 
 at::Tensor LayerState::keys() const { return gather(key_pages_, length_, kv_heads_, head_dim_); }
 at::Tensor LayerState::values() const { return gather(value_pages_, length_, kv_heads_, head_dim_); }

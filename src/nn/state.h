@@ -19,14 +19,14 @@ class LayerState {
   LayerState(int64_t kv_heads, int64_t head_dim);
   // keys, values: float32 [count, kv_heads, head_dim], appended at length().
   void append(const at::Tensor& keys, const at::Tensor& values);
-  void rollback(int64_t length);             // forget positions >= length
+  void rollback(int64_t length);  // forget positions >= length
   int64_t length() const { return length_; }
   uint64_t bytes() const;
   LayerState fork() const { return *this; }  // shares pages
   // Page p holds positions [p * kPageSize, ...): float32 [kPageSize, kv_heads, head_dim].
   const std::vector<at::Tensor>& key_pages() const { return key_pages_; }
   const std::vector<at::Tensor>& value_pages() const { return value_pages_; }
-  at::Tensor keys() const;                   // [length, kv_heads, head_dim], a copy
+  at::Tensor keys() const;  // [length, kv_heads, head_dim], a copy
   at::Tensor values() const;
 
  private:
@@ -39,7 +39,7 @@ class SequenceState {
  public:
   explicit SequenceState(const ModelSpec& spec);
   LayerState& slot(int index) { return slots_.at(static_cast<size_t>(index)); }
-  int64_t length() const;                    // positions seen
+  int64_t length() const;  // positions seen
   void advance(int64_t count) { length_ += count; }
   void rollback(int64_t length);
   SequenceState fork() const { return *this; }

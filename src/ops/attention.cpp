@@ -21,8 +21,7 @@ kernels::AttentionShape shape_of(const Tensor& q, int64_t kv_heads, int64_t page
 
 }  // namespace
 
-Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges,
-                           const AttentionOptions& options) {
+Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options) {
   const int64_t share = q.size(1) / k.size(1);
   std::vector<Tensor> outputs;
   for (const AttentionRange& range : ranges) {

@@ -15,12 +15,9 @@ Tensor gated_activation(const Tensor& gate, const Tensor& up, Gate kind) {
   FRUGAL_ASSERT(gate.dim() == 2 && gate.sizes() == up.sizes());
   const Tensor g = checked_float(gate, "gate"), u = checked_float(up, "up");
   Tensor out = at::empty_like(g);
-  kernels::gated_activation({.gate = g.const_data_ptr<float>(),
-                             .up = u.const_data_ptr<float>(),
-                             .out = out.mutable_data_ptr<float>(),
-                             .rows = g.size(0),
-                             .columns = g.size(1)},
-                            kind == Gate::silu ? kernels::GateKind::silu : kernels::GateKind::gelu_tanh);
+  kernels::gated_activation(
+      {.gate = g.const_data_ptr<float>(), .up = u.const_data_ptr<float>(), .out = out.mutable_data_ptr<float>(), .rows = g.size(0), .columns = g.size(1)},
+      kind == Gate::silu ? kernels::GateKind::silu : kernels::GateKind::gelu_tanh);
   return out;
 }
 

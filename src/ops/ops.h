@@ -31,7 +31,7 @@ Tensor gated_activation_reference(const Tensor& gate, const Tensor& up, Gate kin
 
 struct AttentionOptions {
   double scale = 1;
-  int64_t window = 0;   // 0: full causal
+  int64_t window = 0;  // 0: full causal
 };
 
 struct AttentionRange {
@@ -41,8 +41,7 @@ struct AttentionRange {
 // Causal attention within each range of rows (whole sequences from position 0). q [tokens, heads, head_dim],
 // k, v [tokens, kv_heads, head_dim]; heads is a multiple of kv_heads. -> [tokens, heads, head_dim].
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options);
-Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges,
-                           const AttentionOptions& options);
+Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options);
 
 // The rows of one sequence over its cache, which already holds them: q [tokens, heads, head_dim] at the last positions of
 // `length`; pages [page_size, kv_heads, head_dim]. No gradient. -> [tokens, heads, head_dim].

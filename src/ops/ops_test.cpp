@@ -12,14 +12,10 @@ namespace {
 
 class OpsTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    at::manual_seed(testing::test_seed());
-  }
+  void SetUp() override { at::manual_seed(testing::test_seed()); }
 };
 
-double relative_error(const Tensor& got, const Tensor& want) {
-  return ((got - want).norm() / (want.norm() + 1e-30)).item<double>();
-}
+double relative_error(const Tensor& got, const Tensor& want) { return ((got - want).norm() / (want.norm() + 1e-30)).item<double>(); }
 
 TEST_F(OpsTest, RmsNormEqualsItsDefinition) {
   const Tensor x = at::randn({7, 5, 72}) * 3, weight = at::randn({72});

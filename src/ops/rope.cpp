@@ -22,9 +22,8 @@ Tensor rope(const Tensor& x, const Tensor& positions, const Tensor& cos, const T
   Tensor out = checked_float(x, "rope input").clone();
   const Tensor index = positions.contiguous();
   const Tensor cosines = checked_float(cos, "rope cos"), sines = checked_float(sin, "rope sin");
-  kernels::rope(out.mutable_data_ptr<float>(), out.size(0), out.size(1) * out.size(2), index.const_data_ptr<int64_t>(),
-                cosines.const_data_ptr<float>(), sines.const_data_ptr<float>(), cosines.size(0),
-                {.heads = out.size(1), .head_dim = out.size(2), .rotary_dim = 2 * cosines.size(1)});
+  kernels::rope(out.mutable_data_ptr<float>(), out.size(0), out.size(1) * out.size(2), index.const_data_ptr<int64_t>(), cosines.const_data_ptr<float>(),
+                sines.const_data_ptr<float>(), cosines.size(0), {.heads = out.size(1), .head_dim = out.size(2), .rotary_dim = 2 * cosines.size(1)});
   return out;
 }
 

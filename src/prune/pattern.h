@@ -13,8 +13,8 @@ namespace frugal::prune {
 using at::Tensor;
 
 struct Pattern {
-  double sparsity = 0.5;   // share that is dropped, when unstructured
-  int n = 0, m = 0;        // n of m are kept; 0: unstructured
+  double sparsity = 0.5;  // share that is dropped, when unstructured
+  int n = 0, m = 0;       // n of m are kept; 0: unstructured
 };
 
 // The options `sparsity` and `pattern` (unstructured, 2:4, 4:8) and reading them. Throws Error{invalid_input} when a sparsity

@@ -91,7 +91,8 @@ TEST(ShortGpt, RemovesTheBlockThatDoesNothingAndRenumbersTheRest) {
   Rng rng(fresh_seed());
   RandomModel model(rng, 4);
   nn::Model& m = *model.loaded.model;
-  for (nn::Linear* linear : {&m.blocks[1].output, &m.blocks[1].down}) linear->replace(std::make_shared<nn::DenseKind>(at::zeros({linear->out_features(), linear->in_features()})));
+  for (nn::Linear* linear : {&m.blocks[1].output, &m.blocks[1].down})
+    linear->replace(std::make_shared<nn::DenseKind>(at::zeros({linear->out_features(), linear->in_features()})));
   const Tensor before = model.logits();
   const Tensor last = m.blocks[3].gate.dense().clone();
   model.run(chain::StepTable(prune_rows()), {"shortgpt:blocks=1"});

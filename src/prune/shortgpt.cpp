@@ -66,8 +66,8 @@ void remove_blocks(nn::Model& model, const std::vector<int>& dropped) {
 void run(chain::Workbench& bench, const Options& options) {
   const auto total = static_cast<int64_t>(bench.model.blocks.size());
   if (options.given("ratio") && options.given("blocks")) fail(ErrorKind::invalid_input, "shortgpt: give blocks or ratio, not both");
-  const int64_t count = options.given("ratio") ? static_cast<int64_t>(std::floor(options.number("ratio") * static_cast<double>(total) + 1e-9))
-                                               : options.integer("blocks");
+  const int64_t count =
+      options.given("ratio") ? static_cast<int64_t>(std::floor(options.number("ratio") * static_cast<double>(total) + 1e-9)) : options.integer("blocks");
   if (count >= total) fail(ErrorKind::invalid_input, "shortgpt: cannot drop {} of {} blocks", count, total);
   const std::string& text = options.text("order");
   const DropOrder order = text == "influence" ? DropOrder::influence : text == "last" ? DropOrder::last : DropOrder::random;
@@ -77,9 +77,7 @@ void run(chain::Workbench& bench, const Options& options) {
 
 }  // namespace
 
-double block_influence(const Tensor& input, const Tensor& output) {
-  return 1 - at::cosine_similarity(input, output, /*dim=*/1).mean().item<double>();
-}
+double block_influence(const Tensor& input, const Tensor& output) { return 1 - at::cosine_similarity(input, output, /*dim=*/1).mean().item<double>(); }
 
 std::vector<int> choose_blocks(const std::vector<double>& influence, int64_t count, DropOrder order, Rng& rng) {
   std::vector<int> blocks(influence.size());
@@ -106,8 +104,7 @@ chain::StepRow shortgpt_row() {
   row.leaf = "prune";
   row.arxiv = "2403.03853";
   row.summary = "removes the blocks that turn the hidden states least";
-  row.options = {integer_option("blocks", 1, 0, 1 << 20, "how many blocks are removed"),
-                 number_option("ratio", 0, 0, 1, "instead of blocks: their share"),
+  row.options = {integer_option("blocks", 1, 0, 1 << 20, "how many blocks are removed"), number_option("ratio", 0, 0, 1, "instead of blocks: their share"),
                  choice_option("order", "influence", {"influence", "last", "random"}, "which go first: lowest influence, last, random")};
   row.function = {.scope = chain::StepScope::model, .effect = chain::StepEffect::structure, .run_model = run};
   const std::vector<std::string> method = {"shortgpt:blocks=6"};

@@ -97,9 +97,9 @@ class Pruner {
 
   const SparseGptOptions& options_;
   int64_t rows_, columns_;
-  Tensor importance_;   // [in]
-  Tensor earlier_;      // bool [out, in], or undefined
-  Tensor keep_;         // bool [out, in]
+  Tensor importance_;  // [in]
+  Tensor earlier_;     // bool [out, in], or undefined
+  Tensor keep_;        // bool [out, in]
   std::optional<chain::GridCodes> codes_;
 };
 
@@ -129,8 +129,7 @@ void run(chain::BlockContext& context, const Options& options) {
 
 }  // namespace
 
-SparseGptResult sparsegpt(const Tensor& weight, const Tensor& kept, const chain::ErrorFeedback& feedback, const Tensor& dead,
-                          const SparseGptOptions& options) {
+SparseGptResult sparsegpt(const Tensor& weight, const Tensor& kept, const chain::ErrorFeedback& feedback, const Tensor& dead, const SparseGptOptions& options) {
   chain::require_finite(weight, "weight");
   if (weight.scalar_type() == at::kDouble) return Pruner<double>(weight, kept, feedback, dead, options).run(weight, feedback);
   return Pruner<float>(weight, kept, feedback, dead, options).run(weight, feedback);
@@ -149,10 +148,8 @@ chain::StepRow sparsegpt_row() {
   row.options.push_back(boolean_option("symmetric", false, "with bits: no zero point"));
   row.options.push_back(integer_option("block", 128, 1, 1 << 16, "columns whose mask is chosen together"));
   row.options.push_back(number_option("damping", 0.01, 0, 10, "share of the Hessian's mean diagonal that is added to it"));
-  row.function = {.effect = chain::StepEffect::mask,
-                  .needs = [](const Options&) -> unsigned { return chain::kNeedsHessian; },
-                  .run_block = run,
-                  .sequential = true};
+  row.function = {
+      .effect = chain::StepEffect::mask, .needs = [](const Options&) -> unsigned { return chain::kNeedsHessian; }, .run_block = run, .sequential = true};
   row.claims = {{.statement = "half of the weights dropped: perplexity under magnitude pruning",
                  .model = "S",
                  .baseline = {"magnitude:sparsity=0.5"},

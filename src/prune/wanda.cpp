@@ -36,10 +36,8 @@ chain::StepRow wanda_row() {
   row.arxiv = "2306.11695";
   row.summary = "drops, in each output row, the weights of smallest magnitude times input norm";
   row.options = pattern_options();
-  row.function = {.effect = chain::StepEffect::mask,
-                  .needs = [](const Options&) -> unsigned { return chain::kNeedsMagnitude; },
-                  .run_block = run,
-                  .sequential = true};
+  row.function = {
+      .effect = chain::StepEffect::mask, .needs = [](const Options&) -> unsigned { return chain::kNeedsMagnitude; }, .run_block = run, .sequential = true};
   row.claims = {{.statement = "half of the weights dropped: perplexity under magnitude pruning",
                  .model = "S",
                  .baseline = {"magnitude:sparsity=0.5"},

@@ -26,7 +26,7 @@ namespace {
 
 using nn::InputPoint;
 
-constexpr int64_t kClipRows = 512;   // as the public code
+constexpr int64_t kClipRows = 512;  // as the public code
 constexpr int kClipSteps = 10;
 
 // The tokens on which a module is run. Attention needs a sequence: the first one's beginning. Elsewhere tokens are independent

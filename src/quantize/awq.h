@@ -19,7 +19,7 @@ struct WeightPart {
 using ModuleOutput = std::function<Tensor(const std::vector<Tensor>& weights)>;
 
 struct AwqScale {
-  Tensor scale;             // [in] > 0
+  Tensor scale;  // [in] > 0
   double alpha = 0;
   std::vector<double> losses;  // mean squared error of the module's output, for each alpha of the grid
 };

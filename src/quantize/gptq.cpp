@@ -45,8 +45,7 @@ chain::GridCodes round_columns(const Tensor& weight, const Tensor& kept, const G
   const Tensor mask = kept.defined() ? kept.contiguous() : Tensor();
   const bool* keep = mask.defined() ? mask.const_data_ptr<bool>() : nullptr;
   const int64_t* order = inputs.order.defined() ? inputs.order.const_data_ptr<int64_t>() : nullptr;
-  chain::GridCodes codes = static_grids ? chain::round_to_grid(weight, mask, options.grid)
-                                        : chain::GridCodes(options.grid, weight.size(0), weight.size(1));
+  chain::GridCodes codes = static_grids ? chain::round_to_grid(weight, mask, options.grid) : chain::GridCodes(options.grid, weight.size(0), weight.size(1));
   const int64_t columns = codes.columns, width = options.grid.width(columns);
   chain::SweepSteps<T> steps;
   steps.row = [&](chain::RowSweep<T>& sweep) {
@@ -95,8 +94,7 @@ GptqInputs gptq_inputs(const Tensor& hessian, const GptqOptions& options, at::Sc
 
 chain::GridCodes gptq(const Tensor& weight, const Tensor& kept, const GptqInputs& inputs, const GptqOptions& options) {
   chain::require_finite(weight, "weight");
-  return weight.scalar_type() == at::kDouble ? round_columns<double>(weight, kept, inputs, options)
-                                             : round_columns<float>(weight, kept, inputs, options);
+  return weight.scalar_type() == at::kDouble ? round_columns<double>(weight, kept, inputs, options) : round_columns<float>(weight, kept, inputs, options);
 }
 
 chain::StepRow gptq_row() {
@@ -110,10 +108,8 @@ chain::StepRow gptq_row() {
   row.options.push_back(number_option("damping", 0.01, 0, 10, "share of the Hessian's mean diagonal that is added to it"));
   row.options.push_back(choice_option("order", "none", {"none", "activation"}, "columns left to right, or by falling input energy"));
   row.options.push_back(boolean_option("search", false, "ranges by least squared error instead of the extremes"));
-  row.function = {.effect = chain::StepEffect::quantize,
-                  .needs = [](const Options&) -> unsigned { return chain::kNeedsHessian; },
-                  .run_block = run,
-                  .sequential = true};
+  row.function = {
+      .effect = chain::StepEffect::quantize, .needs = [](const Options&) -> unsigned { return chain::kNeedsHessian; }, .run_block = run, .sequential = true};
   row.claims = {{.statement = "3 bits in groups of 64: perplexity well under round to nearest",
                  .model = "S",
                  .baseline = {"rtn:bits=3,group=64"},

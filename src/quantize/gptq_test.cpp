@@ -84,7 +84,8 @@ TEST(Gptq, EqualsTheTextbookForEveryGroupOrderAndMask) {
         options.grid = {.bits = static_cast<int>(rng.between(2, 5)), .group = rng.between(0, 3) * rng.between(5, 60), .symmetric = symmetric};
         options.activation_order = activation_order;
         const int64_t rows = rng.between(3, 20), columns = rng.between(130, 200);
-        SCOPED_TRACE(fmt::format("[{}, {}] bits {} group {} order {} masked {}", rows, columns, options.grid.bits, options.grid.group, activation_order, masked));
+        SCOPED_TRACE(
+            fmt::format("[{}, {}] bits {} group {} order {} masked {}", rows, columns, options.grid.bits, options.grid.group, activation_order, masked));
         const Tensor x = correlated_inputs(400, columns, /*dead=*/true);
         const Tensor hessian = at::matmul(x.t(), x) / 400;
         const Tensor kept = masked ? at::rand({rows, columns}) > 0.5 : Tensor();

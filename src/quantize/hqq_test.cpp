@@ -12,8 +12,8 @@ namespace {
 using testing::fresh_seed;
 
 struct Naive {
-  Tensor zero;    // before rounding to float16
-  double error;   // mean absolute
+  Tensor zero;   // before rounding to float16
+  double error;  // mean absolute
 };
 
 Naive naive_group(const Tensor& values, const HqqOptions& options) {
@@ -55,8 +55,7 @@ TEST(Hqq, EqualsTheUpdateRuleGroupByGroup) {
         const double error = (decoded[r] - weight[r]).slice(0, begin, end).abs().mean().item<double>();
         EXPECT_LT(error, 1.05 * want.error) << fmt::format("row {} columns {}..{}", r, begin, end);
         ++groups;
-        same += std::abs(error - want.error) < 0.01 * want.error &&
-                std::abs(codes.grid(r, begin / options.group).zero - want.zero.item<double>()) < 0.01;
+        same += std::abs(error - want.error) < 0.01 * want.error && std::abs(codes.grid(r, begin / options.group).zero - want.zero.item<double>()) < 0.01;
       }
     }
     EXPECT_GE(same, groups - 1);

@@ -41,9 +41,7 @@ chain::StepRow smoothquant_row() {
   row.arxiv = "2211.10438";
   row.summary = "moves outliers of the activations into the weights, folded into the norms; before w8a8-dynamic";
   row.options = {number_option("alpha", 0.5, 0, 1, "share of the difficulty that moves into the weights")};
-  row.function = {.effect = chain::StepEffect::transform,
-                  .needs = [](const Options&) -> unsigned { return chain::kNeedsMagnitude; },
-                  .run_block = run};
+  row.function = {.effect = chain::StepEffect::transform, .needs = [](const Options&) -> unsigned { return chain::kNeedsMagnitude; }, .run_block = run};
   row.claims = {{.statement = "8-bit weights and activations: perplexity under naive W8A8",
                  .model = "S",
                  .baseline = {"w8a8-dynamic"},

@@ -169,7 +169,8 @@ class Sweep {
         }
         for (int64_t row = top; row < bottom; ++row) {
           const RealGrid& grid = grids[static_cast<size_t>(row - top)];
-          if (grid.scale > 0) result_.codes.grid(row, index) = {chain::storable_scale(static_cast<float>(grid.scale)), formats::round_to_f16(static_cast<float>(grid.zero))};
+          if (grid.scale > 0)
+            result_.codes.grid(row, index) = {chain::storable_scale(static_cast<float>(grid.scale)), formats::round_to_f16(static_cast<float>(grid.zero))};
         }
       }
     });
@@ -247,18 +248,16 @@ chain::StepRow spqr_row() {
   row.leaf = "quantize";
   row.arxiv = "2306.03078";
   row.summary = "GPTQ in very small groups with quantized scales; the weights that rounding hurts most stay in 16 bits, as a sparse term";
-  row.options = {integer_option("bits", 3, 2, 8, "bits of a code"),
-                 integer_option("group", 16, 1, 1 << 20, "input columns that share a scale"),
-                 number_option("threshold", 0.2, 0, 1e6,
-                               "an outlier's error costs more than this, relative to the mean cost of zeroing a weight; 0: no outliers"),
-                 integer_option("statistics_bits", 3, 0, 8, "bits of the grid on which scales and zero points lie; 0: no such grid"),
-                 integer_option("statistics_group", 16, 1, 1 << 20, "rows that share that grid"),
-                 choice_option("zeros", "real", {"real", "integer"}, "zero points on that grid, or integers (a smaller file)"),
-                 number_option("damping", 0.01, 0, 10, "share of the Hessian's mean diagonal that is added to it")};
-  row.function = {.effect = chain::StepEffect::quantize,
-                  .needs = [](const Options&) -> unsigned { return chain::kNeedsHessian; },
-                  .run_block = run,
-                  .sequential = true};
+  row.options = {
+      integer_option("bits", 3, 2, 8, "bits of a code"),
+      integer_option("group", 16, 1, 1 << 20, "input columns that share a scale"),
+      number_option("threshold", 0.2, 0, 1e6, "an outlier's error costs more than this, relative to the mean cost of zeroing a weight; 0: no outliers"),
+      integer_option("statistics_bits", 3, 0, 8, "bits of the grid on which scales and zero points lie; 0: no such grid"),
+      integer_option("statistics_group", 16, 1, 1 << 20, "rows that share that grid"),
+      choice_option("zeros", "real", {"real", "integer"}, "zero points on that grid, or integers (a smaller file)"),
+      number_option("damping", 0.01, 0, 10, "share of the Hessian's mean diagonal that is added to it")};
+  row.function = {
+      .effect = chain::StepEffect::quantize, .needs = [](const Options&) -> unsigned { return chain::kNeedsHessian; }, .run_block = run, .sequential = true};
   row.claims = {{.statement = "3 bits in groups of 16: perplexity under GPTQ's with as many bits in groups as small",
                  .model = "S",
                  .baseline = {"gptq:bits=3,group=16"},

@@ -212,8 +212,8 @@ TEST(Spqr, WithoutOutliersAndSecondGridsIsGptq) {
     GptqOptions plain;
     plain.grid = {.bits = 3, .group = group};
     const Tensor want = gptq(weight * kept, kept, gptq_inputs(hessian, plain, at::kDouble), plain).decode() * kept;
-    const SpqrResult got = spqr(weight * kept, kept, chain::error_feedback(hessian, plain.damping, at::kDouble),
-                                {.group = group, .statistics_bits = 0, .integer_zeros = true});
+    const SpqrResult got =
+        spqr(weight * kept, kept, chain::error_feedback(hessian, plain.damping, at::kDouble), {.group = group, .statistics_bits = 0, .integer_zeros = true});
     EXPECT_TRUE(at::equal(got.codes.decode() * kept, want)) << "group " << group;
     EXPECT_FALSE(got.chosen.any().item<bool>());
   }

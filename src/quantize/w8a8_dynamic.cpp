@@ -11,8 +11,7 @@ namespace {
 
 void run(chain::BlockContext& context, const Options& options) {
   const chain::GridSpec spec{.bits = static_cast<int>(options.integer("bits")), .group = 0, .symmetric = true};
-  const formats::ActivationQuant activation{.kind = formats::ActivationQuant::Kind::per_token,
-                                            .bits = static_cast<int>(options.integer("activation_bits"))};
+  const formats::ActivationQuant activation{.kind = formats::ActivationQuant::Kind::per_token, .bits = static_cast<int>(options.integer("activation_bits"))};
   for (chain::Matrix& matrix : context.matrices()) {
     matrix.store_grouped(chain::round_to_grid(matrix.weight, matrix.mask, spec).pack(), activation);
   }
@@ -27,8 +26,7 @@ chain::StepRow w8a8_dynamic_row() {
   row.leaf = "quantize";
   row.arxiv = "baseline";
   row.summary = "int8 weights per output channel, int8 activations per token";
-  row.options = {integer_option("bits", 8, 2, 8, "bits of a weight"),
-                 integer_option("activation_bits", 8, 2, 8, "bits of an activation")};
+  row.options = {integer_option("bits", 8, 2, 8, "bits of a weight"), integer_option("activation_bits", 8, 2, 8, "bits of an activation")};
   row.function = {.effect = chain::StepEffect::quantize, .run_block = run};
   row.reference = "baseline";
   return row;

@@ -64,8 +64,7 @@ std::vector<TextPart> AddedTokenMatcher::split(std::string_view text, bool match
     size_t begin = at, end = match_end;
     at = match_end;
     if (token.special && !match_special) continue;
-    if (token.single_word && ((begin > 0 && is_word_char(char_before(text, begin).code)) ||
-                              (end < text.size() && is_word_char(decode_char(text, end).code)))) {
+    if (token.single_word && ((begin > 0 && is_word_char(char_before(text, begin).code)) || (end < text.size() && is_word_char(decode_char(text, end).code)))) {
       continue;
     }
     if (token.lstrip) {

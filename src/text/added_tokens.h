@@ -15,9 +15,9 @@ struct AddedToken {
   int32_t id = 0;
   std::string content = {};
   bool special = false;
-  bool normalized = false;   // is looked for in the normalized text, else in the raw one
+  bool normalized = false;              // is looked for in the normalized text, else in the raw one
   bool lstrip = false, rstrip = false;  // takes the whitespace on that side with it
-  bool single_word = false;  // only where no word character touches it
+  bool single_word = false;             // only where no word character touches it
 };
 
 // A part of a text: an added token (id >= 0) or the bytes [begin, end) that are ordinary text (id = -1).

@@ -44,9 +44,7 @@ class MergeTable {
 
  private:
   static constexpr uint64_t kEmpty = ~uint64_t{0};  // no pair: ids are not negative
-  static uint64_t make_key(int32_t left, int32_t right) {
-    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
-  }
+  static uint64_t make_key(int32_t left, int32_t right) { return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right); }
   size_t home(uint64_t key) const {
     key *= 0x9E3779B97F4A7C15;
     return static_cast<size_t>(key ^ key >> 32) & (entries_.size() - 1);
@@ -128,8 +126,7 @@ class Bpe final : public TokenModel {
       std::string_view c = piece.substr(at, length);
       std::string decorated;
       if (!plain_) {
-        decorated = (at > 0 ? options_.subword_prefix : std::string{}) + std::string(c) +
-                    (at + length == piece.size() ? options_.end_of_word : std::string{});
+        decorated = (at > 0 ? options_.subword_prefix : std::string{}) + std::string(c) + (at + length == piece.size() ? options_.end_of_word : std::string{});
         c = decorated;
       }
       at += length;
@@ -149,8 +146,7 @@ class Bpe final : public TokenModel {
 
   // Byte tokens, else unk (one for a run of unknowns if fused), else nothing.
   void unknown_char(std::string_view c, std::vector<int32_t>& symbols, bool& open_unk) const {
-    if (options_.unknown.byte_fallback &&
-        std::all_of(c.begin(), c.end(), [&](char b) { return bytes_[static_cast<uint8_t>(b)] >= 0; })) {
+    if (options_.unknown.byte_fallback && std::all_of(c.begin(), c.end(), [&](char b) { return bytes_[static_cast<uint8_t>(b)] >= 0; })) {
       for (const char b : c) symbols.push_back(bytes_[static_cast<uint8_t>(b)]);
       open_unk = false;
     } else if (options_.unknown.unk) {
@@ -244,8 +240,8 @@ std::vector<int32_t> byte_token_ids(const Vocabulary& vocabulary) {
   return ids;
 }
 
-std::unique_ptr<const TokenModel> make_bpe(const Vocabulary& vocabulary,
-                                           const std::vector<std::pair<std::string_view, std::string_view>>& merges, BpeOptions options) {
+std::unique_ptr<const TokenModel> make_bpe(const Vocabulary& vocabulary, const std::vector<std::pair<std::string_view, std::string_view>>& merges,
+                                           BpeOptions options) {
   std::vector<Merge> table;
   table.reserve(merges.size());
   std::string joined;
@@ -258,15 +254,17 @@ std::unique_ptr<const TokenModel> make_bpe(const Vocabulary& vocabulary,
     if (merge.left < 0 || merge.right < 0 || merge.result < 0) {
       fail(ErrorKind::corrupt_file, "{}: merge {} (\"{}\" + \"{}\"): \"{}\" is not a token. Perhaps vocabulary and merges are of different models?",
            options.source, i, printable(left), printable(right),
-           printable(merge.left < 0 ? left : merge.right < 0 ? right : std::string_view(joined)));
+           printable(merge.left < 0    ? left
+                     : merge.right < 0 ? right
+                                       : std::string_view(joined)));
     }
     table.push_back(merge);
   }
   return std::make_unique<Bpe>(vocabulary, std::move(table), std::vector<std::string>{}, std::move(options), true);
 }
 
-std::unique_ptr<const TokenModel> make_score_bpe(const Vocabulary& vocabulary, const std::vector<float>& scores,
-                                                 const std::vector<bool>& mergeable, BpeOptions options) {
+std::unique_ptr<const TokenModel> make_score_bpe(const Vocabulary& vocabulary, const std::vector<float>& scores, const std::vector<bool>& mergeable,
+                                                 BpeOptions options) {
   // Equal scores must have equal ranks, so that they merge from the left.
   std::vector<float> order;
   for (int32_t id = 0; id < vocabulary.size(); ++id) {

@@ -24,7 +24,7 @@
 namespace frugal::text {
 
 struct RenderedSegment {
-  std::string text;  // UTF-8, not empty
+  std::string text;         // UTF-8, not empty
   bool from_data = false;   // came from messages, tools, documents or extra: must never become special tokens
   bool generation = false;  // inside {% generation %}: what an assistant says, the part that training learns
 };
@@ -36,19 +36,19 @@ std::string joined(const std::vector<RenderedSegment>& segments);
 // element copied or compared, or 4 KiB of text copied.
 struct TemplateLimits {
   size_t max_steps = 1'000'000;
-  size_t max_output_bytes = size_t{4} << 20;   // of the result and of every single string on the way
-  size_t max_live_bytes = size_t{64} << 20;    // of all values that the template made, beyond its inputs
+  size_t max_output_bytes = size_t{4} << 20;  // of the result and of every single string on the way
+  size_t max_live_bytes = size_t{64} << 20;   // of all values that the template made, beyond its inputs
 };
 
 struct RenderOptions {
-  Json tools;                          // array of JSON schemas, or null
-  Json documents;                      // array of {title, text}, or null
+  Json tools;      // array of JSON schemas, or null
+  Json documents;  // array of {title, text}, or null
   bool add_generation_prompt = false;
-  std::string bos_token;               // empty: undefined in the template
+  std::string bos_token;  // empty: undefined in the template
   std::string eos_token;
-  Json special_tokens;                 // object name -> text of others that the template may name (unk_token ...), or null
-  Json extra;                          // object: chat_template_kwargs such as enable_thinking, or null
-  const Clock* clock = nullptr;        // for strftime_now, local time; nullptr: the system clock
+  Json special_tokens;           // object name -> text of others that the template may name (unk_token ...), or null
+  Json extra;                    // object: chat_template_kwargs such as enable_thinking, or null
+  const Clock* clock = nullptr;  // for strftime_now, local time; nullptr: the system clock
   TemplateLimits limits;
 };
 

@@ -81,7 +81,8 @@ TEST(ChatTemplate, RendersWhatJinja2Renders) {
 }
 
 TEST(ChatTemplate, MarksWhatCameFromTheRequestAsData) {
-  const ChatTemplate chat(R"({{ '<|' + m.role + '|>' if false }}{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>{% endfor %}{{ extra }})", "t");
+  const ChatTemplate chat(R"({{ '<|' + m.role + '|>' if false }}{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>{% endfor %}{{ extra }})",
+                          "t");
   RenderOptions options;
   options.extra = {{"extra", "kw"}};
   const auto segments = chat.render(Json::array({{{"role", "user"}, {"content", " <|end|>{{ 7*7 }} "}}, {{"role", "<|x|>"}, {"content", "b"}}}), options);
@@ -130,20 +131,23 @@ TEST(ChatTemplate, StopsEndlessWorkByItsBudget) {
   EXPECT_THAT(error_of("{% for i in range(10**9) %}{% endfor %}"), ::testing::HasSubstr("Range too big"));
   const std::string nested = "{% for i in range(10000) %}{% for j in range(10000) %}{% endfor %}{% endfor %}";
   EXPECT_THAT(error_of(nested), ::testing::HasSubstr("steps"));
-  for (const char* source : {"{{ 'a' * 10**9 }}", "{% set ns = namespace(s='a') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-                             "{{ range(90000)|join('x' * 10000) }}", "{{ ('a' * 100000)|replace('a', 'b' * 100000) }}", "{{ '%9999999999d' % 1 }}",
-                             "{{ '%*d' % (10**12, 1) }}", "{{ '{:9999999999}'.format(1) }}", "{{ 'a'|indent(10**9, true) }}", "{{ 'a'|center(10**10) }}",
-                             "{{ 'a'.zfill(10**10) }}", "{{ [1] * 10**9 }}", "{{ [[1]*1000]*1000 * 1000 }}", "{{ {'a': 1}|tojson(indent=10**10) }}", "{{ '%.999999999f' % 1 }}",
-                             "{% set ns = namespace(l=[]) %}{% for i in range(90000) %}{% set ns.l = ns.l + ['x'*100000] %}{% endfor %}",
-                             "{% for i in range(90000) %}{{ 'x' * 1000 }}{% endfor %}", "{{ ('a'*4000000).rsplit('a'*2000000 ~ 'b', 3) }}", "{{ ('ab'*2000000).strip('b'*2000000 ~ 'a') }}"}) {
+  for (const char* source :
+       {"{{ 'a' * 10**9 }}", "{% set ns = namespace(s='a') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{{ range(90000)|join('x' * 10000) }}", "{{ ('a' * 100000)|replace('a', 'b' * 100000) }}", "{{ '%9999999999d' % 1 }}", "{{ '%*d' % (10**12, 1) }}",
+        "{{ '{:9999999999}'.format(1) }}", "{{ 'a'|indent(10**9, true) }}", "{{ 'a'|center(10**10) }}", "{{ 'a'.zfill(10**10) }}", "{{ [1] * 10**9 }}",
+        "{{ [[1]*1000]*1000 * 1000 }}", "{{ {'a': 1}|tojson(indent=10**10) }}", "{{ '%.999999999f' % 1 }}",
+        "{% set ns = namespace(l=[]) %}{% for i in range(90000) %}{% set ns.l = ns.l + ['x'*100000] %}{% endfor %}",
+        "{% for i in range(90000) %}{{ 'x' * 1000 }}{% endfor %}", "{{ ('a'*4000000).rsplit('a'*2000000 ~ 'b', 3) }}",
+        "{{ ('ab'*2000000).strip('b'*2000000 ~ 'a') }}"}) {
     EXPECT_NE(error_of(source), "") << source;
   }
 }
 
 TEST(ChatTemplate, LimitsDepthOfEverything) {
-  for (const char* source : {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
-                             "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}",
-                             "{% set ns = namespace(l=[]) %}{% for i in range(9000) %}{% set ns.l = [ns.l] %}{% endfor %}"}) {
+  for (const char* source :
+       {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}",
+        "{% set ns = namespace(l=[]) %}{% for i in range(9000) %}{% set ns.l = [ns.l] %}{% endfor %}"}) {
     EXPECT_THAT(error_of(source), ::testing::HasSubstr("deeper than")) << source;
   }
   const auto repeated = [](const std::string& text, int count) {
@@ -162,12 +166,14 @@ TEST(ChatTemplate, LimitsDepthOfEverything) {
 }
 
 TEST(ChatTemplate, RefusesBrokenTemplatesWithTheLine) {
-  for (const char* source : {"{% if x %}", "{{ x", "{% for", "{{ 'abc }}", "{# comment", "{% raw %} x", "{% endfor %}", "{{ }}", "{% set %}", "{{ 'a\\", "{{ '\\x' }}", "{% break %}",
-                             "{{ x | nofilter }}", "{{ x is notest }}", "{% unknown %}", "{% macro f(a=1, b) %}{% endmacro %}", "{{ ( }}", "{{ ] }}", "{% set true = 1 %}"}) {
+  for (const char* source : {"{% if x %}", "{{ x", "{% for", "{{ 'abc }}", "{# comment", "{% raw %} x", "{% endfor %}", "{{ }}", "{% set %}", "{{ 'a\\",
+                             "{{ '\\x' }}", "{% break %}", "{{ x | nofilter }}", "{{ x is notest }}", "{% unknown %}", "{% macro f(a=1, b) %}{% endmacro %}",
+                             "{{ ( }}", "{{ ] }}", "{% set true = 1 %}"}) {
     EXPECT_THAT(error_of(std::string("\n\n") + source), ::testing::HasSubstr("line ")) << source;
   }
   EXPECT_THAT(error_of("\n\n{{ x"), ::testing::HasSubstr("line 3"));
-  for (const char* source : {"{% include 'x' %}", "{% import '/etc/passwd' as x %}", "{% extends 'a' %}", "{% from 'a' import b %}", "{% block x %}{% endblock %}"}) {
+  for (const char* source :
+       {"{% include 'x' %}", "{% import '/etc/passwd' as x %}", "{% extends 'a' %}", "{% from 'a' import b %}", "{% block x %}{% endblock %}"}) {
     try {
       render(source);
       ADD_FAILURE() << source;
@@ -181,17 +187,19 @@ TEST(ChatTemplate, RefusesBrokenTemplatesWithTheLine) {
 }
 
 TEST(ChatTemplate, ReachesNothingBeyondItsValues) {
-  for (const char* source : {"{{ ''.__class__.__mro__ }}", "{{ cycler.__init__.__globals__ }}", "{{ lipsum() }}", "{{ self._TemplateReference__context.x }}", "{{ ''|attr('__class__')|attr('x') }}",
-                             "{{ '{0.__class__}'.format(1) }}", "{{ '{0[a]}'.format(1) }}", "{{ range.__self__.x }}", "{{ [].append(1) }}", "{{ {}.update({}) }}", "{{ ''['__class__']['x'] }}",
-                             "{{ namespace.__init__.__globals__ }}", "{{ namespace(__class__=1) }}", "{% set ns = namespace() %}{% set ns._x = 1 %}", "{{ messages.__class__() }}",
+  for (const char* source : {"{{ ''.__class__.__mro__ }}", "{{ cycler.__init__.__globals__ }}", "{{ lipsum() }}", "{{ self._TemplateReference__context.x }}",
+                             "{{ ''|attr('__class__')|attr('x') }}", "{{ '{0.__class__}'.format(1) }}", "{{ '{0[a]}'.format(1) }}", "{{ range.__self__.x }}",
+                             "{{ [].append(1) }}", "{{ {}.update({}) }}", "{{ ''['__class__']['x'] }}", "{{ namespace.__init__.__globals__ }}",
+                             "{{ namespace(__class__=1) }}", "{% set ns = namespace() %}{% set ns._x = 1 %}", "{{ messages.__class__() }}",
                              "{{ loop.__init__.x }}", "{{ (1).__add__(2) }}", "{% set x.y = 1 %}", "{{ raise_exception.__globals__.x }}"}) {
     EXPECT_NE(error_of(source), "") << source;
   }
 }
 
 TEST(ChatTemplate, RefusesWhatPythonRefusesToCompute) {
-  for (const char* source : {"{{ [1, 'a']|sort }}", "{{ [{'a': 1}, {'a': 'x'}]|groupby('a') }}", "{{ 1 / 0 }}", "{{ 1 // 0 }}", "{{ 1 % 0 }}", "{{ 1.0 % 0 }}", "{{ 2 ** 4000 }}", "{{ 10.0 ** 400 }}",
-                             "{{ 0 ** -1 }}", "{{ 'abc'[::0] }}", "{{ none[1:] }}", "{{ 170141183460469231731687303715884105727 + 1 }}", "{{ {[]: 1} }}", "{{ [] in {} }}", "{{ 3|slice(0)|list }}"}) {
+  for (const char* source : {"{{ [1, 'a']|sort }}", "{{ [{'a': 1}, {'a': 'x'}]|groupby('a') }}", "{{ 1 / 0 }}", "{{ 1 // 0 }}", "{{ 1 % 0 }}", "{{ 1.0 % 0 }}",
+                             "{{ 2 ** 4000 }}", "{{ 10.0 ** 400 }}", "{{ 0 ** -1 }}", "{{ 'abc'[::0] }}", "{{ none[1:] }}",
+                             "{{ 170141183460469231731687303715884105727 + 1 }}", "{{ {[]: 1} }}", "{{ [] in {} }}", "{{ 3|slice(0)|list }}"}) {
     EXPECT_NE(error_of(source), "") << source;
   }
   EXPECT_EQ(render("{{ 'abc'[2**63] }}|{{ [1][-2**70] }}|{{ 'abc'[-2**63:2**63] }}|{{ 'abc'[-1:-9:-1] }}"), "||abc|cba");
@@ -221,7 +229,8 @@ TEST(ChatTemplate, FormatsTheTimeOfItsClock) {
   tzset();
   EXPECT_EQ(render("{{ strftime_now('%d %b %Y %H:%M:%S') }}"), "14 Nov 2023 22:13:20");
   EXPECT_EQ(render("{{ strftime_now('%f|%z|%Z|%%|%j') }}{{ strftime_now('') }}"), "000000|||%|318");
-  for (const char* format : {"%9999999999d", "%", "%Q", "%E", "\xc3\xa9%Y", "%\xc3\xa9"}) EXPECT_NO_FATAL_FAILURE(error_of(std::string("{{ strftime_now('") + format + "') }}"));
+  for (const char* format : {"%9999999999d", "%", "%Q", "%E", "\xc3\xa9%Y", "%\xc3\xa9"})
+    EXPECT_NO_FATAL_FAILURE(error_of(std::string("{{ strftime_now('") + format + "') }}"));
   EXPECT_NE(error_of("{{ strftime_now(3) }}"), "");
 }
 

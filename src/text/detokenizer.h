@@ -13,8 +13,8 @@ struct DecoderStep {
   Kind kind;
   std::string text = {};         // replace: what; strip, metaspace: the character; wordpiece: prefix; word_end: suffix
   std::string replacement = {};  // replace
-  size_t start = 0, stop = 0;  // strip: how many at each end, at most
-  bool flag = false;           // metaspace: first token loses its mark; wordpiece: clean up spaces
+  size_t start = 0, stop = 0;    // strip: how many at each end, at most
+  bool flag = false;             // metaspace: first token loses its mark; wordpiece: clean up spaces
 };
 
 using Detokenizer = std::vector<DecoderStep>;

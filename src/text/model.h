@@ -32,13 +32,13 @@ struct Merge {
 };
 
 struct BpeOptions {
-  std::string source = {};            // leads error messages
-  bool byte_level = false;       // pieces are bytes, the symbols GPT-2's visible characters
-  bool ignore_merges = false;    // a piece that is a token is that token, whatever the merges say
-  std::string subword_prefix = {};    // of all characters but the first ("##"), rarely used
-  std::string end_of_word = {};       // suffix of the last character ("</w>")
+  std::string source = {};          // leads error messages
+  bool byte_level = false;          // pieces are bytes, the symbols GPT-2's visible characters
+  bool ignore_merges = false;       // a piece that is a token is that token, whatever the merges say
+  std::string subword_prefix = {};  // of all characters but the first ("##"), rarely used
+  std::string end_of_word = {};     // suffix of the last character ("</w>")
   UnknownOptions unknown = {};
-  std::vector<bool> control = {};     // per id: never the id of a whole piece (ignore_merges); empty = none
+  std::vector<bool> control = {};  // per id: never the id of a whole piece (ignore_merges); empty = none
 };
 
 // Merges as pairs of token texts, best first. Throws Error{corrupt_file} for a merge of or into a text that is no token.
@@ -47,8 +47,8 @@ std::unique_ptr<const TokenModel> make_bpe(const Vocabulary& vocabulary, const s
 
 // SentencePiece BPE: any two neighbours whose join is a token merge, best score first. `mergeable[id]` says which tokens
 // may come of it.
-std::unique_ptr<const TokenModel> make_score_bpe(const Vocabulary& vocabulary, const std::vector<float>& scores,
-                                                 const std::vector<bool>& mergeable, BpeOptions options);
+std::unique_ptr<const TokenModel> make_score_bpe(const Vocabulary& vocabulary, const std::vector<float>& scores, const std::vector<bool>& mergeable,
+                                                 BpeOptions options);
 
 struct UnigramOptions {
   std::string source = {};
@@ -64,7 +64,7 @@ struct WordPieceOptions {
   std::string continuing_prefix = "##";
   std::string word_prefix = {};  // GGUF: words begin with "▁" and continuations have no mark
   int32_t unk = 0;
-  size_t max_chars = 100;   // a longer word is unk
+  size_t max_chars = 100;          // a longer word is unk
   std::vector<bool> control = {};  // per id: never found in a text; empty = none
 };
 std::unique_ptr<const TokenModel> make_wordpiece(const Vocabulary& vocabulary, WordPieceOptions options);

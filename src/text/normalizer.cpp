@@ -254,9 +254,7 @@ std::unique_ptr<const NormalizerStep> bert_normalizer(BertOptions options) {
   });
 }
 
-std::unique_ptr<const NormalizerStep> sentencepiece_normalizer(SentencePieceOptions options) {
-  return std::make_unique<SentencePieceStep>(std::move(options));
-}
+std::unique_ptr<const NormalizerStep> sentencepiece_normalizer(SentencePieceOptions options) { return std::make_unique<SentencePieceStep>(std::move(options)); }
 
 std::string apply_normalizer(const Normalizer& normalizer, std::string text) {
   for (const auto& step : normalizer) text = step->apply(std::move(text));

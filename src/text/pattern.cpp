@@ -60,8 +60,7 @@ struct Pattern::Compiled {
   bool jit = false;
 };
 
-Pattern::Pattern(std::string_view regex, std::string_view name, bool trusted)
-    : compiled_(std::make_unique<Compiled>()), source_(regex) {
+Pattern::Pattern(std::string_view regex, std::string_view name, bool trusted) : compiled_(std::make_unique<Compiled>()), source_(regex) {
   const std::string translated = translate_pattern(regex, name, trusted);
   int code = 0;
   PCRE2_SIZE offset = 0;
@@ -93,8 +92,7 @@ void Pattern::find_trusted(std::string_view text, size_t base, std::vector<Range
   pcre2_jit_stack_assign(context.context, nullptr, stack.stack);
   pcre2_set_match_limit(context.context, UINT32_MAX);
   for (size_t at = 0; at < text.size();) {
-    const int rc = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK,
-                               match.data, context.context);
+    const int rc = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK, match.data, context.context);
     if (rc == PCRE2_ERROR_NOMATCH) return;
     if (rc < 0) fail(ErrorKind::invalid_input, "splitting {} bytes of text: {}", text.size(), error_text(rc));
     const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(match.data);
@@ -116,8 +114,8 @@ void Pattern::find_bounded(std::string_view text, size_t base, std::vector<Range
   uint32_t limit = kFreeSteps;
   for (size_t at = 0; at < text.size();) {
     pcre2_set_match_limit(context.context, limit);
-    const int rc = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
-                               PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED | PCRE2_NO_JIT, match.data, context.context);
+    const int rc = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED | PCRE2_NO_JIT,
+                               match.data, context.context);
     if (rc == PCRE2_ERROR_MATCHLIMIT || rc == PCRE2_ERROR_DEPTHLIMIT) {
       limit *= 8;
       if (limit > budget) {

@@ -42,12 +42,8 @@ class Translator {
     bool look = false;         // (?= or (?!
   };
 
-  [[noreturn]] void refuse(std::string_view why) const {
-    fail(ErrorKind::unsupported, "{}: the pattern \"{}\" is refused: {}", name_, printable(in_), why);
-  }
-  [[noreturn]] void broken(std::string_view why) const {
-    fail(ErrorKind::corrupt_file, "{}: the pattern \"{}\" is broken: {}", name_, printable(in_), why);
-  }
+  [[noreturn]] void refuse(std::string_view why) const { fail(ErrorKind::unsupported, "{}: the pattern \"{}\" is refused: {}", name_, printable(in_), why); }
+  [[noreturn]] void broken(std::string_view why) const { fail(ErrorKind::corrupt_file, "{}: the pattern \"{}\" is broken: {}", name_, printable(in_), why); }
   bool next_is(std::string_view text) const { return in_.substr(at_).starts_with(text); }
 
   void step() {
@@ -55,14 +51,23 @@ class Translator {
     switch (c) {
       case '(': open_group(); return;
       case ')': close_group(); return;
-      case '[': read_class(); last_ = {}; return;
-      case '\\': escape(false); last_ = {}; return;
+      case '[':
+        read_class();
+        last_ = {};
+        return;
+      case '\\':
+        escape(false);
+        last_ = {};
+        return;
       case '|':
         groups_.back().alternation = true;
         out_ += c;
         ++at_;
         return;
-      case '*': case '+': case '?': case '{': repeat(); return;
+      case '*':
+      case '+':
+      case '?':
+      case '{': repeat(); return;
       default:
         out_ += c;
         ++at_;
@@ -216,8 +221,6 @@ class Translator {
 
 }  // namespace
 
-std::string translate_pattern(std::string_view regex, std::string_view name, bool trusted) {
-  return Translator(regex, name, trusted).run();
-}
+std::string translate_pattern(std::string_view regex, std::string_view name, bool trusted) { return Translator(regex, name, trusted).run(); }
 
 }  // namespace frugal::text

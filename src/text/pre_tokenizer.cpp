@@ -78,13 +78,10 @@ class Splitter : public SplitStep {
 
 class PatternSplitter final : public Splitter {
  public:
-  PatternSplitter(std::shared_ptr<const Pattern> pattern, SplitBehavior behavior, bool invert)
-      : Splitter(behavior, invert), pattern_(std::move(pattern)) {}
+  PatternSplitter(std::shared_ptr<const Pattern> pattern, SplitBehavior behavior, bool invert) : Splitter(behavior, invert), pattern_(std::move(pattern)) {}
 
  protected:
-  void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const override {
-    pattern_->find_all(text, base, delimiters);
-  }
+  void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const override { pattern_->find_all(text, base, delimiters); }
 
  private:
   std::shared_ptr<const Pattern> pattern_;
@@ -92,8 +89,7 @@ class PatternSplitter final : public Splitter {
 
 class TextSplitter final : public Splitter {
  public:
-  TextSplitter(std::string delimiter, SplitBehavior behavior, bool invert)
-      : Splitter(behavior, invert), delimiter_(std::move(delimiter)) {}
+  TextSplitter(std::string delimiter, SplitBehavior behavior, bool invert) : Splitter(behavior, invert), delimiter_(std::move(delimiter)) {}
 
  protected:
   void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const override {
@@ -115,9 +111,7 @@ class ClassSplitter final : public Splitter {
   void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const override {
     for (size_t at = 0; at < text.size();) {
       const DecodedChar c = decode_char(text, at);
-      const bool hit = class_ == CharClass::digit        ? is_numeric(c.code)
-                       : class_ == CharClass::whitespace ? is_whitespace(c.code)
-                                                         : is_bert_punctuation(c.code);
+      const bool hit = class_ == CharClass::digit ? is_numeric(c.code) : class_ == CharClass::whitespace ? is_whitespace(c.code) : is_bert_punctuation(c.code);
       if (hit) delimiters.emplace_back(base + at, base + at + c.length);
       at += c.length;
     }
@@ -211,8 +205,7 @@ class ByteMapper final : public SplitStep {
 
 class Metaspace final : public SplitStep {
  public:
-  Metaspace(std::string replacement, PrependScheme scheme, bool split)
-      : replacement_(std::move(replacement)), scheme_(scheme), split_(split) {}
+  Metaspace(std::string replacement, PrependScheme scheme, bool split) : replacement_(std::move(replacement)), scheme_(scheme), split_(split) {}
 
   void apply(Pieces& pieces) const override {
     std::string text;
@@ -266,9 +259,7 @@ std::unique_ptr<const SplitStep> split_by_pattern(std::shared_ptr<const Pattern>
 std::unique_ptr<const SplitStep> split_by_text(std::string delimiter, SplitBehavior behavior, bool invert) {
   return std::make_unique<TextSplitter>(std::move(delimiter), behavior, invert);
 }
-std::unique_ptr<const SplitStep> split_by_class(CharClass char_class, SplitBehavior behavior) {
-  return std::make_unique<ClassSplitter>(char_class, behavior);
-}
+std::unique_ptr<const SplitStep> split_by_class(CharClass char_class, SplitBehavior behavior) { return std::make_unique<ClassSplitter>(char_class, behavior); }
 std::unique_ptr<const SplitStep> split_trailing_whitespace() { return std::make_unique<TrailingWhitespace>(); }
 std::unique_ptr<const SplitStep> split_digit_groups() { return std::make_unique<DigitGroups>(); }
 std::unique_ptr<const SplitStep> split_by_known_slow_pattern(std::string_view regex) {

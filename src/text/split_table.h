@@ -14,8 +14,8 @@ struct SplitRow {
   std::vector<std::string_view> names = {};     // the first is the one that we write
   std::vector<std::string_view> patterns = {};  // applied one after the other, matches isolated
   bool ignore_merges = false;
-  bool add_bos = false;       // when the file does not say
-  bool byte_level = true;     // else raw UTF-8 with spaces as U+2581
+  bool add_bos = false;    // when the file does not say
+  bool byte_level = true;  // else raw UTF-8 with spaces as U+2581
 };
 
 std::span<const SplitRow> split_table();

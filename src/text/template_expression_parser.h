@@ -203,11 +203,16 @@ class ExpressionParser {
     for (;;) {
       const Token& token = current();
       BinaryOp op;
-      if (token.is_op("*")) op = BinaryOp::multiply;
-      else if (token.is_op("/")) op = BinaryOp::divide;
-      else if (token.is_op("//")) op = BinaryOp::floor_divide;
-      else if (token.is_op("%")) op = BinaryOp::modulo;
-      else return left;
+      if (token.is_op("*"))
+        op = BinaryOp::multiply;
+      else if (token.is_op("/"))
+        op = BinaryOp::divide;
+      else if (token.is_op("//"))
+        op = BinaryOp::floor_divide;
+      else if (token.is_op("%"))
+        op = BinaryOp::modulo;
+      else
+        return left;
       const int line = take().line;
       left = binary(op, std::move(left), power(), line);
     }
@@ -279,8 +284,7 @@ class ExpressionParser {
   };
   bool at_tuple_end(std::string_view end_name) const {
     const TokenKind kind = current().kind;
-    return kind == TokenKind::variable_end || kind == TokenKind::block_end || current().is_op(")") ||
-           (!end_name.empty() && current().is_name(end_name));
+    return kind == TokenKind::variable_end || kind == TokenKind::block_end || current().is_op(")") || (!end_name.empty() && current().is_name(end_name));
   }
   // An expression, or a tuple when there is a comma.
   ExprPtr tuple(const TupleOptions& options) {
@@ -331,10 +335,14 @@ class ExpressionParser {
 
   ExprPtr postfix(ExprPtr node) {
     for (;;) {
-      if (current().is_op(".")) node = attribute(std::move(node));
-      else if (current().is_op("[")) node = subscript(std::move(node));
-      else if (current().is_op("(")) node = call(std::move(node));
-      else return node;
+      if (current().is_op("."))
+        node = attribute(std::move(node));
+      else if (current().is_op("["))
+        node = subscript(std::move(node));
+      else if (current().is_op("("))
+        node = call(std::move(node));
+      else
+        return node;
     }
   }
 
@@ -467,18 +475,21 @@ class ExpressionParser {
 
   ExprPtr filters_and_tests(ExprPtr node) {
     for (;;) {
-      if (skip_op("|")) node = filter(std::move(node));
-      else if (current().is_name("is")) node = test(std::move(node));
-      else if (current().is_op("(")) node = call(std::move(node));
-      else return node;
+      if (skip_op("|"))
+        node = filter(std::move(node));
+      else if (current().is_name("is"))
+        node = test(std::move(node));
+      else if (current().is_op("("))
+        node = call(std::move(node));
+      else
+        return node;
     }
   }
 
   bool at_test_argument() const {
     const Token& token = current();
     if (token.kind == TokenKind::name) return token.text != "else" && token.text != "or" && token.text != "and";
-    return token.kind == TokenKind::string || token.kind == TokenKind::integer || token.kind == TokenKind::real || token.is_op("[") ||
-           token.is_op("{");
+    return token.kind == TokenKind::string || token.kind == TokenKind::integer || token.kind == TokenKind::real || token.is_op("[") || token.is_op("{");
   }
   ExprPtr test(ExprPtr input) {
     const int line = take().line;

@@ -12,22 +12,54 @@ namespace frugal::text::jinja {
 
 FilterFunction find_filter(std::string_view name) {
   static constexpr std::array<std::pair<std::string_view, FilterFunction>, 49> kFilters = {{
-      {"abs", filters::abs},           {"attr", filters::attr},         {"batch", filters::batch},
-      {"capitalize", filters::capitalize}, {"center", filters::center}, {"count", filters::length},
-      {"d", filters::fallback},        {"default", filters::fallback},  {"dictsort", filters::dictsort},
-      {"e", filters::escape},          {"escape", filters::escape},     {"filesizeformat", filters::filesizeformat},
-      {"first", filters::first},       {"float", filters::to_float},    {"forceescape", filters::escape},
-      {"format", filters::format},     {"groupby", filters::groupby},   {"indent", filters::indent},
-      {"int", filters::to_int},        {"items", filters::items},       {"join", filters::join},
-      {"last", filters::last},         {"length", filters::length},     {"list", filters::list},
-      {"lower", filters::lower},       {"map", filters::map},           {"max", filters::max},
-      {"min", filters::min},           {"reject", filters::reject},     {"rejectattr", filters::rejectattr},
-      {"replace", filters::replace},   {"reverse", filters::reverse},   {"round", filters::round},
-      {"safe", filters::string},       {"select", filters::select},     {"selectattr", filters::selectattr},
-      {"slice", filters::slice},       {"sort", filters::sort},         {"string", filters::string},
-      {"striptags", filters::striptags}, {"sum", filters::sum},         {"title", filters::title},
-      {"tojson", filters::tojson},     {"trim", filters::trim},         {"truncate", filters::truncate},
-      {"unique", filters::unique},     {"upper", filters::upper},       {"urlencode", filters::urlencode},
+      {"abs", filters::abs},
+      {"attr", filters::attr},
+      {"batch", filters::batch},
+      {"capitalize", filters::capitalize},
+      {"center", filters::center},
+      {"count", filters::length},
+      {"d", filters::fallback},
+      {"default", filters::fallback},
+      {"dictsort", filters::dictsort},
+      {"e", filters::escape},
+      {"escape", filters::escape},
+      {"filesizeformat", filters::filesizeformat},
+      {"first", filters::first},
+      {"float", filters::to_float},
+      {"forceescape", filters::escape},
+      {"format", filters::format},
+      {"groupby", filters::groupby},
+      {"indent", filters::indent},
+      {"int", filters::to_int},
+      {"items", filters::items},
+      {"join", filters::join},
+      {"last", filters::last},
+      {"length", filters::length},
+      {"list", filters::list},
+      {"lower", filters::lower},
+      {"map", filters::map},
+      {"max", filters::max},
+      {"min", filters::min},
+      {"reject", filters::reject},
+      {"rejectattr", filters::rejectattr},
+      {"replace", filters::replace},
+      {"reverse", filters::reverse},
+      {"round", filters::round},
+      {"safe", filters::string},
+      {"select", filters::select},
+      {"selectattr", filters::selectattr},
+      {"slice", filters::slice},
+      {"sort", filters::sort},
+      {"string", filters::string},
+      {"striptags", filters::striptags},
+      {"sum", filters::sum},
+      {"title", filters::title},
+      {"tojson", filters::tojson},
+      {"trim", filters::trim},
+      {"truncate", filters::truncate},
+      {"unique", filters::unique},
+      {"upper", filters::upper},
+      {"urlencode", filters::urlencode},
       {"wordcount", filters::wordcount},
   }};
   for (const auto& [key, function] : kFilters) {
@@ -57,8 +89,10 @@ int digit_of(char c) {
 // Underscores between digits removed; false for one anywhere else.
 bool remove_underscores(std::string_view text, std::string& out) {
   for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '_') out += text[i];
-    else if (i == 0 || i + 1 == text.size() || digit_of(text[i - 1]) == 99 || digit_of(text[i + 1]) == 99) return false;
+    if (text[i] != '_')
+      out += text[i];
+    else if (i == 0 || i + 1 == text.size() || digit_of(text[i - 1]) == 99 || digit_of(text[i + 1]) == 99)
+      return false;
   }
   return true;
 }
@@ -194,12 +228,18 @@ Value escape(Render& r, const Value& value, const Arguments& arguments) {
   Text out;
   for (size_t i = 0; i < in.size(); ++i) {
     const char c = in.bytes[i], mark = in.marks[i];
-    if (c == '&') out.append("&amp;", mark);
-    else if (c == '<') out.append("&lt;", mark);
-    else if (c == '>') out.append("&gt;", mark);
-    else if (c == '\'') out.append("&#39;", mark);
-    else if (c == '"') out.append("&#34;", mark);
-    else out.append(in, i, i + 1);
+    if (c == '&')
+      out.append("&amp;", mark);
+    else if (c == '<')
+      out.append("&lt;", mark);
+    else if (c == '>')
+      out.append("&gt;", mark);
+    else if (c == '\'')
+      out.append("&#39;", mark);
+    else if (c == '"')
+      out.append("&#34;", mark);
+    else
+      out.append(in, i, i + 1);
   }
   return texts(r, std::move(out));
 }
@@ -288,9 +328,12 @@ Value urlencode(Render& r, const Value& value, const Arguments& arguments) {
     for (size_t i = 0; i < in.size(); ++i) {
       const auto c = static_cast<unsigned char>(in.bytes[i]);
       const bool plain = (c < 0x80 && std::isalnum(c) != 0) || c == '_' || c == '.' || c == '-' || c == '~' || (c == '/' && !query);
-      if (plain) out.append(in, i, i + 1);
-      else if (c == ' ' && query) out.append("+", in.marks[i]);
-      else out.append(fmt::format("%{:02X}", c), in.marks[i]);
+      if (plain)
+        out.append(in, i, i + 1);
+      else if (c == ' ' && query)
+        out.append("+", in.marks[i]);
+      else
+        out.append(fmt::format("%{:02X}", c), in.marks[i]);
     }
     return out;
   };

@@ -253,9 +253,7 @@ namespace {
 
 Value extreme(Render& r, const Value& value, const Arguments& arguments, bool largest) {
   const Bound bound(arguments, largest ? "max" : "min", {"case_sensitive", "attribute"});
-  const auto key_of = [&](const Value& item) {
-    return folded(r, value_at(r, item, bound[1] ? *bound[1] : Value(None{}), nullptr), bound.flag(0, false));
-  };
+  const auto key_of = [&](const Value& item) { return folded(r, value_at(r, item, bound[1] ? *bound[1] : Value(None{}), nullptr), bound.flag(0, false)); };
   std::vector<Value> all = iterate(r, value);
   if (all.empty()) return undefined("No aggregated item, sequence was empty.");
   size_t best = 0;
@@ -287,8 +285,8 @@ Value sum(Render& r, const Value& value, const Arguments& arguments) {
 Value map(Render& r, const Value& value, const Arguments& arguments) {
   std::vector<Value> out;
   if (!truthy(value)) return generator(r, {});
-  const bool by_attribute = arguments.positional.empty() &&
-                            std::any_of(arguments.named.begin(), arguments.named.end(), [](const auto& a) { return a.first == "attribute"; });
+  const bool by_attribute =
+      arguments.positional.empty() && std::any_of(arguments.named.begin(), arguments.named.end(), [](const auto& a) { return a.first == "attribute"; });
   if (by_attribute) {
     const Bound bound(arguments, "map", {"attribute", "default"});
     for (const Value& item : iterate(r, value)) out.push_back(value_at(r, item, bound.required(0), bound[1]));

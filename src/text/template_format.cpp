@@ -147,12 +147,18 @@ class PercentFormatter {
     NumberStyle style;
     for (;; ++at_) {
       const char c = peek();
-      if (c == '-') style.left = true;
-      else if (c == '+') style.sign = '+';
-      else if (c == ' ') style.sign = style.sign == '+' ? '+' : ' ';
-      else if (c == '#') style.alternate = true;
-      else if (c == '0') style.zero = true;
-      else break;
+      if (c == '-')
+        style.left = true;
+      else if (c == '+')
+        style.sign = '+';
+      else if (c == ' ')
+        style.sign = style.sign == '+' ? '+' : ' ';
+      else if (c == '#')
+        style.alternate = true;
+      else if (c == '0')
+        style.zero = true;
+      else
+        break;
     }
     style.width = number_or_star();
     if (style.width < 0) {
@@ -173,19 +179,29 @@ class PercentFormatter {
   Text converted(const Value& value, const NumberStyle& style) {
     const auto number = number_of(value);
     switch (style.type) {
-      case 'd': case 'i': case 'u': {
+      case 'd':
+      case 'i':
+      case 'u': {
         if (!number) template_error("%{} format: a real number is required, not {}", style.type, type_name(value));
         if (number->is_float && !(std::fabs(number->real) < 0x1p126)) template_error("an integer is over 127 bits");
         return formatted_integer(r_, number->is_float ? static_cast<Integer>(number->real) : number->integer, style);
       }
-      case 'x': case 'X': case 'o':
+      case 'x':
+      case 'X':
+      case 'o':
         if (!number || number->is_float) template_error("%{} format: an integer is required, not {}", style.type, type_name(value));
         return formatted_integer(r_, number->integer, style);
-      case 'e': case 'E': case 'f': case 'F': case 'g': case 'G':
+      case 'e':
+      case 'E':
+      case 'f':
+      case 'F':
+      case 'g':
+      case 'G':
         if (!number) template_error("must be real number, not {}", type_name(value));
         return formatted_real(r_, number->real, style);
       case 's': return justified(cut(to_text(r_, value), style.precision), style);
-      case 'r': case 'a': {
+      case 'r':
+      case 'a': {
         Text text;
         append_repr(r_, value, text);
         return justified(cut(text, style.precision), style);
@@ -202,9 +218,7 @@ class PercentFormatter {
     }
   }
 
-  Text justified(const Text& text, const NumberStyle& style) {
-    return justify(r_, text, style.width, Text(" "), style.left ? Side::left : Side::right);
-  }
+  Text justified(const Text& text, const NumberStyle& style) { return justify(r_, text, style.width, Text(" "), style.left ? Side::left : Side::right); }
 
   Render& r_;
   const Text& format_;
@@ -353,8 +367,10 @@ Text format_braces(Render& r, const Text& format, const Arguments& arguments) {
     Value converted = *value;
     if (bang < colon) {
       Text text;
-      if (bytes.substr(bang + 1, colon - bang - 1) == "r") append_repr(r, *value, text);
-      else text = to_text(r, *value);
+      if (bytes.substr(bang + 1, colon - bang - 1) == "r")
+        append_repr(r, *value, text);
+      else
+        text = to_text(r, *value);
       converted = make_string(r, std::move(text));
     }
     out.append(BraceSpec(spec).apply(r, converted));
@@ -374,8 +390,10 @@ std::string format_time(Render& r, const std::string& format, int64_t unix_time)
       continue;
     }
     const char c = format[++i];
-    if (c == 'f') known += "000000";
-    else if (c != 'z' && c != 'Z') (known += '%') += c;
+    if (c == 'f')
+      known += "000000";
+    else if (c != 'z' && c != 'Z')
+      (known += '%') += c;
   }
   const std::time_t seconds = unix_time;
   std::tm local{};

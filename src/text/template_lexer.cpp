@@ -51,8 +51,10 @@ class StringDecoder {
   std::string decode() {
     while (at_ < in_.size()) {
       const char c = in_[at_++];
-      if (c != '\\') out_ += c;
-      else escape();
+      if (c != '\\')
+        out_ += c;
+      else
+        escape();
     }
     return std::move(out_);
   }
@@ -62,14 +64,22 @@ class StringDecoder {
     if (at_ >= in_.size()) template_error("line {}: \\ at the end of a string", line_);
     const char c = in_[at_++];
     static constexpr std::string_view kFrom = "\\'\"abfnrtv", kTo = "\\'\"\a\b\f\n\r\t\v";
-    if (const size_t i = kFrom.find(c); i != std::string_view::npos) out_ += kTo[i];
-    else if (c == '\n') return;
-    else if (c == 'x') number(2, 16);
-    else if (c == 'u') number(4, 16);
-    else if (c == 'U') number(8, 16);
-    else if (c >= '0' && c <= '7') --at_, octal();
-    else if (c == 'N') template_error("line {}: \\N{{...}} in a string is not supported", line_);
-    else (out_ += '\\') += c;
+    if (const size_t i = kFrom.find(c); i != std::string_view::npos)
+      out_ += kTo[i];
+    else if (c == '\n')
+      return;
+    else if (c == 'x')
+      number(2, 16);
+    else if (c == 'u')
+      number(4, 16);
+    else if (c == 'U')
+      number(8, 16);
+    else if (c >= '0' && c <= '7')
+      --at_, octal();
+    else if (c == 'N')
+      template_error("line {}: \\N{{...}} in a string is not supported", line_);
+    else
+      (out_ += '\\') += c;
   }
   void octal() {
     uint32_t value = 0;
@@ -231,8 +241,8 @@ class Lexer {
     if (is_ascii_digit(c)) return number();
     if (c == '\'' || c == '"') return string(c);
     if (is_word(code_point_at(source_, at_))) return name();
-    static constexpr std::array<std::string_view, 26> kOperators = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]",
-                                                                    "(",  ")",  "{",  "}",  ">",  "<",  "=", ".", ":", "|", ",", ";"};
+    static constexpr std::array<std::string_view, 26> kOperators = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+                                                                    "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
     for (const std::string_view op : kOperators) {
       if (!at(op, at_)) continue;
       if (op == "(" || op == "[" || op == "{") brackets += op == "(" ? ')' : op == "[" ? ']' : '}';

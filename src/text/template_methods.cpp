@@ -191,31 +191,48 @@ Value map_method(Render& r, const Value& self, const Arguments& arguments) {
   return no_arguments(r, arguments, "case", map(self.text()));
 }
 
-Value format_method(Render& r, const Value& self, const Arguments& arguments) {
-  return make_string(r, format_braces(r, self.text(), arguments));
-}
+Value format_method(Render& r, const Value& self, const Arguments& arguments) { return make_string(r, format_braces(r, self.text(), arguments)); }
 
 constexpr Row kStringMethods[] = {
-    {"capitalize", map_method<capitalize>},    {"casefold", map_method<lower>},
-    {"center", justify_method<Side::both>},    {"count", count_method},
-    {"endswith", starts_method<true>},         {"find", find_method_of<false, false>},
-    {"format", format_method},                 {"index", find_method_of<false, true>},
-    {"isalnum", all_method<is_alphanumeric>},  {"isalpha", all_method<is_alpha>},
+    {"capitalize", map_method<capitalize>},
+    {"casefold", map_method<lower>},
+    {"center", justify_method<Side::both>},
+    {"count", count_method},
+    {"endswith", starts_method<true>},
+    {"find", find_method_of<false, false>},
+    {"format", format_method},
+    {"index", find_method_of<false, true>},
+    {"isalnum", all_method<is_alphanumeric>},
+    {"isalpha", all_method<is_alpha>},
     {"isascii", [](Render& r, const Value& s, const Arguments& a) { return s.text().size() == 0 ? Value(true) : all_method<is_ascii>(r, s, a); }},
-    {"isdecimal", all_method<is_decimal>},     {"isdigit", all_method<is_digit>},
-    {"islower", test_method<kLower>},          {"isnumeric", all_method<is_numeric>},
-    {"isspace", all_method<is_space>},         {"isupper", test_method<kUpper>},
-    {"join", join_method},                     {"ljust", justify_method<Side::left>},
-    {"lower", map_method<lower>},              {"lstrip", strip_method<Side::left>},
-    {"partition", partition_method<false>},    {"removeprefix", remove_method<false>},
-    {"removesuffix", remove_method<true>},     {"replace", replace_method},
-    {"rfind", find_method_of<true, false>},    {"rindex", find_method_of<true, true>},
-    {"rjust", justify_method<Side::right>},    {"rpartition", partition_method<true>},
-    {"rsplit", split_method<true>},            {"rstrip", strip_method<Side::right>},
-    {"split", split_method<false>},            {"splitlines", split_lines_method},
-    {"startswith", starts_method<false>},      {"strip", strip_method<Side::both>},
-    {"swapcase", map_method<swap_case>},       {"title", map_method<title>},
-    {"upper", map_method<upper>},              {"zfill", zfill_method},
+    {"isdecimal", all_method<is_decimal>},
+    {"isdigit", all_method<is_digit>},
+    {"islower", test_method<kLower>},
+    {"isnumeric", all_method<is_numeric>},
+    {"isspace", all_method<is_space>},
+    {"isupper", test_method<kUpper>},
+    {"join", join_method},
+    {"ljust", justify_method<Side::left>},
+    {"lower", map_method<lower>},
+    {"lstrip", strip_method<Side::left>},
+    {"partition", partition_method<false>},
+    {"removeprefix", remove_method<false>},
+    {"removesuffix", remove_method<true>},
+    {"replace", replace_method},
+    {"rfind", find_method_of<true, false>},
+    {"rindex", find_method_of<true, true>},
+    {"rjust", justify_method<Side::right>},
+    {"rpartition", partition_method<true>},
+    {"rsplit", split_method<true>},
+    {"rstrip", strip_method<Side::right>},
+    {"split", split_method<false>},
+    {"splitlines", split_lines_method},
+    {"startswith", starts_method<false>},
+    {"strip", strip_method<Side::both>},
+    {"swapcase", map_method<swap_case>},
+    {"title", map_method<title>},
+    {"upper", map_method<upper>},
+    {"zfill", zfill_method},
 };
 
 // list and tuple
@@ -260,8 +277,11 @@ Value dict_get(Render& r, const Value& self, const Arguments& arguments) {
 }
 
 constexpr Row kListMethods[] = {{"index", list_index}, {"count", list_count}, {"copy", copy_method}};
-constexpr Row kDictMethods[] = {{"items", dict_view<ListKind::items>}, {"keys", dict_view<ListKind::keys>}, {"values", dict_view<ListKind::values>},
-                                {"get", dict_get}, {"copy", copy_method}};
+constexpr Row kDictMethods[] = {{"items", dict_view<ListKind::items>},
+                                {"keys", dict_view<ListKind::keys>},
+                                {"values", dict_view<ListKind::values>},
+                                {"get", dict_get},
+                                {"copy", copy_method}};
 
 template <size_t n>
 NativeFunction find_row(const Row (&rows)[n], std::string_view name) {
@@ -358,8 +378,8 @@ bool is_mutating_method(const Value& object, std::string_view name) {
 }
 
 void install_globals(Render& r) {
-  static constexpr Row kGlobals[] = {{"raise_exception", raise_exception}, {"strftime_now", strftime_now}, {"dict", dict_global},
-                                     {"namespace", namespace_global},      {"range", range_global}};
+  static constexpr Row kGlobals[] = {
+      {"raise_exception", raise_exception}, {"strftime_now", strftime_now}, {"dict", dict_global}, {"namespace", namespace_global}, {"range", range_global}};
   for (const auto& [name, function] : kGlobals) {
     r.set(name, Value(std::shared_ptr<Object>(std::make_shared<Native>(std::string(name), function))));
   }

@@ -70,10 +70,10 @@ class Parser : ExpressionParser {
       std::unique_ptr<Stmt> (Parser::*parse)();
     };
     static constexpr Row kRows[] = {
-        {"if", &Parser::if_statement},         {"for", &Parser::for_statement},           {"set", &Parser::set_statement},
-        {"macro", &Parser::macro_statement},   {"call", &Parser::call_statement},         {"filter", &Parser::filter_statement},
-        {"with", &Parser::with_statement},     {"print", &Parser::print_statement},       {"generation", &Parser::generation_statement},
-        {"break", &Parser::flow_statement},    {"continue", &Parser::flow_statement},
+        {"if", &Parser::if_statement},       {"for", &Parser::for_statement},       {"set", &Parser::set_statement},
+        {"macro", &Parser::macro_statement}, {"call", &Parser::call_statement},     {"filter", &Parser::filter_statement},
+        {"with", &Parser::with_statement},   {"print", &Parser::print_statement},   {"generation", &Parser::generation_statement},
+        {"break", &Parser::flow_statement},  {"continue", &Parser::flow_statement},
     };
     const int line = current().line;
     for (const Row& row : kRows) {
@@ -153,8 +153,10 @@ class Parser : ExpressionParser {
       if (!spec.parameters.empty()) expect_op(",");
       std::string name = assignable_name();
       ExprPtr fallback;
-      if (skip_op("=")) fallback = expression();
-      else if (defaults) error("non-default argument follows default argument");
+      if (skip_op("="))
+        fallback = expression();
+      else if (defaults)
+        error("non-default argument follows default argument");
       defaults = fallback != nullptr;
       for (const auto& parameter : spec.parameters) {
         if (parameter.first == name) error("duplicate argument");

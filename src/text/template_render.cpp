@@ -72,8 +72,7 @@ std::vector<RenderedSegment> segments_of(const Text& text) {
 }  // namespace
 
 Render::Render(const TemplateProgram& program, const RenderOptions& options)
-    : budget(options.limits), scope(std::make_shared<Scope>()), program_(program), options_(options),
-      clock_(options.clock ? options.clock : &system_clock()) {}
+    : budget(options.limits), scope(std::make_shared<Scope>()), program_(program), options_(options), clock_(options.clock ? options.clock : &system_clock()) {}
 
 Render::~Render() {
   // Emptied one by one while the lists still hold every one of them, so that no destructor recurses along a chain.
@@ -194,11 +193,12 @@ void Macro::bind(Render& r, const Arguments& arguments) const {
   for (size_t i = 0; i < given; ++i) r.set(spec_.parameters[i].first, arguments.positional[i]);
   std::vector<size_t> missing;
   for (size_t i = given; i < spec_.parameters.size(); ++i) {
-    if (auto value = take(spec_.parameters[i].first)) r.set(spec_.parameters[i].first, std::move(*value));
-    else missing.push_back(i);
+    if (auto value = take(spec_.parameters[i].first))
+      r.set(spec_.parameters[i].first, std::move(*value));
+    else
+      missing.push_back(i);
   }
-  const bool has_caller_parameter =
-      std::any_of(spec_.parameters.begin(), spec_.parameters.end(), [](const auto& p) { return p.first == "caller"; });
+  const bool has_caller_parameter = std::any_of(spec_.parameters.begin(), spec_.parameters.end(), [](const auto& p) { return p.first == "caller"; });
   if (spec_.takes_caller && !has_caller_parameter) r.set("caller", take("caller").value_or(undefined("No caller defined")));
   if (spec_.takes_more_named) {
     std::vector<std::pair<Value, Value>> entries;
@@ -249,9 +249,7 @@ const Value& Bound::required(size_t index) const {
   return *values_[index];
 }
 
-int64_t Bound::integer(size_t index, int64_t fallback) const {
-  return values_[index] ? index_of(*values_[index], names_[index]) : fallback;
-}
+int64_t Bound::integer(size_t index, int64_t fallback) const { return values_[index] ? index_of(*values_[index], names_[index]) : fallback; }
 
 const Text& Bound::text(size_t index) const {
   const Value& value = required(index);

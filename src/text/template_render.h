@@ -116,7 +116,7 @@ class Bound {
   const Value& required(size_t index) const;
   bool flag(size_t index, bool fallback) const { return values_[index] ? truthy(*values_[index]) : fallback; }
   int64_t integer(size_t index, int64_t fallback) const;
-  const Text& text(size_t index) const;                 // required, must be a string
+  const Text& text(size_t index) const;                  // required, must be a string
   const std::string* bytes_or_none(size_t index) const;  // null when absent or none; must be a string
 
  private:
@@ -125,7 +125,7 @@ class Bound {
   std::vector<const Value*> values_;
 };
 
-void install_globals(Render& r);  // raise_exception, strftime_now, namespace, range, dict
+void install_globals(Render& r);                                         // raise_exception, strftime_now, namespace, range, dict
 NativeFunction find_method(const Value& object, std::string_view name);  // of str, list or dict; nullptr when none
 bool is_mutating_method(const Value& object, std::string_view name);     // exists in Python, refused by the sandbox
 Text format_percent(Render& r, const Text& format, const Value& values);

@@ -22,9 +22,7 @@ class Loop : public Object, public std::enable_shared_from_this<Loop> {
       Value iterable;
       int depth;
       Again(const ForStmt& statement, Value iterable, int depth) : statement(statement), iterable(std::move(iterable)), depth(depth) {}
-      Flow run(Render& r) const override {
-        return statement.run_over(r, iterable, depth);
-      }
+      Flow run(Render& r) const override { return statement.run_over(r, iterable, depth); }
     };
     Body body;
     body.push_back(std::make_unique<Again>(statement_, bound.required(0), depth_ + 1));
@@ -117,9 +115,7 @@ Flow IfStmt::run(Render& r) const {
   return r.run_body(otherwise);
 }
 
-Flow ForStmt::run(Render& r) const {
-  return run_over(r, r.eval(*iterable), 0);
-}
+Flow ForStmt::run(Render& r) const { return run_over(r, r.eval(*iterable), 0); }
 
 std::vector<Value> ForStmt::selected(Render& r, const Value& values) const {
   std::vector<Value> items = iterate(r, values);

@@ -61,8 +61,13 @@ bool is_sequence(const Value& v) {
          (list && (list->kind == ListKind::list || list->kind == ListKind::tuple || list->kind == ListKind::range));
 }
 
-#define FRUGAL_PLAIN(expression) \
-  [](Render& r, const Value& v, const Arguments& a) -> bool { return plain(a, "test", [&] { (void)r; return bool(expression); }); }
+#define FRUGAL_PLAIN(expression)                              \
+  [](Render& r, const Value& v, const Arguments& a) -> bool { \
+    return plain(a, "test", [&] {                             \
+      (void)r;                                                \
+      return bool(expression);                                \
+    });                                                       \
+  }
 
 constexpr std::array<std::pair<std::string_view, Test>, 39> kTests = {{
     {"defined", FRUGAL_PLAIN(!v.is_undefined())},

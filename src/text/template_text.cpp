@@ -75,13 +75,12 @@ size_t find_bytes(std::string_view text, std::string_view what, size_t from) {
 }
 
 bool is_space(char32_t c) {
-  return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
-         c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+  return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 bool is_alpha(char32_t c) {
   const auto k = category(c);
-  return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT || k == UTF8PROC_CATEGORY_LM ||
-         k == UTF8PROC_CATEGORY_LO;
+  return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT || k == UTF8PROC_CATEGORY_LM || k == UTF8PROC_CATEGORY_LO;
 }
 bool is_decimal(char32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
 bool is_numeric(char32_t c) {
@@ -93,8 +92,8 @@ bool is_lower(char32_t c) { return category(c) == UTF8PROC_CATEGORY_LL || c == 0
 bool is_printable(char32_t c) {
   if (c == ' ') return true;
   const auto k = category(c);
-  return !(k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CS || k == UTF8PROC_CATEGORY_CO ||
-           k == UTF8PROC_CATEGORY_CN || k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP || k == UTF8PROC_CATEGORY_ZS);
+  return !(k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CS || k == UTF8PROC_CATEGORY_CO || k == UTF8PROC_CATEGORY_CN ||
+           k == UTF8PROC_CATEGORY_ZL || k == UTF8PROC_CATEGORY_ZP || k == UTF8PROC_CATEGORY_ZS);
 }
 bool is_word(char32_t c) { return c == '_' || is_alpha(c) || is_numeric(c); }
 
@@ -131,9 +130,12 @@ Text map_code_points(const Text& text, F f) {
     const char32_t c = code_point_at(text.bytes, begin);
     std::string mapped;
     const char32_t to = f(c);
-    if (to == kUpperSharpS) mapped = "SS";
-    else if (to == kTitleSharpS) mapped = "Ss";
-    else append_utf8(mapped, to);
+    if (to == kUpperSharpS)
+      mapped = "SS";
+    else if (to == kTitleSharpS)
+      mapped = "Ss";
+    else
+      append_utf8(mapped, to);
     out.append(mapped, text.marks[begin]);
     begin = next_code_point(text.bytes, begin);
   }
@@ -333,8 +335,7 @@ void append_string_repr(const Text& text, Text& out) {
       out.append(text, begin, end);
     } else {
       const auto code = static_cast<uint32_t>(c);
-      out.append(code < 0x100 ? fmt::format("\\x{:02x}", code) : code < 0x10000 ? fmt::format("\\u{:04x}", code) : fmt::format("\\U{:08x}", code),
-                 mark);
+      out.append(code < 0x100 ? fmt::format("\\x{:02x}", code) : code < 0x10000 ? fmt::format("\\u{:04x}", code) : fmt::format("\\U{:08x}", code), mark);
     }
     begin = end;
   }

@@ -12,7 +12,7 @@
 namespace frugal::text::jinja {
 
 bool valid_utf8(std::string_view text);
-size_t next_code_point(std::string_view text, size_t begin);  // offset of the code point after the one at `begin`
+size_t next_code_point(std::string_view text, size_t begin);    // offset of the code point after the one at `begin`
 size_t previous_code_point(std::string_view text, size_t end);  // offset of the code point that ends at `end` > 0
 char32_t code_point_at(std::string_view text, size_t begin);
 size_t count_code_points(std::string_view text);

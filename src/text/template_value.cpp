@@ -226,8 +226,7 @@ std::vector<Value> iterate(Render& r, const Value& value) {
 }
 
 std::string_view type_name(const Value& value) {
-  static constexpr std::string_view kNames[] = {"Undefined", "NoneType", "bool", "int",       "float",
-                                                "str",       "list",     "dict", "Namespace", "function"};
+  static constexpr std::string_view kNames[] = {"Undefined", "NoneType", "bool", "int", "float", "str", "list", "dict", "Namespace", "function"};
   static constexpr std::string_view kLists[] = {"list", "tuple", "range", "generator", "dict_keys", "dict_values", "dict_items"};
   if (const ListData* list = value.list()) return kLists[static_cast<size_t>(list->kind)];
   return kNames[value.index()];

@@ -116,9 +116,8 @@ struct Undefined {
   std::shared_ptr<const std::string> message;  // what to say when it is used
 };
 
-class Value : public std::variant<Undefined, None, bool, Integer, double, std::shared_ptr<const StringData>,
-                                  std::shared_ptr<const ListData>, std::shared_ptr<const DictData>,
-                                  std::shared_ptr<NamespaceData>, std::shared_ptr<Object>> {
+class Value : public std::variant<Undefined, None, bool, Integer, double, std::shared_ptr<const StringData>, std::shared_ptr<const ListData>,
+                                  std::shared_ptr<const DictData>, std::shared_ptr<NamespaceData>, std::shared_ptr<Object>> {
  public:
   using variant::variant;
   template <typename T>
@@ -154,8 +153,8 @@ struct ListData {
   ListKind kind = ListKind::list;
   std::vector<Value> items;
   int depth = 1;
-  std::string repr;              // range only
-  mutable size_t consumed = 0;   // generator only: items that are gone
+  std::string repr;             // range only
+  mutable size_t consumed = 0;  // generator only: items that are gone
   Held held;
 };
 struct DictData {

@@ -20,8 +20,8 @@ bool is_control(TokenKind kind) { return kind == TokenKind::control || kind == T
 // A text without raw added tokens: normalized, searched for the other added tokens, cut into pieces, encoded.
 void encode_part(const TokenizerParts& parts, std::string_view text, bool at_start, bool match_special, std::vector<int32_t>& ids) {
   const std::string normalized = apply_normalizer(parts.normalizer, std::string(text));
-  const std::vector<TextPart> split = parts.normalized_added.empty() ? std::vector<TextPart>{{0, normalized.size(), -1}}
-                                                                     : parts.normalized_added.split(normalized, match_special);
+  const std::vector<TextPart> split =
+      parts.normalized_added.empty() ? std::vector<TextPart>{{0, normalized.size(), -1}} : parts.normalized_added.split(normalized, match_special);
   for (const TextPart& part : split) {
     if (part.id >= 0) {
       ids.push_back(part.id);
@@ -119,10 +119,24 @@ std::vector<bool> control_ids(const TokenizerParts& parts) {
 
 void find_end_of_generation(TokenizerParts& parts, const std::vector<int32_t>& named) {
   // The names by which published models end a turn or a text; files often tell only one of them.
-  static constexpr std::string_view kNames[] = {
-      "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
-      "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
-      "<end_of_utterance>", "<|flush|>", "<|calls|>"};
+  static constexpr std::string_view kNames[] = {"<|eot_id|>",
+                                                "<|im_end|>",
+                                                "<|end|>",
+                                                "<|return|>",
+                                                "<|call|>",
+                                                "<end_of_turn>",
+                                                "<|endoftext|>",
+                                                "<|end_of_text|>",
+                                                "<|eom_id|>",
+                                                "<EOT>",
+                                                "_<EOT>",
+                                                "[EOT]",
+                                                "[EOS]",
+                                                "<\xEF\xBD\x9C"
+                                                "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+                                                "<end_of_utterance>",
+                                                "<|flush|>",
+                                                "<|calls|>"};
   std::vector<int32_t>& ids = parts.special.end_of_generation;
   ids = named;
   if (parts.special.eos) ids.push_back(*parts.special.eos);

@@ -70,8 +70,7 @@ class Tokenizer {
 std::shared_ptr<const Tokenizer> tokenizer_from_metadata(const Metadata& metadata);
 
 // tokenizer.json, and tokenizer_config.json or "" (it names bos, eos, pad and unk). `name` leads error messages.
-std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json,
-                                                     std::string_view name);
+std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json, std::string_view name);
 
 // A SentencePiece ModelProto (tokenizer.model, spiece.model) of type unigram or BPE.
 std::shared_ptr<const Tokenizer> tokenizer_from_sentencepiece(std::span<const std::byte> model, std::string_view name);

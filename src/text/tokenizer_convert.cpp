@@ -181,7 +181,8 @@ Json template_json(const Tokenizer& tokenizer) {
 }
 
 Json added_token_json(int32_t id, std::string_view text, bool special) {
-  return {{"id", id}, {"content", std::string(text)}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", special}};
+  return {{"id", id},        {"content", std::string(text)}, {"single_word", false}, {"lstrip", false},
+          {"rstrip", false}, {"normalized", false},          {"special", special}};
 }
 
 std::vector<TokenKind> kinds_of(const Metadata& metadata, int32_t size) {
@@ -210,8 +211,8 @@ Json space_decoder_json(bool strip) {
 }
 
 Json bpe_model_json(const Tokenizer& tokenizer, Json merges) {
-  return {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr},
-          {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", false}, {"vocab", vocabulary_json(tokenizer)}, {"merges", std::move(merges)}};
+  return {{"type", "BPE"},     {"dropout", nullptr},     {"unk_token", nullptr},   {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr},
+          {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", false}, {"vocab", vocabulary_json(tokenizer)},  {"merges", std::move(merges)}};
 }
 
 void fill_byte_level(const Metadata& metadata, const Tokenizer& tokenizer, Json& out) {
@@ -271,8 +272,8 @@ void fill_wordpiece(const Metadata& metadata, const Tokenizer& tokenizer, const 
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     const std::string_view text = tokenizer.token_text(id);
     const bool plain = kinds[static_cast<size_t>(id)] == TokenKind::normal;
-    texts.push_back(!plain                              ? std::string(text)
-                    : text.starts_with(kSpaceSymbol) ? std::string(text.substr(kSpaceSymbol.size()))
+    texts.push_back(!plain                                                            ? std::string(text)
+                    : text.starts_with(kSpaceSymbol)                                  ? std::string(text.substr(kSpaceSymbol.size()))
                     : text.starts_with('[') && text.ends_with(']') && text.size() > 2 ? std::string(text)  // [unused7]
                                                                                       : "##" + std::string(text));
   }
@@ -281,12 +282,18 @@ void fill_wordpiece(const Metadata& metadata, const Tokenizer& tokenizer, const 
   using Members = std::vector<Json::object_t::value_type, Json::object_t::Container::allocator_type>;
   for (size_t id = 0; id < texts.size(); ++id) static_cast<Members&>(members).emplace_back(texts[id], Json(id));
   const bool lowercase = metadata.boolean_or(key("normalizer.lowercase"), true);
-  out["normalizer"] = {{"type", "BertNormalizer"}, {"clean_text", true}, {"handle_chinese_chars", true},
-                       {"strip_accents", metadata.boolean_or(key("normalizer.strip_accents"), lowercase)}, {"lowercase", lowercase}};
+  out["normalizer"] = {{"type", "BertNormalizer"},
+                       {"clean_text", true},
+                       {"handle_chinese_chars", true},
+                       {"strip_accents", metadata.boolean_or(key("normalizer.strip_accents"), lowercase)},
+                       {"lowercase", lowercase}};
   out["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
   out["decoder"] = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}};
-  out["model"] = {{"type", "WordPiece"}, {"unk_token", texts[static_cast<size_t>(*tokenizer.special().unk)]}, {"continuing_subword_prefix", "##"},
-                  {"max_input_chars_per_word", 100}, {"vocab", std::move(vocab)}};
+  out["model"] = {{"type", "WordPiece"},
+                  {"unk_token", texts[static_cast<size_t>(*tokenizer.special().unk)]},
+                  {"continuing_subword_prefix", "##"},
+                  {"max_input_chars_per_word", 100},
+                  {"vocab", std::move(vocab)}};
 }
 
 }  // namespace
@@ -346,8 +353,15 @@ Json tokenizer_json_from_metadata(const Metadata& metadata) {
   const auto tokenizer = tokenizer_from_metadata(metadata);
   const std::vector<TokenKind> kinds = kinds_of(metadata, tokenizer->vocab_size());
   const std::string& model = metadata.text(key("model"));
-  Json out = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", Json::array()}, {"normalizer", nullptr},
-              {"pre_tokenizer", nullptr}, {"post_processor", template_json(*tokenizer)}, {"decoder", nullptr}, {"model", nullptr}};
+  Json out = {{"version", "1.0"},
+              {"truncation", nullptr},
+              {"padding", nullptr},
+              {"added_tokens", Json::array()},
+              {"normalizer", nullptr},
+              {"pre_tokenizer", nullptr},
+              {"post_processor", template_json(*tokenizer)},
+              {"decoder", nullptr},
+              {"model", nullptr}};
   for (int32_t id = 0; id < tokenizer->vocab_size(); ++id) {
     const TokenKind kind = kinds[static_cast<size_t>(id)];
     const bool special = kind == TokenKind::control || kind == TokenKind::unknown;

@@ -41,10 +41,9 @@ std::string wordpiece_json(const std::string& vocab_txt, bool lowercase) {
     fail(ErrorKind::corrupt_file, "vocab.txt: no {} among its {} tokens", token, lines.size());
   };
   const Json post = {{"type", "BertProcessing"}, {"cls", {"[CLS]", id_of("[CLS]")}}, {"sep", {"[SEP]", id_of("[SEP]")}}};
-  return fmt::format(
-      R"({{"added_tokens":{},"normalizer":{{"type":"BertNormalizer","lowercase":{}}},"pre_tokenizer":{{"type":"BertPreTokenizer"}},)"
-      R"("post_processor":{},"decoder":{{"type":"WordPiece"}},"model":{{"type":"WordPiece","unk_token":"[UNK]","vocab":{{{}}}}}}})",
-      added.dump(), lowercase, post.dump(), members);
+  return fmt::format(R"({{"added_tokens":{},"normalizer":{{"type":"BertNormalizer","lowercase":{}}},"pre_tokenizer":{{"type":"BertPreTokenizer"}},)"
+                     R"("post_processor":{},"decoder":{{"type":"WordPiece"}},"model":{{"type":"WordPiece","unk_token":"[UNK]","vocab":{{{}}}}}}})",
+                     added.dump(), lowercase, post.dump(), members);
 }
 
 }  // namespace
@@ -66,7 +65,8 @@ std::shared_ptr<const Tokenizer> load_tokenizer_directory(const std::string& pat
   if (is_file(folder / "vocab.txt")) {
     const Json parsed = config.empty() ? Json::object() : parse_json(config, config_path);
     const bool lowercase = JsonObject(parsed, config_path).boolean_or("do_lower_case", true);
-    return tokenizer_from_json(wordpiece_json(read_text_file((folder / "vocab.txt").string(), kMaxFileBytes), lowercase), config, (folder / "vocab.txt").string());
+    return tokenizer_from_json(wordpiece_json(read_text_file((folder / "vocab.txt").string(), kMaxFileBytes), lowercase), config,
+                               (folder / "vocab.txt").string());
   }
   fail(ErrorKind::invalid_input, "{}: none of tokenizer.json, tokenizer.model, spiece.model and vocab.txt is there", path);
 }

@@ -206,7 +206,9 @@ class GgufReader {
     parts_->pre_tokenizer.steps.push_back(split_by_class(CharClass::bert_punctuation, SplitBehavior::isolated));
     if (!parts_->special.unk) parts_->special.unk = 100;  // BERT's, as llama.cpp assumes
     if (*parts_->special.unk >= size()) metadata_.fail_at(key("unknown_token_id"), "must be in the vocabulary");
-    parts_->model = make_wordpiece(parts_->vocabulary, {.source = source(), .continuing_prefix = "", .word_prefix = std::string(kSpaceSymbol), .unk = *parts_->special.unk, .control = control_ids(*parts_)});
+    parts_->model = make_wordpiece(
+        parts_->vocabulary,
+        {.source = source(), .continuing_prefix = "", .word_prefix = std::string(kSpaceSymbol), .unk = *parts_->special.unk, .control = control_ids(*parts_)});
     parts_->detokenizer = space_decoder(true);
     if (!parts_->special.bos) parts_->special.bos = id_of(metadata_, "cls_token_id", size());
     if (!parts_->special.eos) parts_->special.eos = id_of(metadata_, "seperator_token_id", size());  // so spelled in GGUF

@@ -130,8 +130,7 @@ TEST(GgufTokenizerTorture, D9_ARandomCharsmapNeverDoesHarm) {
         const auto match = charsmap.longest(std::string_view(text).substr(at));
         at += match ? match->length : 1;
       }
-    } catch (const Error&) {
-    }
+    } catch (const Error&) {}
   }
   EXPECT_GT(loaded, 0);
 }

@@ -74,7 +74,8 @@ class JsonReader {
     const int32_t id = parts_->vocabulary.find(text->get<std::string>());
     // Configs name tokens that the vocabulary lacks (Qwen's unk); only bos and eos must be right.
     if (id < 0 && (std::string_view(key) == "bos_token" || std::string_view(key) == "eos_token")) {
-      fail(ErrorKind::corrupt_file, "{}: tokenizer_config.{} names \"{}\", which is no token of the vocabulary", root_.path(), key, printable(text->get<std::string>()));
+      fail(ErrorKind::corrupt_file, "{}: tokenizer_config.{} names \"{}\", which is no token of the vocabulary", root_.path(), key,
+           printable(text->get<std::string>()));
     }
     return id < 0 ? std::nullopt : std::optional(id);
   }
@@ -135,8 +136,7 @@ class JsonReader {
 
 }  // namespace
 
-std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json,
-                                                     std::string_view name) {
+std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json, std::string_view name) {
   const Json json = parse_json(tokenizer_json, name, {.max_bytes = kMaxFileBytes});
   const Json config = tokenizer_config_json.empty() ? Json() : parse_json(tokenizer_config_json, fmt::format("{} (tokenizer_config.json)", name));
   if (!config.is_null() && !config.is_object()) fail(ErrorKind::corrupt_file, "{}: tokenizer_config.json must be an object", name);

@@ -117,12 +117,11 @@ void read_wordpiece(const JsonObject& model, TokenizerParts& parts) {
   const auto unk = named_token(model, "unk_token", parts);
   if (!unk) model.fail_at("unk_token", "must name the unknown token");
   if (!parts.special.unk) parts.special.unk = unk;
-  parts.model = make_wordpiece(parts.vocabulary,
-                               {.source = model.path(),
-                                .continuing_prefix = model.text_or("continuing_subword_prefix", "##"),
-                                .unk = *unk,
-                                .max_chars = static_cast<size_t>(model.integer_or("max_input_chars_per_word", 100, 0, 1 << 20)),
-                                .control = control_ids(parts)});
+  parts.model = make_wordpiece(parts.vocabulary, {.source = model.path(),
+                                                  .continuing_prefix = model.text_or("continuing_subword_prefix", "##"),
+                                                  .unk = *unk,
+                                                  .max_chars = static_cast<size_t>(model.integer_or("max_input_chars_per_word", 100, 0, 1 << 20)),
+                                                  .control = control_ids(parts)});
 }
 
 }  // namespace

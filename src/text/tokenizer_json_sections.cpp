@@ -84,7 +84,8 @@ void read_pre_tokenizer_step(const JsonObject& step, PreTokenizer& result) {
     steps.push_back(split_by_class(CharClass::whitespace, SplitBehavior::removed));
   } else if (type == "Whitespace") {
     // Rust's \w: letters and what counts as alphabetic, marks, digits, connectors, joiners.
-    static constexpr std::string_view kWord = R"([\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189}]+|[^\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189}\s]+)";
+    static constexpr std::string_view kWord =
+        R"([\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189}]+|[^\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189}\s]+)";
     static const auto pattern = std::make_shared<const Pattern>(kWord, "Whitespace", true);
     steps.push_back(split_by_pattern(pattern, SplitBehavior::removed, true));
   } else if (type == "BertPreTokenizer") {

@@ -60,7 +60,8 @@ TEST(TokenizerJson, AVocabularyFromGgufWrittenAsTokenizerJsonHasTheSameIdsInToke
   std::vector<std::pair<std::string, std::shared_ptr<const Tokenizer>>> tokenizers;
   std::string files = (vocabulary_dir() / "gpt-neox-20b.tokenizer.json").string();
   std::vector<fs::path> vocabularies;
-  for (const char* name : {"bert-bge", "falcon", "gpt-2", "llama-spm", "starcoder"}) vocabularies.push_back(vocabulary_dir() / fmt::format("ggml-vocab-{}.gguf", name));
+  for (const char* name : {"bert-bge", "falcon", "gpt-2", "llama-spm", "starcoder"})
+    vocabularies.push_back(vocabulary_dir() / fmt::format("ggml-vocab-{}.gguf", name));
   vocabularies.push_back(smollm2_path());
   for (const fs::path& path : vocabularies) {
     const Metadata metadata = io::open_gguf(path.string()).content.metadata;

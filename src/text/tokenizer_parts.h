@@ -16,14 +16,14 @@
 namespace frugal::text {
 
 struct TokenizerParts {
-  Vocabulary vocabulary;                  // added tokens included
-  std::vector<TokenKind> kinds;           // per id; control and unknown are "special"
-  AddedTokenMatcher raw_added;            // looked for in the text as it is
+  Vocabulary vocabulary;         // added tokens included
+  std::vector<TokenKind> kinds;  // per id; control and unknown are "special"
+  AddedTokenMatcher raw_added;   // looked for in the text as it is
   Normalizer normalizer;
-  AddedTokenMatcher normalized_added;     // looked for in the normalized text
+  AddedTokenMatcher normalized_added;  // looked for in the normalized text
   PreTokenizer pre_tokenizer;
   std::unique_ptr<const TokenModel> model;  // refers to `vocabulary`: parts must not move once it is made
-  std::vector<int32_t> prefix, suffix;    // around the text with add_special
+  std::vector<int32_t> prefix, suffix;      // around the text with add_special
   Detokenizer detokenizer;
   SpecialTokens special;
 };

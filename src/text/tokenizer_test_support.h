@@ -24,9 +24,7 @@ inline std::string read_file(const fs::path& path) { return read_text_file(path.
 inline Json read_json(const fs::path& path) { return parse_json(read_file(path), path.string(), {.max_bytes = size_t{512} << 20}); }
 
 // 10,000 random strings need about a minute of oracles; FRUGAL_RANDOM_TEXTS asks for them.
-inline int random_text_count() {
-  return std::stoi(environment_or("FRUGAL_RANDOM_TEXTS", "500"));
-}
+inline int random_text_count() { return std::stoi(environment_or("FRUGAL_RANDOM_TEXTS", "500")); }
 
 inline std::string show(const std::vector<int32_t>& ids) {
   std::string text;

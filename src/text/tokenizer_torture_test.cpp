@@ -1,7 +1,7 @@
 // Sections C and D of the robustness list: whatever a tokenizer.json, a SentencePiece model or a text holds, the answer
 // is a typed Error or a working tokenizer, in linear time.
-#include <ctime>
 #include <cstring>
+#include <ctime>
 #include <functional>
 
 #include "base/rng.h"
@@ -54,11 +54,12 @@ Json replace_step(const char* pattern_kind, const std::string& pattern, const st
 Json split_step(const std::string& regex) { return {{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}}; }
 
 TEST(TokenizerTorture, BrokenDocumentsAreRefused) {
-  for (const std::string& text : {std::string(), std::string("null"), std::string("[]"), std::string("{}"), std::string("{\"model\":{}}"),
-                                  std::string("{\"model\":null}"), std::string("\xEF\xBB\xBF{}"), std::string("{\"model\":{\"type\":\"BPE\",\"type\":\"BPE\"}}"),
-                                  std::string(R"({"model":{"type":"BPE","merges":[],"vocab":{"\ud800":0}}})"),
-                                  std::string("{\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{\"\xC0\x80\":0}}}"),
-                                  "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":" + std::string(100000, '[')}) {
+  for (const std::string& text :
+       {std::string(), std::string("null"), std::string("[]"), std::string("{}"), std::string("{\"model\":{}}"), std::string("{\"model\":null}"),
+        std::string("\xEF\xBB\xBF{}"), std::string("{\"model\":{\"type\":\"BPE\",\"type\":\"BPE\"}}"),
+        std::string(R"({"model":{"type":"BPE","merges":[],"vocab":{"\ud800":0}}})"),
+        std::string("{\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{\"\xC0\x80\":0}}}"),
+        "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":" + std::string(100000, '[')}) {
     EXPECT_THROW(tokenizer_from_json(text, "", "t.json"), Error) << printable(text);
   }
   EXPECT_NO_THROW(tokenizer_from_json(R"({"model":{"type":"BPE","merges":[],"vocab":{"\u0000":0,"\udbff\udfff":1}}})", "", "t.json"));
@@ -77,7 +78,10 @@ TEST(TokenizerTorture, EachBrokenFieldIsRefusedAndNamed) {
       {"vocab", [](Json& j) { j["model"]["vocab"]["ab"] = 1.5; }},
       {"vocab", [](Json& j) { j["model"]["vocab"]["ab"] = "7"; }},
       {"merge 2", [](Json& j) { j["model"]["merges"].push_back("x y"); }},
-      {"merge 2", [](Json& j) { j["model"]["merges"].push_back({"q", "unknown"}); }},
+      {"merge 2",
+       [](Json& j) {
+         j["model"]["merges"].push_back({"q", "unknown"});
+       }},
       {"merges[2]", [](Json& j) { j["model"]["merges"].push_back("xy"); }},
       {"merges[2]", [](Json& j) { j["model"]["merges"].push_back({"a"}); }},
       {"merges", [](Json& j) { j["model"].erase("merges"); }},
@@ -85,20 +89,52 @@ TEST(TokenizerTorture, EachBrokenFieldIsRefusedAndNamed) {
       {"id", [](Json& j) { j["added_tokens"][0]["id"] = 100000000; }},
       {"id", [](Json& j) { j["added_tokens"][0]["id"] = 3; }},
       {"content", [](Json& j) { j["added_tokens"][0]["content"] = ""; }},
-      {"Prepend", [](Json& j) { j["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "PrependX"}}}}}; }},
-      {"pattern", [](Json& j) { j["normalizer"] = replace_step("String", "", "x"); }},
-      {"base64", [](Json& j) { j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "!!!!"}}; }},
-      {"charsmap", [](Json& j) { j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "/////w=="}}; }},
-      {"behavior", [](Json& j) { j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", "x"}}}, {"behavior", "Sideways"}}; }},
-      {"Nope", [](Json& j) { j["pre_tokenizer"] = {{"type", "Nope"}}; }},
-      {"Nope", [](Json& j) { j["decoder"] = {{"type", "Nope"}}; }},
-      {"Nope", [](Json& j) { j["post_processor"] = {{"type", "Nope"}}; }},
-      {"special_tokens", [](Json& j) {
-         j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", {{{"SpecialToken", {{"id", "<x>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}}}}}}};
+      {"Prepend",
+       [](Json& j) {
+         j["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "PrependX"}}}}};
        }},
-      {"sequence A", [](Json& j) { j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", Json::array()}}; }},
-      {"Sequence", [](Json& j) { j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", {{{"Sequence", {{"id", "B"}}}}}}}; }},
-      {"cls", [](Json& j) { j["post_processor"] = {{"type", "BertProcessing"}, {"cls", {"[CLS]", 1}}, {"sep", {"<s>", 258}}}; }},
+      {"pattern", [](Json& j) { j["normalizer"] = replace_step("String", "", "x"); }},
+      {"base64",
+       [](Json& j) {
+         j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "!!!!"}};
+       }},
+      {"charsmap",
+       [](Json& j) {
+         j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "/////w=="}};
+       }},
+      {"behavior",
+       [](Json& j) {
+         j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", "x"}}}, {"behavior", "Sideways"}};
+       }},
+      {"Nope",
+       [](Json& j) {
+         j["pre_tokenizer"] = {{"type", "Nope"}};
+       }},
+      {"Nope",
+       [](Json& j) {
+         j["decoder"] = {{"type", "Nope"}};
+       }},
+      {"Nope",
+       [](Json& j) {
+         j["post_processor"] = {{"type", "Nope"}};
+       }},
+      {"special_tokens",
+       [](Json& j) {
+         j["post_processor"] = {{"type", "TemplateProcessing"},
+                                {"single", {{{"SpecialToken", {{"id", "<x>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}}}}}}};
+       }},
+      {"sequence A",
+       [](Json& j) {
+         j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", Json::array()}};
+       }},
+      {"Sequence",
+       [](Json& j) {
+         j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", {{{"Sequence", {{"id", "B"}}}}}}};
+       }},
+      {"cls",
+       [](Json& j) {
+         j["post_processor"] = {{"type", "BertProcessing"}, {"cls", {"[CLS]", 1}}, {"sep", {"<s>", 258}}};
+       }},
   };
   for (const Edit& edit : edits) {
     Json json = small_json();
@@ -121,11 +157,13 @@ TEST(TokenizerTorture, MergesMayBeStringsOrPairs) {
 }
 
 TEST(TokenizerTorture, PatternsThatCouldExplodeOrMeanSomethingElseAreRefused) {
-  for (const std::string& regex : {std::string("(a+)+"), std::string("(a|a)*b"), std::string("(?R)"), std::string("(a)\\1"), std::string("(?<=a)b"),
-                                   std::string("(?<!a)b"), std::string(64 << 10, 'a'), std::string("(a"), std::string("a)"), std::string("[a"),
-                                   std::string("a{2,1}"), std::string("*a"), std::string("\\"), std::string("[a&&b]"), std::string("[[a]]"),
-                                   std::string("\\h"), std::string("(*COMMIT)a"), std::string("(?P<x>a)"), std::string("\\p{Nope}"), std::string("((a*)b*)*"),
-                                   std::string(100, '(') + "a" + std::string(100, ')')}) {
+  for (const std::string& regex : {std::string("(a+)+"),       std::string("(a|a)*b"),    std::string("(?R)"),
+                                   std::string("(a)\\1"),      std::string("(?<=a)b"),    std::string("(?<!a)b"),
+                                   std::string(64 << 10, 'a'), std::string("(a"),         std::string("a)"),
+                                   std::string("[a"),          std::string("a{2,1}"),     std::string("*a"),
+                                   std::string("\\"),          std::string("[a&&b]"),     std::string("[[a]]"),
+                                   std::string("\\h"),         std::string("(*COMMIT)a"), std::string("(?P<x>a)"),
+                                   std::string("\\p{Nope}"),   std::string("((a*)b*)*"),  std::string(100, '(') + "a" + std::string(100, ')')}) {
     Json json = small_json();
     json["pre_tokenizer"] = split_step(regex);
     EXPECT_THROW(load(json), Error) << printable(regex);
@@ -150,7 +188,8 @@ TEST(TokenizerTorture, ANormalizerThatGrowsTheTextIsStopped) {
 
 TEST(TokenizerTorture, HundredThousandAddedTokensLoadAndMatchInLinearTime) {
   Json json = small_json();
-  for (int i = 0; i < 100000; ++i) json["added_tokens"].push_back({{"id", 259 + i}, {"content", fmt::format("<tok{}>", i)}, {"special", false}, {"normalized", false}});
+  for (int i = 0; i < 100000; ++i)
+    json["added_tokens"].push_back({{"id", 259 + i}, {"content", fmt::format("<tok{}>", i)}, {"special", false}, {"normalized", false}});
   const auto tokenizer = load(json);
   EXPECT_EQ(tokenizer->encode("<tok7><tok99999>", {.add_special = false}), (std::vector<int32_t>{266, 100258}));
   std::string text;
@@ -203,7 +242,9 @@ TEST(TokenizerTorture, AStreamHoldsBackACharacterUntilItIsComplete) {
   EXPECT_EQ(seen, (std::vector<std::string>{"a", "", "", "", "\xF0\x9F\x98\x80", "z", "", ""}));
   EXPECT_EQ(stream.flush(), "\xEF\xBF\xBD");
   EXPECT_EQ(stream.push(0xE2), "");
-  EXPECT_EQ(stream.push('b'), "\xEF\xBF\xBD" "b");
+  EXPECT_EQ(stream.push('b'),
+            "\xEF\xBF\xBD"
+            "b");
 }
 
 TEST(TokenizerTorture, AMebibyteOfOneKindComesBack) {
@@ -230,7 +271,8 @@ TEST(TokenizerTorture, TimeGrowsLinearlyForLongTextsOfOneKind) {
   metaspace["pre_tokenizer"] = nullptr;
   metaspace["model"]["unk_token"] = "<s>";
   const auto one_piece = load(metaspace);
-  const char* const units[] = {"a", "ab", "Z", "7", " ", "\n", "^", "\xCC\x81", "\xC3\xA9", "\xE4\xB8\x96", "\xF0\x9F\x98\x80\xE2\x80\x8D", "\xFF", "\xC2\xA0", " x", "\xD9\xA3"};
+  const char* const units[] = {"a",    "ab",       "Z",  "7",       " ", "\n", "^", "\xCC\x81", "\xC3\xA9", "\xE4\xB8\x96", "\xF0\x9F\x98\x80\xE2\x80\x8D",
+                               "\xFF", "\xC2\xA0", " x", "\xD9\xA3"};
   for (const auto& tokenizer : {byte_level, one_piece}) {
     for (const char* unit : units) {
       std::string text;
@@ -318,8 +360,7 @@ TEST(TokenizerTorture, ACutSentencePieceModelNeverDoesHarm) {
   for (size_t size = 0; size < model.size(); ++size) {
     try {
       load_model(model.substr(0, size))->encode("abc");
-    } catch (const Error&) {
-    }
+    } catch (const Error&) {}
   }
   EXPECT_EQ(load_model(model)->encode("ab", {.add_special = false}), (std::vector<int32_t>{4}));
 }

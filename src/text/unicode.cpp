@@ -107,9 +107,8 @@ utf8proc_category_t category(uint32_t code) { return utf8proc_category(static_ca
 }  // namespace
 
 bool is_whitespace(uint32_t code) {
-  return (code >= 0x9 && code <= 0xD) || code == 0x20 || code == 0x85 || code == 0xA0 || code == 0x1680 ||
-         (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F ||
-         code == 0x3000;
+  return (code >= 0x9 && code <= 0xD) || code == 0x20 || code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) ||
+         code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
 bool is_numeric(uint32_t code) {
@@ -123,15 +122,14 @@ bool is_punctuation(uint32_t code) {
 }
 
 bool is_bert_punctuation(uint32_t code) {
-  return (code >= 0x21 && code <= 0x2F) || (code >= 0x3A && code <= 0x40) || (code >= 0x5B && code <= 0x60) ||
-         (code >= 0x7B && code <= 0x7E) || is_punctuation(code);
+  return (code >= 0x21 && code <= 0x2F) || (code >= 0x3A && code <= 0x40) || (code >= 0x5B && code <= 0x60) || (code >= 0x7B && code <= 0x7E) ||
+         is_punctuation(code);
 }
 
 bool is_bert_control(uint32_t code) {
   if (code == '\t' || code == '\n' || code == '\r') return false;
   const auto c = category(code);
-  return c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_CO || c == UTF8PROC_CATEGORY_CS ||
-         c == UTF8PROC_CATEGORY_CN;
+  return c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_CO || c == UTF8PROC_CATEGORY_CS || c == UTF8PROC_CATEGORY_CN;
 }
 
 bool is_mark_nonspacing(uint32_t code) { return category(code) == UTF8PROC_CATEGORY_MN; }
@@ -144,8 +142,8 @@ bool is_mark(uint32_t code) {
 bool is_cjk_ideograph(uint32_t code) {
   // The blocks of BERT's reference code; the odd start of extension E (U+2B920) is that of `tokenizers`.
   return (code >= 0x4E00 && code <= 0x9FFF) || (code >= 0x3400 && code <= 0x4DBF) || (code >= 0x20000 && code <= 0x2A6DF) ||
-         (code >= 0x2A700 && code <= 0x2B73F) || (code >= 0x2B740 && code <= 0x2B81F) ||
-         (code >= 0x2B920 && code <= 0x2CEAF) || (code >= 0xF900 && code <= 0xFAFF) || (code >= 0x2F800 && code <= 0x2FA1F);
+         (code >= 0x2A700 && code <= 0x2B73F) || (code >= 0x2B740 && code <= 0x2B81F) || (code >= 0x2B920 && code <= 0x2CEAF) ||
+         (code >= 0xF900 && code <= 0xFAFF) || (code >= 0x2F800 && code <= 0x2FA1F);
 }
 
 uint32_t to_lower(uint32_t code) { return static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))); }
@@ -155,8 +153,7 @@ namespace {
 // Normal form of one stretch of valid UTF-8.
 void normalize_part(std::string_view part, utf8proc_option_t options, std::string& out) {
   utf8proc_uint8_t* result = nullptr;
-  const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(part.data()),
-                                   static_cast<utf8proc_ssize_t>(part.size()), &result, options);
+  const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(part.data()), static_cast<utf8proc_ssize_t>(part.size()), &result, options);
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
   if (length == UTF8PROC_ERROR_NOMEM) fail(ErrorKind::out_of_memory, "normalizing {} bytes of text: out of memory", part.size());
   if (length < 0) fail(ErrorKind::internal, "normalizing text: {}", utf8proc_errmsg(length));

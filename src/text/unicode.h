@@ -36,9 +36,9 @@ struct Utf8Run {
 };
 std::vector<Utf8Run> utf8_runs(std::string_view text);
 
-bool is_whitespace(uint32_t code);   // Unicode White_Space
-bool is_numeric(uint32_t code);      // general category N*
-bool is_punctuation(uint32_t code);  // general category P*
+bool is_whitespace(uint32_t code);        // Unicode White_Space
+bool is_numeric(uint32_t code);           // general category N*
+bool is_punctuation(uint32_t code);       // general category P*
 bool is_bert_punctuation(uint32_t code);  // P*, and all ASCII symbols
 bool is_bert_control(uint32_t code);      // C* but tab, newline, carriage return
 bool is_mark_nonspacing(uint32_t code);   // Mn

@@ -16,9 +16,7 @@ constexpr size_t kMaxPieceBytes = 1024;
 class Unigram final : public TokenModel {
  public:
   Unigram(const Vocabulary& vocabulary, std::vector<double> scores, const std::vector<bool>& usable, UnigramOptions options)
-      : scores_(std::move(scores)),
-        options_(std::move(options)),
-        bytes_(options_.unknown.byte_fallback ? byte_token_ids(vocabulary) : std::vector<int32_t>{}) {
+      : scores_(std::move(scores)), options_(std::move(options)), bytes_(options_.unknown.byte_fallback ? byte_token_ids(vocabulary) : std::vector<int32_t>{}) {
     for (int32_t id = 0; id < vocabulary.size(); ++id) {
       if (!usable[static_cast<size_t>(id)]) continue;
       const std::string_view text = vocabulary.text(id);

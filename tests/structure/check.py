@@ -7,6 +7,7 @@ A guard lists every place that breaks its rule, as FILE:LINE and what is wrong.
 import json
 import re
 import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -304,3 +305,11 @@ def test_the_guards_catch_what_they_are_for(tmp_path, pattern, breaking, harmles
         path = tmp_path / f"{i}.cpp"
         path.write_text(f'const char* text = "exit(1); printf(2); assert(3)";\n{code}\n')
         assert bool(list(matches(path, pattern))) == (code in breaking), code
+
+
+def test_every_source_is_as_clang_format_leaves_it():
+    paths = [p for folder in ("src", "testing", "fuzz", "bench") for p in sources(under=ROOT / folder)]
+    program = Path(sys.executable).with_name("clang-format")
+    done = subprocess.run([program, "--dry-run", "--Werror", "--ferror-limit=1", *paths], capture_output=True, text=True)
+    report([line.replace(f"{ROOT}/", "") for line in done.stderr.splitlines() if "error:" in line])
+    assert done.returncode == 0, done.stderr

@@ -9,11 +9,11 @@ namespace frugal::kernels {
 enum class GateKind : uint8_t { silu, gelu_tanh, gelu_erf, relu };
 
 struct GateRows {
-  const float* gate = nullptr;     // [rows, columns]
-  int64_t gate_stride = 0;         // 0: columns
-  const float* up = nullptr;       // [rows, columns] or null: no product
+  const float* gate = nullptr;  // [rows, columns]
+  int64_t gate_stride = 0;      // 0: columns
+  const float* up = nullptr;    // [rows, columns] or null: no product
   int64_t up_stride = 0;
-  float* out = nullptr;            // may be gate or up
+  float* out = nullptr;  // may be gate or up
   int64_t out_stride = 0;
   int64_t rows = 0;
   int64_t columns = 0;
@@ -25,7 +25,7 @@ void gated_activation(const GateRows& rows, GateKind kind);
 // x, out: [rows, columns], contiguous; out may be x. A row of which every entry is -infinity gives zeros (softmax) or
 // -infinity (log_softmax).
 void softmax(const float* x, float* out, int64_t rows, int64_t columns);
-void log_softmax(const float* x, float* out, int64_t rows, int64_t columns);   // the sum is kept in double
+void log_softmax(const float* x, float* out, int64_t rows, int64_t columns);  // the sum is kept in double
 
 // out[i] = exp(x[i])
 void exponential(const float* x, float* out, int64_t count);

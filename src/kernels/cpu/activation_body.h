@@ -94,8 +94,8 @@ inline void log_softmax(const float* x, float* out, int64_t columns, int64_t row
     const float maximum = row_maximum(in, columns);
     const bool empty = maximum == -__builtin_inff();
     // log of the sum in two floats, so that the difference is rounded about once.
-    const double shift = empty ? exponential_sum(in, nullptr, columns, 0)
-                               : static_cast<double>(maximum) + __builtin_log(exponential_sum(in, nullptr, columns, maximum));
+    const double shift =
+        empty ? exponential_sum(in, nullptr, columns, 0) : static_cast<double>(maximum) + __builtin_log(exponential_sum(in, nullptr, columns, maximum));
     const Vec high = set1(static_cast<float>(shift));
     const Vec low = set1(static_cast<float>(shift - static_cast<double>(static_cast<float>(shift))));
     map(in, out + row * columns, columns, [&](Vec v) { return sub(sub(v, high), low); });
@@ -110,8 +110,7 @@ inline void to_f16(const float* values, uint16_t* halves, int64_t count) {
 
 inline void from_f16(const uint16_t* halves, float* values, int64_t count) {
   for_lanes(
-      count, [&](int64_t i) { store(values + i, load_f16(halves + i)); },
-      [&](int64_t i, int n) { store_part(values + i, load_f16_part(halves + i, n), n); });
+      count, [&](int64_t i) { store(values + i, load_f16(halves + i)); }, [&](int64_t i, int n) { store_part(values + i, load_f16_part(halves + i, n), n); });
 }
 
 }  // namespace frugal::kernels::FRUGAL_ISA_NS

@@ -13,8 +13,7 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(uint64_t bytes);  // zero-filled; throws Error{out_of_memory}
   ~AlignedBuffer();
-  AlignedBuffer(AlignedBuffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  AlignedBuffer(AlignedBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);

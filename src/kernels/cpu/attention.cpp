@@ -96,9 +96,7 @@ class Attention {
   int64_t state_floats() const { return round_up(2 * queries_ + queries_ * padded_value_, 16); }
   float* sum_of(float* state) const { return state + queries_; }
   float* value_of(float* state) const { return state + 2 * queries_; }
-  int64_t scratch_floats() const {
-    return kAttentionTile * (padded_ + padded_value_) + queries_ * (padded_ + kAttentionTile + 1) + 16;
-  }
+  int64_t scratch_floats() const { return kAttentionTile * (padded_ + padded_value_) + queries_ * (padded_ + kAttentionTile + 1) + 16; }
 
   void add_blocks(const AttentionSequence& sequence, int64_t row, int64_t rows) {
     int64_t end = 0, begin = std::numeric_limits<int64_t>::max();

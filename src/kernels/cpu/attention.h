@@ -15,15 +15,15 @@ namespace frugal::kernels {
 enum class CacheType : uint8_t { f32, f16 };
 
 struct AttentionShape {
-  int64_t heads = 0;               // query heads, a multiple of kv_heads
+  int64_t heads = 0;  // query heads, a multiple of kv_heads
   int64_t kv_heads = 0;
-  int64_t head_dim = 0;            // of Q and K, 1..1024
-  int64_t value_dim = 0;           // of V and out; 0: head_dim
+  int64_t head_dim = 0;   // of Q and K, 1..1024
+  int64_t value_dim = 0;  // of V and out; 0: head_dim
   float scale = 1;
   int64_t window = 0;
   float softcap = 0;
   CacheType cache = CacheType::f32;
-  int64_t page_size = 0;           // entries per page; a contiguous cache is one page
+  int64_t page_size = 0;  // entries per page; a contiguous cache is one page
   // In elements, within a page. 0: packed [entry, kv_head, dim].
   int64_t key_entry_stride = 0, key_head_stride = 0;
   int64_t value_entry_stride = 0, value_head_stride = 0;
@@ -31,15 +31,15 @@ struct AttentionShape {
 
 // The rows of one sequence.
 struct AttentionSequence {
-  const float* q = nullptr;               // [rows, heads, head_dim], rows `q_stride` floats apart
-  int64_t q_stride = 0;                   // 0: heads * head_dim
-  float* out = nullptr;                   // [rows, heads, value_dim], rows `out_stride` floats apart
-  int64_t out_stride = 0;                 // 0: heads * value_dim
+  const float* q = nullptr;  // [rows, heads, head_dim], rows `q_stride` floats apart
+  int64_t q_stride = 0;      // 0: heads * head_dim
+  float* out = nullptr;      // [rows, heads, value_dim], rows `out_stride` floats apart
+  int64_t out_stride = 0;    // 0: heads * value_dim
   int64_t rows = 0;
-  const int64_t* positions = nullptr;     // [rows]: index of the row's own entry in the cache
-  const void* const* key_pages = nullptr;     // [pages]: each [page_size, kv_heads, head_dim] of float or fp16
-  const void* const* value_pages = nullptr;   // [pages]
-  int64_t length = 0;                     // entries in the cache; positions are < length
+  const int64_t* positions = nullptr;        // [rows]: index of the row's own entry in the cache
+  const void* const* key_pages = nullptr;    // [pages]: each [page_size, kv_heads, head_dim] of float or fp16
+  const void* const* value_pages = nullptr;  // [pages]
+  int64_t length = 0;                        // entries in the cache; positions are < length
 };
 
 // Throws Error{invalid_input} for sizes, strides or positions out of range. A position < 0 gives a row of zeros.

@@ -6,8 +6,8 @@
 namespace frugal::kernels::FRUGAL_ISA_NS {
 
 // Copies `count` entries of `dim` elements to rows of `padded` floats, zeros behind and after them.
-inline void load_tile(const AttentionShape& shape, const void* const* pages, int64_t entry, int64_t count, int64_t offset,
-                      int64_t stride, int64_t dim, int64_t padded, float* tile) {
+inline void load_tile(const AttentionShape& shape, const void* const* pages, int64_t entry, int64_t count, int64_t offset, int64_t stride, int64_t dim,
+                      int64_t padded, float* tile) {
   for (int64_t e = 0; e < kAttentionTile; ++e, tile += padded) {
     if (e >= count) {
       __builtin_memset(tile, 0, static_cast<size_t>(padded) * 4);
@@ -50,8 +50,7 @@ FRUGAL_INLINE void score_tile(const float* queries, const float* keys, int64_t p
 
 // value[q][d..] = value * correction + sum over entries of weight[q][e] * values[e][d..], W vectors wide.
 template <int Q, int W>
-FRUGAL_INLINE void value_tile(const float* weights, const float* corrections, const float* values, int64_t count, int64_t padded,
-                              float* out) {
+FRUGAL_INLINE void value_tile(const float* weights, const float* corrections, const float* values, int64_t count, int64_t padded, float* out) {
   Vec sum[Q][W];
   for (int i = 0; i < Q; ++i) {
     for (int j = 0; j < W; ++j) sum[i][j] = mul(load(out + i * padded + j * Vec::kLanes), set1(corrections[i]));
@@ -135,8 +134,7 @@ inline void attention(const AttentionArguments& a) {
     const int64_t left = a.entry_end - entry;
     const int64_t count = left < kAttentionTile ? left : kAttentionTile;
     load_tile(shape, a.key_pages, entry, count, a.kv_head * shape.key_head_stride, shape.key_entry_stride, shape.head_dim, padded, keys);
-    load_tile(shape, a.value_pages, entry, count, a.kv_head * shape.value_head_stride, shape.value_entry_stride, shape.value_dim,
-              padded_value, values);
+    load_tile(shape, a.value_pages, entry, count, a.kv_head * shape.value_head_stride, shape.value_entry_stride, shape.value_dim, padded_value, values);
     int64_t q = 0;
     for (; q + 4 <= queries; q += 4) {
       for (int64_t e = 0; e < kAttentionTile; e += 2) {
@@ -161,8 +159,8 @@ inline void attention(const AttentionArguments& a) {
   }
 }
 
-inline void attention_merge(float* maximum, float* sum, float* value, const float* part_maximum, const float* part_sum,
-                            const float* part_value, int64_t queries, int64_t padded) {
+inline void attention_merge(float* maximum, float* sum, float* value, const float* part_maximum, const float* part_sum, const float* part_value,
+                            int64_t queries, int64_t padded) {
   for (int64_t q = 0; q < queries; ++q) {
     const float next = part_maximum[q] > maximum[q] ? part_maximum[q] : maximum[q];
     if (next == -__builtin_inff()) continue;

@@ -10,7 +10,7 @@ namespace {
 // A paged cache with its values in float, the oracle's view.
 struct Cache {
   int64_t length, page_size, kv_heads, dim;
-  std::vector<float> values;                      // [length, kv_heads, dim]
+  std::vector<float> values;  // [length, kv_heads, dim]
   std::vector<Guarded<float>> f32;
   std::vector<Guarded<uint16_t>> f16;
   std::vector<const void*> pages_f32, pages_f16;

@@ -22,8 +22,8 @@ void matmul_float(const FloatMatrix& weight, const FloatProduct& product) {
   a.accumulate = product.accumulate;
   if (weight.rows < 0 || weight.columns < 0 || product.tokens < 0 || a.weight_stride < weight.columns || a.x_stride < weight.columns ||
       a.out_stride < weight.rows) {
-    fail(ErrorKind::invalid_input, "float product: {} x {} (stride {}), {} tokens (stride {}), out stride {}", weight.rows, weight.columns,
-         a.weight_stride, product.tokens, a.x_stride, a.out_stride);
+    fail(ErrorKind::invalid_input, "float product: {} x {} (stride {}), {} tokens (stride {}), out stride {}", weight.rows, weight.columns, a.weight_stride,
+         product.tokens, a.x_stride, a.out_stride);
   }
   // Chunks of 32 rows keep a block of weights in the L2 cache; fewer for few tokens would only cost more atomics.
   const int64_t work = weight.columns * std::max<int64_t>(1, product.tokens);

@@ -9,11 +9,11 @@ namespace frugal::kernels {
 enum class FloatType : uint8_t { f32, f16, bf16 };
 
 struct FloatMatrix {
-  const void* data = nullptr;      // [rows, columns]; any alignment
+  const void* data = nullptr;  // [rows, columns]; any alignment
   FloatType type = FloatType::f32;
   int64_t rows = 0;
   int64_t columns = 0;
-  int64_t stride = 0;              // elements between rows; 0: columns
+  int64_t stride = 0;  // elements between rows; 0: columns
 };
 
 // x: [tokens, weight.columns], rows x_stride floats apart (0: columns). out: [tokens, weight.rows], rows out_stride apart (0:
@@ -24,7 +24,7 @@ struct FloatProduct {
   int64_t tokens = 0;
   float* out = nullptr;
   int64_t out_stride = 0;
-  bool accumulate = false;         // out += instead of out =
+  bool accumulate = false;  // out += instead of out =
 };
 void matmul_float(const FloatMatrix& weight, const FloatProduct& product);
 

@@ -45,8 +45,7 @@ FRUGAL_INLINE __m256i broadcast_4(const int8_t* p) {
 }
 
 template <int Bits, int Step, int M>
-FRUGAL_INLINE void step_dots(const uint8_t* unit, const int8_t* const (&q)[M], int64_t column, __m256i (&narrow)[2][M],
-                             __m256i (&wide)[2][M]) {
+FRUGAL_INLINE void step_dots(const uint8_t* unit, const int8_t* const (&q)[M], int64_t column, __m256i (&narrow)[2][M], __m256i (&wide)[2][M]) {
   const __m256i w0 = unpack<Bits, Step * 2>(unit), w1 = unpack<Bits, Step * 2 + 1>(unit);
   if constexpr (Bits == 8) {
     const __m256i ones = _mm256_set1_epi16(1);
@@ -129,9 +128,7 @@ inline int64_t integer_chains(int64_t iterations) {
   asm volatile("" : : "x"(total));
   return iterations * 8 * 8 * 32;
 }
-inline int64_t integer_loop(int64_t iterations, bool four_bit) {
-  return four_bit ? integer_chains<true>(iterations) : integer_chains<false>(iterations);
-}
+inline int64_t integer_loop(int64_t iterations, bool four_bit) { return four_bit ? integer_chains<true>(iterations) : integer_chains<false>(iterations); }
 
 inline float read_memory(const std::byte* data, int64_t bytes) {
   const auto* p = reinterpret_cast<const __m256i*>(data);

@@ -22,21 +22,21 @@ struct PackedArguments {
   const std::byte* panels = nullptr;
   int bits = 4;
   int block = 32;
-  int scale_form = 0;             // ScaleForm
+  int scale_form = 0;  // ScaleForm
   bool has_minimums = false;
   int64_t rows = 0;
   int64_t panel_bytes = 0;
   int64_t groups = 0;
   int64_t groups_per_super = 0;
-  int64_t blocks = 0;             // of a row
+  int64_t blocks = 0;  // of a row
   int64_t blocks_per_group = 0;
   int64_t panel_begin = 0, panel_end = 0;
   int64_t token_begin = 0, token_end = 0;
   int64_t padded_columns = 0;
   const int8_t* codes = nullptr;
   const float* scales = nullptr;
-  const float* sums = nullptr;    // per `block` columns
-  float* out = nullptr;           // [tokens, rows]
+  const float* sums = nullptr;  // per `block` columns
+  float* out = nullptr;         // [tokens, rows]
   int64_t out_stride = 0;
 };
 
@@ -45,7 +45,7 @@ struct QuantizeArguments {
   int64_t stride = 0;
   int64_t columns = 0;
   int64_t padded_columns = 0;
-  int mode = 0;                   // ActivationScale
+  int mode = 0;  // ActivationScale
   float tensor_scale = 0;
   int8_t* codes = nullptr;
   float* scales = nullptr;
@@ -91,16 +91,16 @@ struct FloatArguments {
 
 // One (sequence, block of rows, kv head) over a range of cache entries.
 struct AttentionArguments {
-  const AttentionShape* shape = nullptr;     // strides resolved
+  const AttentionShape* shape = nullptr;  // strides resolved
   const void* const* key_pages = nullptr;
   const void* const* value_pages = nullptr;
   int64_t kv_head = 0;
-  const float* q = nullptr;                  // first row of the block, first head of the group
+  const float* q = nullptr;  // first row of the block, first head of the group
   int64_t q_stride = 0;
-  const int64_t* positions = nullptr;        // [rows]
+  const int64_t* positions = nullptr;  // [rows]
   int64_t rows = 0;
-  int64_t entry_begin = 0, entry_end = 0;    // a part of one chunk; begin is a multiple of kAttentionTile
-  float* scratch = nullptr;                  // attention_scratch_floats(...) floats, 64-byte aligned
+  int64_t entry_begin = 0, entry_end = 0;  // a part of one chunk; begin is a multiple of kAttentionTile
+  float* scratch = nullptr;                // attention_scratch_floats(...) floats, 64-byte aligned
   // Result, per query (row-major: row, then head of the group): running maximum, sum of exponentials, and sum of
   // exponential * value with rows of padded_value_dim floats. Overwritten.
   float* maximum = nullptr;
@@ -108,20 +108,20 @@ struct AttentionArguments {
   float* value = nullptr;
 };
 
-inline constexpr int64_t kAttentionTile = 32;     // cache entries
-inline constexpr int64_t kAttentionChunk = 512;   // cache entries, a multiple of the tile
-inline constexpr int64_t kAttentionLanes = 16;    // head dimensions are padded to a multiple of this
+inline constexpr int64_t kAttentionTile = 32;    // cache entries
+inline constexpr int64_t kAttentionChunk = 512;  // cache entries, a multiple of the tile
+inline constexpr int64_t kAttentionLanes = 16;   // head dimensions are padded to a multiple of this
 
 struct KernelTable {
   Isa isa;
-  int lane_rows;                   // of packed matrices: rows per vector of 4 columns
-  bool signed_bytes;               // 8-bit weights are packed as code - 128
+  int lane_rows;      // of packed matrices: rows per vector of 4 columns
+  bool signed_bytes;  // 8-bit weights are packed as code - 128
   void (*matmul_packed)(const PackedArguments& arguments);
   void (*quantize)(const QuantizeArguments& arguments, int64_t token_begin, int64_t token_end);
   void (*attention)(const AttentionArguments& arguments);
   // total <- merge(total, part), each of `queries` states as in AttentionArguments.
-  void (*attention_merge)(float* maximum, float* sum, float* value, const float* part_maximum, const float* part_sum,
-                          const float* part_value, int64_t queries, int64_t padded_value_dim);
+  void (*attention_merge)(float* maximum, float* sum, float* value, const float* part_maximum, const float* part_sum, const float* part_value, int64_t queries,
+                          int64_t padded_value_dim);
   void (*rms_norm)(const NormArguments& arguments, int64_t row_begin, int64_t row_end);
   void (*layer_norm)(const NormArguments& arguments, int64_t row_begin, int64_t row_end);
   void (*rope_halves)(const RopeArguments& arguments, int64_t row_begin, int64_t row_end);
@@ -135,15 +135,21 @@ struct KernelTable {
   void (*matmul_float)(const FloatArguments& arguments, int64_t row_begin, int64_t row_end);
   // Machine limits: each returns something that depends on the work, so that the loop stays.
   float (*read_memory)(const std::byte* data, int64_t bytes);
-  int64_t (*integer_loop)(int64_t iterations, bool four_bit);   // multiply-adds done
-  int64_t (*float_loop)(int64_t iterations);                    // multiply-adds done
+  int64_t (*integer_loop)(int64_t iterations, bool four_bit);  // multiply-adds done
+  int64_t (*float_loop)(int64_t iterations);                   // multiply-adds done
 };
 
-const KernelTable& kernels();                             // of active_isa(), or the one that a test put in its place
-void override_kernels(const KernelTable* table);          // for tests (SIMDe); nullptr: back to active_isa()
+const KernelTable& kernels();                     // of active_isa(), or the one that a test put in its place
+void override_kernels(const KernelTable* table);  // for tests (SIMDe); nullptr: back to active_isa()
 
-namespace scalar { extern const KernelTable kTable; }
-namespace avx2 { extern const KernelTable kTable; }
-namespace avx512 { extern const KernelTable kTable; }
+namespace scalar {
+extern const KernelTable kTable;
+}
+namespace avx2 {
+extern const KernelTable kTable;
+}
+namespace avx512 {
+extern const KernelTable kTable;
+}
 
 }  // namespace frugal::kernels

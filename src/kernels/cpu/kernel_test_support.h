@@ -16,7 +16,9 @@
 
 namespace frugal::kernels {
 
-namespace emulated_avx512 { extern const KernelTable kTable; }
+namespace emulated_avx512 {
+extern const KernelTable kTable;
+}
 
 // Runs each test once per set that the machine has, and once with the AVX-512 bodies emulated by SIMDe.
 class KernelTest : public ::testing::TestWithParam<std::string> {
@@ -49,8 +51,8 @@ inline std::vector<std::string> tested_sets() {
   for (const Isa isa : available_isas()) names.emplace_back(to_string(isa));
   return names;
 }
-#define FRUGAL_FOR_EACH_SET(Suite)                                                               \
-  INSTANTIATE_TEST_SUITE_P(Sets, Suite, ::testing::ValuesIn(frugal::kernels::tested_sets()),       \
+#define FRUGAL_FOR_EACH_SET(Suite)                                                           \
+  INSTANTIATE_TEST_SUITE_P(Sets, Suite, ::testing::ValuesIn(frugal::kernels::tested_sets()), \
                            [](const ::testing::TestParamInfo<std::string>& info) { return info.param; })
 
 // `count` elements at an address that is a multiple of the element's size only, with guard bytes around.

@@ -55,8 +55,7 @@ FRUGAL_INLINE void for_lanes(int64_t columns, const Full& full, const Part& part
 template <typename F>
 FRUGAL_INLINE void map(const float* x, float* out, int64_t columns, const F& f) {
   for_lanes(
-      columns, [&](int64_t i) { store(out + i, f(load(x + i))); },
-      [&](int64_t i, int n) { store_part(out + i, f(load_part(x + i, n)), n); });
+      columns, [&](int64_t i) { store(out + i, f(load(x + i))); }, [&](int64_t i, int n) { store_part(out + i, f(load_part(x + i, n)), n); });
 }
 
 }  // namespace frugal::kernels::FRUGAL_ISA_NS

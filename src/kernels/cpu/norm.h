@@ -8,14 +8,14 @@ namespace frugal::kernels {
 
 struct NormOptions {
   float eps = 1e-5f;
-  float weight_offset = 0;          // 1 for Gemma, which stores weight - 1
+  float weight_offset = 0;  // 1 for Gemma, which stores weight - 1
 };
 
 struct NormRows {
   const float* x = nullptr;
-  int64_t stride = 0;               // 0: columns
+  int64_t stride = 0;  // 0: columns
   float* out = nullptr;
-  int64_t out_stride = 0;           // 0: columns
+  int64_t out_stride = 0;  // 0: columns
   int64_t rows = 0;
   int64_t columns = 0;
 };

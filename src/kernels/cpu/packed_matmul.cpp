@@ -49,8 +49,8 @@ void check(const PackedProduct& product, const QuantizedActivations& activations
     fail(ErrorKind::invalid_input, "packed product: out stride {} for {} rows", product.out_stride, matrix.rows());
   }
   if (matrix.layout().lane_rows != table.lane_rows) {
-    fail(ErrorKind::internal, "packed product: the matrix was packed for {} rows per vector, {} has {}", matrix.layout().lane_rows,
-         to_string(table.isa), table.lane_rows);
+    fail(ErrorKind::internal, "packed product: the matrix was packed for {} rows per vector, {} has {}", matrix.layout().lane_rows, to_string(table.isa),
+         table.lane_rows);
   }
 }
 

@@ -18,8 +18,7 @@ struct PanelScales {
 
 // Reads the scales of a group at `p` and returns the address of the group's codes. `new_super`: an fp32 per row comes first.
 template <int Bits>
-FRUGAL_INLINE const std::byte* load_scales(const PackedArguments& a, bool new_super, const std::byte* p, bool with_minimum,
-                                           PanelScales& s) {
+FRUGAL_INLINE const std::byte* load_scales(const PackedArguments& a, bool new_super, const std::byte* p, bool with_minimum, PanelScales& s) {
   if (a.scale_form == 0) {  // fp16
     for (int h = 0; h < kHalves; ++h) s.scale[h] = load_f16(reinterpret_cast<const uint16_t*>(p) + h * kLaneRows);
     p += 32;

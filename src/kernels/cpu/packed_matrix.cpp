@@ -186,8 +186,7 @@ class PanelWriter {
  private:
   static const std::vector<float>& values_of(const RowBuffers& row, int array) { return array == 0 ? row.scales : row.minimums; }
 
-  std::byte* write_super(const std::vector<RowBuffers>& rows, int64_t count, int64_t group, int array, std::vector<int8_t>& multiples,
-                         std::byte* out) const {
+  std::byte* write_super(const std::vector<RowBuffers>& rows, int64_t count, int64_t group, int array, std::vector<int8_t>& multiples, std::byte* out) const {
     const int64_t groups = std::min(layout_.groups_per_super, layout_.groups - group);
     multiples.assign(static_cast<size_t>(layout_.groups_per_super * kPanelRows), 0);
     int8_t own[kSuperColumns / kUnitColumns];
@@ -200,8 +199,8 @@ class PanelWriter {
     return out + kPanelRows * 4;
   }
 
-  std::byte* write_scales(const std::vector<RowBuffers>& rows, int64_t count, int64_t group, int array,
-                          const std::vector<int8_t>& multiples, std::byte* out) const {
+  std::byte* write_scales(const std::vector<RowBuffers>& rows, int64_t count, int64_t group, int array, const std::vector<int8_t>& multiples,
+                          std::byte* out) const {
     const int64_t size = scale_bytes(layout_.scale_form);
     for (int64_t r = 0; r < count; ++r) {
       const float value = values_of(rows[static_cast<size_t>(r)], array)[static_cast<size_t>(group)];
@@ -246,8 +245,7 @@ PackedMatrix::PackedMatrix(const IntegerRows& source) : rows_(source.rows), colu
   if (!supports_packing(bits_, source.group, columns_)) {
     fail(ErrorKind::unsupported, "packed matrix: {} bits in groups of {} over {} columns", bits_, source.group, columns_);
   }
-  checked_mul(checked_mul(static_cast<uint64_t>(rows_) + kPanelRows, static_cast<uint64_t>(columns_) + 32, "packed matrix"), uint64_t{64},
-              "packed matrix");
+  checked_mul(checked_mul(static_cast<uint64_t>(rows_) + kPanelRows, static_cast<uint64_t>(columns_) + 32, "packed matrix"), uint64_t{64}, "packed matrix");
   const KernelTable& table = kernels();
   layout_.lane_rows = table.lane_rows;
   layout_.groups = source.group >= columns_ ? 1 : (columns_ + source.group - 1) / source.group;

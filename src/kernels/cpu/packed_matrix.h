@@ -22,8 +22,8 @@ namespace frugal::kernels {
 struct IntegerRows {
   int64_t rows = 0;
   int64_t columns = 0;
-  int bits = 4;           // 2, 3, 4, 5, 6 or 8; codes are in [0, 2^bits)
-  int64_t group = 32;     // a multiple of 16, or >= columns; the last group of a row may be ragged
+  int bits = 4;        // 2, 3, 4, 5, 6 or 8; codes are in [0, 2^bits)
+  int64_t group = 32;  // a multiple of 16, or >= columns; the last group of a row may be ragged
   // Fills codes [columns], scales and minimums [ceil(columns / group)]. Called from the team's threads at once, for different
   // rows, and for some rows more than once.
   std::function<void(int64_t row, uint8_t* codes, float* scales, float* minimums)> read_row;
@@ -51,12 +51,12 @@ class PackedMatrix {
 
   // Layout, for the kernels.
   struct Layout {
-    int lane_rows = 8;                // rows per vector: 8 or 16
-    int block = 32;                   // columns per partial sum, 16 or 32
-    int64_t units = 0;                // units of 16 columns in a row
+    int lane_rows = 8;  // rows per vector: 8 or 16
+    int block = 32;     // columns per partial sum, 16 or 32
+    int64_t units = 0;  // units of 16 columns in a row
     int64_t units_per_group = 0;
     int64_t groups = 0;
-    int64_t groups_per_super = 0;     // int8_times_fp32: groups that share an fp32
+    int64_t groups_per_super = 0;  // int8_times_fp32: groups that share an fp32
     ScaleForm scale_form = ScaleForm::fp16;
     bool has_minimums = false;
     int64_t panel_bytes = 0;
@@ -75,8 +75,8 @@ class PackedMatrix {
 // out[t, r] = sum over blocks b: scale[r, b] * activation_scale[t, b] * dot(codes) + minimum[r, b] * activation_sum[t, b]
 struct PackedProduct {
   const PackedMatrix* matrix = nullptr;
-  float* out = nullptr;                // [tokens, matrix->rows()]
-  int64_t out_stride = 0;              // floats between tokens, >= matrix->rows()
+  float* out = nullptr;    // [tokens, matrix->rows()]
+  int64_t out_stride = 0;  // floats between tokens, >= matrix->rows()
 };
 
 // All products read the same activations, in one parallel region (Q/K/V; gate and up). Runs on the compute team. The result

@@ -78,7 +78,8 @@ class PackedMatrixTest : public KernelTest {
         for (int64_t c = 0; c < source.columns; ++c) {
           const double product = source.weight(r, c) * static_cast<double>(row[static_cast<size_t>(c)]);
           sum += product;
-          magnitude += std::abs(product) + std::abs(static_cast<double>(row[static_cast<size_t>(c)]) * source.minimums[static_cast<size_t>(r * source.groups + c / source.group)]);
+          magnitude += std::abs(product) +
+                       std::abs(static_cast<double>(row[static_cast<size_t>(c)]) * source.minimums[static_cast<size_t>(r * source.groups + c / source.group)]);
         }
         ASSERT_NEAR(out[t * out_stride + r], sum, 1e-6 * magnitude + 1e-9) << "row " << r << " token " << t;
       }
@@ -180,11 +181,11 @@ TEST_P(PackedMatrixTest, ScalesTakeTheSmallestExactForm) {
     const Source source(64, 512, bits, group, kind, rng_);
     return 8.0 * static_cast<double>(PackedMatrix(source.rows_of()).bytes() - 64) / (64 * 512);
   };
-  EXPECT_DOUBLE_EQ(bits_per_weight(Scales::f16_symmetric, 4, 32), 4.5);     // Q4_0
-  EXPECT_DOUBLE_EQ(bits_per_weight(Scales::f16_minimums, 4, 32), 5.0);      // Q4_1
-  EXPECT_DOUBLE_EQ(bits_per_weight(Scales::super, 4, 32), 4.75);            // Q4_K: 4.5
+  EXPECT_DOUBLE_EQ(bits_per_weight(Scales::f16_symmetric, 4, 32), 4.5);  // Q4_0
+  EXPECT_DOUBLE_EQ(bits_per_weight(Scales::f16_minimums, 4, 32), 5.0);   // Q4_1
+  EXPECT_DOUBLE_EQ(bits_per_weight(Scales::super, 4, 32), 4.75);         // Q4_K: 4.5
   EXPECT_DOUBLE_EQ(bits_per_weight(Scales::f32_minimums, 4, 32), 6.0);
-  EXPECT_DOUBLE_EQ(bits_per_weight(Scales::f16_symmetric, 8, 32), 8.5);     // Q8_0
+  EXPECT_DOUBLE_EQ(bits_per_weight(Scales::f16_symmetric, 8, 32), 8.5);  // Q8_0
 }
 
 TEST_P(PackedMatrixTest, ALaterRowThatNeedsAWiderFormIsFound) {

@@ -27,8 +27,8 @@ void QuantizedActivations::quantize(const float* x, int64_t tokens, int64_t colu
   float* half_sums = sums + blocks;
   columns_ = columns;
   view_ = {tokens, static_cast<int64_t>(padded), codes, scales, sums, half_sums};
-  const QuantizeArguments arguments{x, stride, columns, view_.padded_columns, static_cast<int>(options.mode), options.tensor_scale,
-                                    codes, scales, sums, half_sums};
+  const QuantizeArguments arguments{x,      stride, columns,  view_.padded_columns, static_cast<int>(options.mode), options.tensor_scale, codes,
+                                    scales, sums,   half_sums};
   // One member of the team for less than 16 k values: a fork and join costs as much as quantizing about that many.
   const int64_t grain = columns > 0 ? std::max<int64_t>(1, 16384 / columns) : 1;
   parallel_for(tokens, grain, [&](int64_t begin, int64_t end) { kernels().quantize(arguments, begin, end); });

@@ -26,10 +26,10 @@ struct QuantizeOptions {
 struct ActivationView {
   int64_t tokens = 0;
   int64_t padded_columns = 0;
-  const int8_t* codes = nullptr;        // [tokens, padded_columns]
-  const float* scales = nullptr;        // [tokens, padded_columns / 32]
-  const float* sums = nullptr;          // [tokens, padded_columns / 32]: scale * sum of the block's codes
-  const float* half_sums = nullptr;     // [tokens, padded_columns / 16]: the same per 16 columns
+  const int8_t* codes = nullptr;     // [tokens, padded_columns]
+  const float* scales = nullptr;     // [tokens, padded_columns / 32]
+  const float* sums = nullptr;       // [tokens, padded_columns / 32]: scale * sum of the block's codes
+  const float* half_sums = nullptr;  // [tokens, padded_columns / 16]: the same per 16 columns
 };
 
 // Reuse one object per operator input: its buffer only grows.

@@ -13,13 +13,12 @@ enum class RopePairs : uint8_t {
 struct RopeOptions {
   int64_t heads = 0;
   int64_t head_dim = 0;
-  int64_t rotary_dim = 0;      // even, <= head_dim; the rest of a head is left as it is
+  int64_t rotary_dim = 0;  // even, <= head_dim; the rest of a head is left as it is
   RopePairs pairs = RopePairs::halves;
 };
 
 // x: [rows, heads, head_dim], rows `stride` floats apart. cos, sin: [table_rows, rotary_dim / 2]; positions [rows] index it.
 // Throws Error{invalid_input} for a position outside the table.
-void rope(float* x, int64_t rows, int64_t stride, const int64_t* positions, const float* cos, const float* sin, int64_t table_rows,
-          const RopeOptions& options);
+void rope(float* x, int64_t rows, int64_t stride, const int64_t* positions, const float* cos, const float* sin, int64_t table_rows, const RopeOptions& options);
 
 }  // namespace frugal::kernels

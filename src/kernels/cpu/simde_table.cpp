@@ -19,9 +19,15 @@ To as(const From& from) {
   __builtin_memcpy(&to, &from, sizeof(to));
   return to;
 }
-struct Bytes16 { int8_t v[16]; };
-struct Integers16 { int32_t v[16]; };
-struct Floats16 { float v[16]; };
+struct Bytes16 {
+  int8_t v[16];
+};
+struct Integers16 {
+  int32_t v[16];
+};
+struct Floats16 {
+  float v[16];
+};
 
 inline __m512i emulated_cvtepi8_epi32(__m128i bytes) {
   const auto source = as<Bytes16>(bytes);

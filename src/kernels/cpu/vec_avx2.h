@@ -18,9 +18,7 @@ struct Mask {
   __m256 v;
 };
 
-FRUGAL_INLINE __m256i part_mask(int n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
+FRUGAL_INLINE __m256i part_mask(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
 FRUGAL_INLINE __m128i load_halves_part(const uint16_t* p, int n) {
   alignas(16) uint16_t halves[8] = {};
   for (int i = 0; i < n; ++i) __builtin_memcpy(&halves[i], p + i, 2);
@@ -48,9 +46,7 @@ FRUGAL_INLINE void store_f16_part(uint16_t* p, Vec a, int n) {
 FRUGAL_INLINE Vec widen_bf16(__m128i halves) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))}; }
 FRUGAL_INLINE Vec load_bf16(const uint16_t* p) { return widen_bf16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 FRUGAL_INLINE Vec load_bf16_part(const uint16_t* p, int n) { return widen_bf16(load_halves_part(p, n)); }
-FRUGAL_INLINE Vec load_i8(const int8_t* p) {
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
-}
+FRUGAL_INLINE Vec load_i8(const int8_t* p) { return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))}; }
 
 FRUGAL_INLINE Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
 FRUGAL_INLINE Vec sub(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -60,9 +56,7 @@ FRUGAL_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c
 FRUGAL_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }  // b where either is NaN
 FRUGAL_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 FRUGAL_INLINE Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
-FRUGAL_INLINE Vec copysign(Vec a, Vec b) {
-  return {_mm256_or_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v), _mm256_and_ps(_mm256_set1_ps(-0.0f), b.v))};
-}
+FRUGAL_INLINE Vec copysign(Vec a, Vec b) { return {_mm256_or_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v), _mm256_and_ps(_mm256_set1_ps(-0.0f), b.v))}; }
 FRUGAL_INLINE Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 FRUGAL_INLINE Vec power_of_two(Vec n) {  // n integral in [-126, 127]
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};

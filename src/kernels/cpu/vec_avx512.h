@@ -48,8 +48,8 @@ FRUGAL_INLINE Vec load_part(const float* p, int n) { return {_mm512_maskz_loadu_
 FRUGAL_INLINE void store_part(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, part_mask(n), a.v); }
 #endif
 FRUGAL_INLINE Vec load_f16(const uint16_t* p) {
-  return {join(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
-               _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8))))};
+  return {
+      join(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8))))};
 }
 FRUGAL_INLINE Vec load_f16_part(const uint16_t* p, int n) {
   uint16_t halves[16] = {};
@@ -60,8 +60,7 @@ FRUGAL_INLINE void store_f16_part(uint16_t* p, Vec a, int n) {
   uint16_t buffer[16];
   uint16_t* target = n == 16 ? p : buffer;
   _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm256_cvtps_ph(low_half(a.v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(target + 8),
-                   _mm256_cvtps_ph(high_half(a.v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(target + 8), _mm256_cvtps_ph(high_half(a.v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   if (n == 16) return;
   for (int i = 0; i < n; ++i) p[i] = buffer[i];
 }
@@ -75,9 +74,7 @@ FRUGAL_INLINE Vec load_bf16_part(const uint16_t* p, int n) {
   for (int i = 0; i < n; ++i) __builtin_memcpy(&halves[i], p + i, 2);
   return load_bf16(halves);
 }
-FRUGAL_INLINE Vec load_i8(const int8_t* p) {
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
-}
+FRUGAL_INLINE Vec load_i8(const int8_t* p) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))}; }
 
 FRUGAL_INLINE Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 FRUGAL_INLINE Vec sub(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -86,9 +83,7 @@ FRUGAL_INLINE Vec div(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 FRUGAL_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 FRUGAL_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 FRUGAL_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
-FRUGAL_INLINE Vec abs(Vec a) {
-  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7fffffff)))};
-}
+FRUGAL_INLINE Vec abs(Vec a) { return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7fffffff)))}; }
 FRUGAL_INLINE Vec copysign(Vec a, Vec b) {
   const __m512i sign = _mm512_and_si512(_mm512_castps_si512(b.v), _mm512_set1_epi32(static_cast<int>(0x80000000)));
   return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(abs(a).v), sign))};

@@ -22,6 +22,8 @@ struct Mask {
 };
 
 #define FRUGAL_EACH for (int i = 0; i < 8; ++i)
+// An operation a line, as in vec_avx2.h.
+// clang-format off
 
 FRUGAL_INLINE Vec set1(float x) { Vec r; FRUGAL_EACH r.v[i] = x; return r; }
 FRUGAL_INLINE Vec zero() { return set1(0); }
@@ -97,6 +99,7 @@ FRUGAL_INLINE void quantize_32(const float* x, float inverse, int8_t* codes, int
     sums[i / 16] += code;
   }
 }
+// clang-format on
 #undef FRUGAL_EACH
 
 }  // namespace frugal::kernels::FRUGAL_ISA_NS
