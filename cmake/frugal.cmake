@@ -24,6 +24,9 @@ endif()
 # empty, so an exception that passes the other function ends the program (lld 14, gcc 12).
 
 add_compile_options(-Wall -Wextra -Wno-unused-parameter)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  add_compile_options(-Wno-restrict -Wno-stringop-overflow)  # false alarms about "text" + std::string
+endif()
 if(FRUGAL_SANITIZE)
   add_compile_options(-fsanitize=${FRUGAL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${FRUGAL_SANITIZE})

@@ -18,12 +18,13 @@ Value value_at(Render& r, const Value& item, const Value& path, const Value* fal
 
 namespace filters {
 
-#define FRUGAL_FILTERS(X)                                                                                                                                     \
-  X(capitalize)                                                                                                                                               \
-  X(center)                                                                                                                                                   \
-  X(escape) X(filesizeformat) X(format) X(indent) X(lower) X(replace) X(string) X(striptags) X(title) X(trim) X(truncate) X(upper) X(urlencode) X(wordcount)  \
-      X(tojson) X(abs) X(to_float) X(to_int) X(round) X(attr) X(batch) X(fallback) X(dictsort) X(first) X(groupby) X(items) X(join) X(last) X(length) X(list) \
-          X(map) X(max) X(min) X(reject) X(rejectattr) X(reverse) X(select) X(selectattr) X(slice) X(sort) X(sum) X(unique)
+// clang-format off
+#define FRUGAL_FILTERS(X)                                                                                              \
+  X(capitalize) X(center) X(escape) X(filesizeformat) X(format) X(indent) X(lower) X(replace) X(string) X(striptags)   \
+  X(title) X(trim) X(truncate) X(upper) X(urlencode) X(wordcount) X(tojson) X(abs) X(to_float) X(to_int) X(round)      \
+  X(attr) X(batch) X(fallback) X(dictsort) X(first) X(groupby) X(items) X(join) X(last) X(length) X(list) X(map)       \
+  X(max) X(min) X(reject) X(rejectattr) X(reverse) X(select) X(selectattr) X(slice) X(sort) X(sum) X(unique)
+// clang-format on
 #define FRUGAL_DECLARE_FILTER(name) Value name(Render& r, const Value& value, const Arguments& arguments);
 FRUGAL_FILTERS(FRUGAL_DECLARE_FILTER)
 #undef FRUGAL_DECLARE_FILTER

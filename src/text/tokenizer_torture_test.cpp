@@ -89,52 +89,6 @@ TEST(TokenizerTorture, EachBrokenFieldIsRefusedAndNamed) {
       {"id", [](Json& j) { j["added_tokens"][0]["id"] = 100000000; }},
       {"id", [](Json& j) { j["added_tokens"][0]["id"] = 3; }},
       {"content", [](Json& j) { j["added_tokens"][0]["content"] = ""; }},
-      {"Prepend",
-       [](Json& j) {
-         j["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "PrependX"}}}}};
-       }},
-      {"pattern", [](Json& j) { j["normalizer"] = replace_step("String", "", "x"); }},
-      {"base64",
-       [](Json& j) {
-         j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "!!!!"}};
-       }},
-      {"charsmap",
-       [](Json& j) {
-         j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "/////w=="}};
-       }},
-      {"behavior",
-       [](Json& j) {
-         j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", "x"}}}, {"behavior", "Sideways"}};
-       }},
-      {"Nope",
-       [](Json& j) {
-         j["pre_tokenizer"] = {{"type", "Nope"}};
-       }},
-      {"Nope",
-       [](Json& j) {
-         j["decoder"] = {{"type", "Nope"}};
-       }},
-      {"Nope",
-       [](Json& j) {
-         j["post_processor"] = {{"type", "Nope"}};
-       }},
-      {"special_tokens",
-       [](Json& j) {
-         j["post_processor"] = {{"type", "TemplateProcessing"},
-                                {"single", {{{"SpecialToken", {{"id", "<x>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}}}}}}};
-       }},
-      {"sequence A",
-       [](Json& j) {
-         j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", Json::array()}};
-       }},
-      {"Sequence",
-       [](Json& j) {
-         j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", {{{"Sequence", {{"id", "B"}}}}}}};
-       }},
-      {"cls",
-       [](Json& j) {
-         j["post_processor"] = {{"type", "BertProcessing"}, {"cls", {"[CLS]", 1}}, {"sep", {"<s>", 258}}};
-       }},
   };
   for (const Edit& edit : edits) {
     Json json = small_json();
@@ -144,6 +98,31 @@ TEST(TokenizerTorture, EachBrokenFieldIsRefusedAndNamed) {
   }
   EXPECT_NE(error_of([] { load(small_json(), R"({"bos_token":"<nope>"})"); }).find("bos_token"), std::string::npos);
   EXPECT_EQ(load(small_json(), R"({"eos_token":{"content":"<s>"}})")->special().eos, 258);
+}
+
+TEST(TokenizerTorture, EachBrokenSectionIsRefusedAndNamed) {
+  const struct {
+    const char *named, *section, *json;
+  } rows[] = {
+      {"Prepend", "normalizer", R"({"type":"Sequence","normalizers":[{"type":"PrependX"}]})"},
+      {"pattern", "normalizer", R"({"type":"Replace","pattern":{"String":""},"content":"x"})"},
+      {"base64", "normalizer", R"({"type":"Precompiled","precompiled_charsmap":"!!!!"})"},
+      {"charsmap", "normalizer", R"({"type":"Precompiled","precompiled_charsmap":"/////w=="})"},
+      {"behavior", "pre_tokenizer", R"({"type":"Split","pattern":{"String":"x"},"behavior":"Sideways"})"},
+      {"Nope", "pre_tokenizer", R"({"type":"Nope"})"},
+      {"Nope", "decoder", R"({"type":"Nope"})"},
+      {"Nope", "post_processor", R"({"type":"Nope"})"},
+      {"special_tokens", "post_processor", R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<x>","type_id":0}},{"Sequence":{"id":"A"}}]})"},
+      {"sequence A", "post_processor", R"({"type":"TemplateProcessing","single":[]})"},
+      {"Sequence", "post_processor", R"({"type":"TemplateProcessing","single":[{"Sequence":{"id":"B"}}]})"},
+      {"cls", "post_processor", R"({"type":"BertProcessing","cls":["[CLS]",1],"sep":["<s>",258]})"},
+  };
+  for (const auto& row : rows) {
+    Json json = small_json();
+    json[row.section] = Json::parse(row.json);
+    const std::string message = error_of([&] { load(json); });
+    EXPECT_NE(message.find(row.named), std::string::npos) << row.json << " " << message;
+  }
 }
 
 TEST(TokenizerTorture, MergesMayBeStringsOrPairs) {
