@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import FRUGAL
 from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
@@ -342,6 +343,61 @@ def test_an_evaluation_names_the_base_that_it_was_given(frugal, tiny, tmp_path):
     assert frugal("eval", tmp_path / "out", "--base", tmp_path / "out", *text).code == 0
     original, paired, itself = (json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines())
     assert paired["base_hash"] == original["model_hash"] and itself["base_hash"] == itself["model_hash"] != original["model_hash"]
+
+
+def test_the_report_keeps_models_without_a_chain_apart_from_the_base(frugal, tiny, tmp_path):
+    assert compress(frugal, tiny, tmp_path / "out", "rtn:bits=4,group=8", format="frugal").code == 0
+    assert frugal("convert", tmp_path / "out", tmp_path / "foreign", "--format", "hf", "--expand").code == 0
+    (tmp_path / "foreign/frugal.json").unlink()   # a model that someone else quantized
+    text = ("--text", tiny / "text.txt", "--ctx", 64, "--chunks", 2, "--no-speed", "--ledger", tmp_path / "ledger.jsonl")
+    assert frugal("eval", tiny / "model", "--save-logits", tmp_path / "logits", *text).code == 0
+    assert frugal("eval", tmp_path / "foreign", "--base-logits", tmp_path / "logits", *text).code == 0
+    assert frugal("eval", tiny / "model", "--exact", *text).code == 0
+    base, foreign, exact = (json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines())
+    assert foreign["base_hash"] == base["model_hash"] != foreign["model_hash"] and base["ln_ratio"] == 0 and "ln_ratio" not in exact
+    page = frugal("report", tmp_path / "ledger.jsonl", "-o", tmp_path / "report.html")
+    assert page.code == 0 and page.out.count("(the base)") == 1 and "| foreign " in page.out and "exact" in page.out, page.out
+
+
+def test_a_chain_that_goes_on_from_a_file_is_as_one_that_ran_at_once(frugal, tiny, tmp_path):
+    calibration = ("--calib", tiny / "text.txt", *CALIBRATION)
+    ledger = tmp_path / "ledger.jsonl"
+    assert compress(frugal, tiny, tmp_path / "a", "svd:ratio=0.7", format="frugal", ledger=ledger).code == 0
+    assert frugal("compress", tmp_path / "a", "-o", tmp_path / "b", "--step", "wanda:sparsity=0.5", *calibration, "--ledger", ledger, "--format", "frugal").code == 0
+    first, second = (json.loads(line) for line in ledger.read_text().splitlines())
+    assert first["base_hash"] == second["base_hash"] and second["chain"] == ["svd:ratio=0.7", "wanda:sparsity=0.5"] and second["model"] == first["model"]
+    assert "4x32 seed 0" in second["calibration"] and not first.get("calibration")
+    assert json.loads((tmp_path / "b/frugal.json").read_text())["calibration"] == second["calibration"]
+    assert compress(frugal, tiny, tmp_path / "q", "rtn:bits=4,group=8", format="frugal").code == 0
+    for start, step in ((tmp_path / "q", "wanda"), (tmp_path / "a", "asvd")):
+        refused = frugal("compress", start, "-o", tmp_path / "no", "--step", step, *calibration)
+        assert refused.code == 2 and "cannot follow" in refused.err and not (tmp_path / "no").exists(), refused.err
+
+
+def test_joint_pruning_and_quantization_counts_as_quantization(frugal, tiny, tmp_path):
+    for later in ("gptq:bits=8", "wanda"):
+        refused = compress(frugal, tiny, tmp_path / "out", "sparsegpt:bits=4", later)
+        assert refused.code == 2 and "cannot follow sparsegpt" in refused.err
+    assert compress(frugal, tiny, tmp_path / "out", "sparsegpt", "gptq:bits=4,group=24", format="frugal").code == 0
+
+
+def test_masked_w8a8_keeps_its_activations_through_a_file(frugal, tiny, tmp_path):
+    assert compress(frugal, tiny, tmp_path / "a", "wanda:sparsity=0.5", "w8a8-dynamic", format="frugal").code == 0
+    assert frugal("convert", tmp_path / "a", tmp_path / "b", "--format", "frugal").code == 0
+    modules = [json.loads((tmp_path / name / "frugal.json").read_text())["modules"] for name in ("a", "b")]
+    assert modules[0] == modules[1] and all("activation" in json.dumps(module) for module in modules[0].values())
+
+
+def test_rows_of_the_embedding_beyond_the_vocabulary_are_padding(frugal, tiny, tmp_path):
+    shutil.copytree(tiny / "model", tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    weights = load_file(tmp_path / "model/model.safetensors")
+    weights["model.embed_tokens.weight"] = torch.nn.functional.pad(weights["model.embed_tokens.weight"], (0, 0, 0, 8), value=9.0)
+    save_file(weights, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "model/config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] + 8}))
+    arguments = ("--raw", "-p", "a b c", "-n", 8, "--temp", 0, "--ignore-eos", "--json")
+    padded, plain = (frugal("generate", model, *arguments) for model in (tmp_path / "model", tiny / "model"))
+    assert padded.code == 0 and padded.json["ids"] == plain.json["ids"], padded.err
 
 
 def test_two_chains_of_a_sweep_need_two_names(frugal, tiny, tmp_path):

@@ -27,6 +27,7 @@ std::shared_ptr<nn::LinearKind> grouped_kind(const Matrix& matrix, formats::Grou
 std::shared_ptr<nn::LinearKind> sparse_kind(const Matrix& matrix, formats::SparseWeight pattern, const Tensor& values, const Tensor& kept) {
   const Tensor selected = values.to(at::kHalf).to(at::kFloat).contiguous().masked_select(kept);
   pattern.values.assign(selected.const_data_ptr<float>(), selected.const_data_ptr<float>() + selected.numel());
+  formats::index_rows(pattern);
   formats::validate(pattern, matrix.name);
   return std::make_shared<nn::SparseKind>(std::make_shared<formats::SparseWeight>(std::move(pattern)));
 }

@@ -34,7 +34,7 @@ struct CalibrationOptions {
 };
 
 struct CalibrationText {
-  std::string name;             // for the ledger: file name and hash
+  std::string name;             // file name
   std::vector<int32_t> tokens;  // sequences * sequence_length
 };
 

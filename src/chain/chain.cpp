@@ -29,8 +29,10 @@ std::string prefix_of(const Workbench& bench) {
 class LayerLoop {
  public:
   LayerLoop(Workbench& bench, std::span<const ParsedStep> steps, std::span<StepResult> results) : bench_(bench), steps_(steps), results_(results) {
-    bool factored = false;  // a low-rank step earlier in the chain: its second factors need statistics carried through
-    for (const ParsedStep& step : bench.done) factored |= step.row->function.effect == StepEffect::low_rank;
+    bool factored = false;  // of products, the second factors need statistics carried through
+    bench.model.for_each_linear([&](nn::Linear& linear) {
+      for (const auto& kind : linear.kinds()) factored |= dynamic_cast<const nn::LowRankKind*>(kind.get()) != nullptr;
+    });
     for (const ParsedStep& step : steps) {
       unsigned needs = needs_of(step);
       if (factored && (needs & kNeedsMagnitude)) needs |= kNeedsHessian | kNeedsSample;
@@ -181,6 +183,7 @@ std::vector<ParsedStep> parse_chain(const StepTable& table, const std::vector<st
 void check_order(const std::vector<ParsedStep>& chain) {
   const ParsedStep* quantized = nullptr;
   const ParsedStep* masked = nullptr;
+  const ParsedStep* factored = nullptr;
   for (const ParsedStep& step : chain) {
     const StepEffect effect = step.row->function.effect;
     if (quantized && effect != StepEffect::structure) {
@@ -191,8 +194,13 @@ void check_order(const std::vector<ParsedStep>& chain) {
       fail(ErrorKind::invalid_input, "{} cannot follow {}: factors of a masked matrix would lose the mask; put {} first", step.row->id, masked->row->id,
            step.row->id);
     }
-    if (effect == StepEffect::quantize) quantized = &step;
+    const auto quantizes = step.row->function.quantizes;
+    if (effect == StepEffect::quantize || (quantizes && quantizes(step.options))) quantized = &step;
+    if (factored && effect == StepEffect::low_rank) {
+      fail(ErrorKind::invalid_input, "{} cannot follow {}: factors are not factored again", step.row->id, factored->row->id);
+    }
     if (effect == StepEffect::mask) masked = &step;
+    if (effect == StepEffect::low_rank) factored = &step;
   }
 }
 
@@ -202,8 +210,8 @@ std::vector<StepResult> run_chain(Workbench& bench, const std::vector<ParsedStep
   check_order(all);
   std::vector<StepResult> results;
   for (const ParsedStep& step : chain) results.push_back({step.text(), 0, 0});
-  reset_peak_rss();
   for (size_t begin = 0; begin < chain.size();) {
+    reset_peak_rss();
     if (chain[begin].row->function.scope == StepScope::model) {
       const Stopwatch watch;
       const at::NoGradGuard no_grad;

@@ -23,7 +23,7 @@ ParsedStep parse_chain_step(const StepTable& table, const std::string& text);
 std::vector<ParsedStep> parse_chain(const StepTable& table, const std::vector<std::string>& texts);
 
 // Throws Error{invalid_input} with the reason when the order makes no sense: nothing changes weights after they were
-// quantized; no factors from masked weights (the mask would be lost).
+// quantized; no factors from masked weights (the mask would be lost) or from factors.
 void check_order(const std::vector<ParsedStep>& chain);
 
 // Statistics of a model's own activations, per block, kept for chains that begin alike. Thread-compatible.

@@ -28,9 +28,11 @@ struct Field {
 };
 
 constexpr Field<std::string> kTexts[] = {
-    {"time", &LedgerRow::time},           {"name", &LedgerRow::name}, {"model", &LedgerRow::model},         {"model_hash", &LedgerRow::model_hash},
-    {"base_hash", &LedgerRow::base_hash}, {"text", &LedgerRow::text}, {"text_hash", &LedgerRow::text_hash}, {"version", &LedgerRow::version},
-    {"notes", &LedgerRow::notes},
+    {"time", &LedgerRow::time},           {"name", &LedgerRow::name},
+    {"model", &LedgerRow::model},         {"model_hash", &LedgerRow::model_hash},
+    {"base_hash", &LedgerRow::base_hash}, {"text", &LedgerRow::text},
+    {"text_hash", &LedgerRow::text_hash}, {"version", &LedgerRow::version},
+    {"notes", &LedgerRow::notes},         {"calibration", &LedgerRow::calibration},
 };
 constexpr Field<std::vector<std::string>> kLists[] = {
     {"chain", &LedgerRow::chain},

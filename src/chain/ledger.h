@@ -40,6 +40,7 @@ struct LedgerRow {
   std::vector<std::string> chain;    // canonical steps: "gptq:bits=3,group=64". Empty: the base. A step row: up to that step
   std::vector<std::string> leaves;   // the survey leaf of each step ("quantize"), as long as `chain`
   std::vector<std::string> runtime;  // settings of the run, canonical: "kv:bits=8"
+  std::string calibration;           // what the chain read (chain/manifest.h); empty: nothing
   Machine machine;
   std::string version;  // of frugal
   std::string notes;

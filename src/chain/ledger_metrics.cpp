@@ -18,9 +18,15 @@ std::optional<double> as_double(const std::optional<int64_t>& value) { return va
 
 std::string count_text(const std::optional<int64_t>& value) { return value ? fmt::format("{}", *value) : "-"; }
 
-bool is_base(const LedgerRow& row) { return row.chain.empty() && row.runtime.empty(); }
+std::string point_key(const LedgerRow& row) {
+  return joined({joined(row.chain), joined(row.runtime), row.calibration, row.chain.empty() ? row.model_hash : std::string()});
+}
 
 }  // namespace
+
+bool is_base(const LedgerRow& row) { return row.chain.empty() && row.runtime.empty() && row.model_hash == row.base_hash; }
+
+bool same_point(const LedgerRow& a, const LedgerRow& b) { return point_key(a) == point_key(b); }
 
 const Metric& metric_ln_ratio() {
   static constexpr Metric metric{"ln_ratio", Scope::text, true, [](const LedgerRow& row) {
@@ -92,7 +98,7 @@ std::vector<LedgerRow> latest_evaluations(const std::vector<LedgerRow>& rows) {
   std::unordered_map<std::string, size_t> places;
   for (const LedgerRow& row : rows) {
     if (row.kind != RowKind::eval) continue;
-    const std::string key = joined({joined(row.chain), joined(row.runtime), comparison_key(row, Scope::text), comparison_key(row, Scope::machine)});
+    const std::string key = joined({point_key(row), comparison_key(row, Scope::text), comparison_key(row, Scope::machine)});
     const auto [place, is_new] = places.emplace(key, latest.size());
     if (is_new) {
       latest.push_back(row);

@@ -12,6 +12,12 @@
 
 namespace frugal::chain {
 
+// An original model with nothing changed at run time, compared with no other.
+bool is_base(const LedgerRow& row);
+// Whether two rows are about one point, perhaps measured twice or on several machines: the same chain, calibration and settings;
+// without a chain, the same weights.
+bool same_point(const LedgerRow& a, const LedgerRow& b);
+
 enum class Scope { model, text, machine };  // what must be equal beside the base model
 
 struct Metric {
@@ -37,7 +43,7 @@ bool comparable(const LedgerRow& a, const LedgerRow& b, const Metric& x, const M
 // Rows without either value are left out. O(rows^2).
 std::vector<size_t> pareto_front(const std::vector<LedgerRow>& rows, const Metric& x, const Metric& y);
 
-// The evaluations, the newest of each (base, chain, runtime, text, machine); the order is that of first appearance.
+// The evaluations, the newest of each (base, point, text, machine); the order is that of first appearance.
 std::vector<LedgerRow> latest_evaluations(const std::vector<LedgerRow>& rows);
 
 // Seconds that the steps of this row's chain took on its machine: the sum over its prefixes of the newest step row, since a

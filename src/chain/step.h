@@ -105,6 +105,8 @@ struct Step {
   // true: later blocks are calibrated on what the compressed earlier ones put out (GPTQ); false: on the original
   // activations (AWQ), whose statistics chains with a common prefix share.
   bool sequential = false;
+  // With these options the step leaves codes too (joint pruning and quantization); nullptr: as `effect` says.
+  bool (*quantizes)(const Options&) = nullptr;
 };
 
 using StepRow = MethodRow<Step>;

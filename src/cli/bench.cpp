@@ -119,7 +119,7 @@ void run(Context& context, const BenchValues& values) {
                       {"tps_stddev", result.standard_deviation()},
                       {"samples_tps", result.tokens_per_second},
                       {"bandwidth_share", decodes ? Json(tps * bytes / limits.read_bandwidth) : Json(nullptr)},
-                      {"peak_share", reads ? Json(tps * work / limits.integer_peak) : Json(nullptr)}});
+                      {"peak_share", reads && !values.exact ? Json(tps * work / limits.integer_peak) : Json(nullptr)}});
     }
   }
   const std::string format = context.json ? "json" : values.output;

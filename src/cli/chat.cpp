@@ -113,8 +113,9 @@ class Chat {
       print(kHelp);
     } else if (line == "/regen") {
       if (!messages_.empty() && messages_.back()["role"] == "assistant") {
+        const Json before = messages_.back();
         messages_.erase(messages_.size() - 1);
-        answer();
+        if (!answer()) messages_.push_back(before);
       }
     } else if (line.starts_with('/') && line.find(' ') == std::string::npos) {
       print_error(fmt::format("no command {}; {}", printable(line), kHelp));
@@ -139,7 +140,7 @@ class Chat {
   }
 
   bool generate() {
-    engine::Sampler sampler(sampling_of(loaded_, values_), loaded_.model->spec.vocab, seed_ + turns_++);
+    engine::Sampler sampler = sampler_of(loaded_, values_, seed_ + turns_++);
     const engine::GenerateResult result =
         conversation_.generate(chat_prompt(loaded_, values_, messages_), sampler, generate_options(values_), [&](const std::string& text) {
           if (!context_.json) print(text);

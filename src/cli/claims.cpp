@@ -62,7 +62,7 @@ void add_claims(CLI::App& app, Context& context) {
   const auto values = std::make_shared<ClaimsValues>();
   new_verb(app, context, "claims", "Run the experiment behind a method's claim, with its baseline, in one run", [&context, values] { run(context, *values); })
       .texts("ids", values->ids, "Methods (default: all)")
-      .text("-m,--model", values->model, "Model (default: SmolLM2-135M-Instruct as scripts/quickstart fetches it)")
+      .text("-m,--model,--hf-repo", values->model, "Model (default: SmolLM2-135M-Instruct as scripts/quickstart fetches it)")
       .text("--calib", values->calib, "Calibration text")
       .text("--text", values->text, "Evaluation text");
 }

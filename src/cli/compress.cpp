@@ -67,7 +67,8 @@ void add_compress(CLI::App& app, Context& context) {
       .integer("--calib-sequences", values->sequences, 0, 1 << 20, "Calibration sequences (0: the recipe's, else 16)")
       .integer("--calib-length", values->length, 0, 1 << 20, "Tokens of each (0: the recipe's, else 512)")
       .text("--format", values->format, "auto, hf (transformers reads it), gguf (llama.cpp reads it), frugal (smallest)")
-      .choice("--dtype", values->dtype, {"F16", "BF16", "F32"}, "What plain floats are written as")
+      .choice("--dtype", values->dtype, {"F16", "BF16", "F32"},
+              "Floats of a GGUF file, and weights that become plain floats; other plain floats of a directory stay as they are")
       .text("--ledger", values->ledger, "Append a row for each step to this ledger")
       .text("--name", values->name, "Label of the ledger rows")
       .flag("--expand", values->expand, "Write weights that the format has no words for as plain floats")

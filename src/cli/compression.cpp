@@ -6,38 +6,47 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/process.h"
+#include "chain/manifest.h"
+#include "io/sha256.h"
 #include "kernels/cpu/isa.h"
 
 namespace frugal::cli {
 namespace {
 
-Json manifest_of(const nn::LoadedModel& loaded, const std::string& base_hash, const std::vector<chain::ParsedStep>& steps) {
-  // A chain that goes on where an earlier one stopped keeps the first base.
-  Json manifest = loaded.manifest.is_object() ? loaded.manifest : Json::object();
-  if (!manifest.contains("chain")) {
-    manifest["base"] = loaded.name;
-    manifest["base_hash"] = base_hash;
-    manifest["chain"] = Json::array();
-  }
-  manifest["frugal"] = kVersion;
-  manifest["original_parameters"] = loaded.model->original_parameters;
-  for (const chain::ParsedStep& step : steps) manifest["chain"].push_back({{"step", step.text()}, {"leaf", step.row->leaf}});
-  return manifest;
+// What was calibrated on: "calibration.txt:1f3a5b7c 16x512 seed 0", or empty.
+std::string calibration_of(const Context& context, const CompressionJob& job) {
+  if (!needs_calibration(job.steps)) return "";
+  const std::string hash = io::sha256_hex(std::as_bytes(std::span(job.text.tokens)));
+  return fmt::format("{}:{} {}x{} seed {}", job.text.name, hash.substr(0, 16), job.calibration.sequences, job.calibration.sequence_length,
+                     context.method_seed());
 }
 
-void append_step_rows(const Context& context, const nn::LoadedModel& loaded, const std::string& base_hash, const CompressionJob& job,
+// A chain that goes on where an earlier one stopped keeps the first base.
+chain::Manifest origin_of(const nn::LoadedModel& loaded, const std::string& weights_hash) {
+  return chain::read_manifest(loaded).value_or(chain::Manifest{loaded.name, weights_hash, {}, {}, ""});
+}
+
+Json manifest_json(const nn::LoadedModel& loaded, const chain::Manifest& manifest) {
+  Json json = loaded.manifest.is_object() ? loaded.manifest : Json::object();
+  json.update(chain::to_json(manifest));
+  json["frugal"] = kVersion;
+  json["original_parameters"] = loaded.model->original_parameters;
+  return json;
+}
+
+void append_step_rows(const Context& context, const nn::LoadedModel& loaded, const chain::Manifest& manifest, const CompressionJob& job,
                       const std::vector<chain::StepResult>& results) {
   chain::LedgerRow row;
+  chain::describe_origin(manifest, row);
   row.kind = chain::RowKind::step;
   row.name = job.name;
-  row.model = loaded.name;
-  row.base_hash = base_hash;
   row.machine = chain::this_machine(std::string(kernels::to_string(kernels::active_isa())), static_cast<int>(context.threads));
   row.version = kVersion;
   row.parameters = static_cast<int64_t>(loaded.model->original_parameters);
   for (size_t i = 0; i < results.size(); ++i) {
-    row.chain.push_back(results[i].text);
-    row.leaves.push_back(job.steps[i].row->leaf);
+    const auto length = static_cast<int64_t>(manifest.chain.size() - results.size() + i + 1);
+    row.chain.assign(manifest.chain.begin(), manifest.chain.begin() + length);
+    row.leaves.assign(manifest.leaves.begin(), manifest.leaves.begin() + length);
     row.step_seconds = results[i].seconds;
     row.step_peak_rss_bytes = static_cast<int64_t>(results[i].peak_rss_bytes);
     chain::Ledger(job.ledger).append(row);
@@ -78,8 +87,9 @@ namespace {
 constexpr int64_t kRehearsalTokens = 64;
 
 // The chain on the first block alone, of a copy that shares the weights: what the target format has no words for is known
-// after seconds, not after the work. Steps that remove blocks are left out; they leave nothing new behind.
-void rehearse(const Context& context, const nn::LoadedModel& loaded, const CompressionJob& job) {
+// after seconds, not after the work. Steps that remove blocks are left out; all that they
+// can leave behind is an order of window sizes (Gemma 3) that GGUF has no words for, which is said when it is written.
+void rehearse(const Context& context, const nn::LoadedModel& loaded, const CompressionJob& job, const std::vector<chain::ParsedStep>& done) {
   const nn::SaveFormat format = nn::target_format(job.format, job.output);
   if (job.expand || format == nn::SaveFormat::automatic || format == nn::SaveFormat::frugal) return;
   nn::LoadedModel copy = loaded;
@@ -93,6 +103,7 @@ void rehearse(const Context& context, const nn::LoadedModel& loaded, const Compr
   calibration.sequences = calibration.sample_sequences = 1;
   calibration.sequence_length = std::min(calibration.sequence_length, kRehearsalTokens);
   chain::Workbench bench(copy, job.text, calibration, context.method_seed());
+  bench.done = done;
   chain::run_chain(bench, steps);
   if (const std::string reason = context.loader.cannot_express(*copy.model, format); !reason.empty()) {
     fail(ErrorKind::unsupported, "{}: {}; nothing was done (--format frugal holds every result, --expand writes plain floats instead)", job.output, reason);
@@ -101,22 +112,23 @@ void rehearse(const Context& context, const nn::LoadedModel& loaded, const Compr
 
 }  // namespace
 
-CompressionResult compress(const Context& context, nn::LoadedModel& loaded, const std::string& base_hash, const CompressionJob& job) {
+CompressionResult compress(const Context& context, nn::LoadedModel& loaded, const std::string& weights_hash, const CompressionJob& job) {
   const Stopwatch watch;
   require_free_output(job.output, job.overwrite, "config.json");
   if (!job.ledger.empty()) require_appendable(job.ledger);
-  rehearse(context, loaded, job);
+  chain::Manifest manifest = origin_of(loaded, weights_hash);
+  const std::vector<chain::ParsedStep> done = chain::steps_of(manifest, context.steps);
+  rehearse(context, loaded, job, done);
   chain::Workbench bench(loaded, job.text, job.calibration, context.method_seed());
+  bench.done = done;
   bench.cache = job.cache;
   CompressionResult result;
   result.steps = chain::run_chain(bench, job.steps);
-  context.loader.save(loaded, job.output,
-                      {.format = job.format,
-                       .float_format = job.float_format,
-                       .manifest = manifest_of(loaded, base_hash, job.steps),
-                       .expand = job.expand,
-                       .overwrite = job.overwrite});
-  if (!job.ledger.empty()) append_step_rows(context, loaded, base_hash, job, result.steps);
+  chain::extend(manifest, job.steps, calibration_of(context, job));
+  context.loader.save(
+      loaded, job.output,
+      {.format = job.format, .float_format = job.float_format, .manifest = manifest_json(loaded, manifest), .expand = job.expand, .overwrite = job.overwrite});
+  if (!job.ledger.empty()) append_step_rows(context, loaded, manifest, job, result.steps);
   result.bytes = size_on_disk(job.output);
   result.seconds = watch.seconds();
   return result;

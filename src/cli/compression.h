@@ -31,8 +31,8 @@ struct CompressionResult {
   double seconds = 0;
 };
 
-// `loaded` is changed. `base_hash`: weights_hash of the original. Says what the target format cannot express before any work.
-CompressionResult compress(const Context& context, nn::LoadedModel& loaded, const std::string& base_hash, const CompressionJob& job);
+// `loaded` is changed. `weights_hash`: of `loaded`. Says what the target format cannot express before any work.
+CompressionResult compress(const Context& context, nn::LoadedModel& loaded, const std::string& weights_hash, const CompressionJob& job);
 
 nn::SaveFormat parse_save_format(const std::string& text);  // "auto", "hf", "gguf", "frugal"
 bool needs_calibration(const std::vector<chain::ParsedStep>& steps);

@@ -39,7 +39,8 @@ void add_convert(CLI::App& app, Context& context) {
       .text("output", values->output, "Directory, or file that ends in .gguf")
       .required()
       .text("--format", values->format, "auto, hf, gguf, frugal")
-      .choice("--dtype", values->dtype, {"F16", "BF16", "F32"}, "What plain floats are written as")
+      .choice("--dtype", values->dtype, {"F16", "BF16", "F32"},
+              "Floats of a GGUF file, and weights that become plain floats; other plain floats of a directory stay as they are")
       .flag("--expand", values->expand, "Write weights that the format has no words for as plain floats")
       .flag("--overwrite", values->overwrite, "Replace an output that exists");
 }

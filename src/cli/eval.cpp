@@ -5,7 +5,8 @@
 
 #include "base/clock.h"
 #include "base/process.h"
-#include "chain/ledger.h"
+#include "chain/ledger_metrics.h"
+#include "chain/manifest.h"
 #include "cli/context.h"
 #include "cli/resources.h"
 #include "eval/live_base.h"
@@ -102,16 +103,7 @@ chain::LedgerRow ledger_row(const Context& context, const EvalValues& values, co
   row.model_hash = weights_hash(loaded);
   row.base_hash = row.model_hash;
   row.model = loaded.name;
-  if (loaded.manifest.is_object() && loaded.manifest.contains("chain")) {
-    const JsonObject manifest(loaded.manifest, loaded.name + ": manifest");
-    row.model = manifest.text("base");
-    row.base_hash = manifest.text("base_hash");
-    for (const Json& step : manifest.json()["chain"]) {
-      const JsonObject object(step, loaded.name + ": manifest.chain");
-      row.chain.push_back(object.text("step"));
-      row.leaves.push_back(object.text("leaf"));
-    }
-  }
+  if (const auto manifest = chain::read_manifest(loaded)) chain::describe_origin(*manifest, row);
   if (m.base_hash) row.base_hash = *m.base_hash;
   if (values.exact) row.runtime.push_back("exact");
   row.machine = chain::this_machine(std::string(kernels::to_string(kernels::active_isa())), static_cast<int>(context.threads));
@@ -170,13 +162,15 @@ void evaluate(const Context& context, const EvalValues& values) {
     if (file->header().text_hash != text.hash || file->header().ctx != values.ctx) {
       fail(ErrorKind::invalid_input, "{}: was made from another text or ctx", values.base_logits);
     }
+    measured.base_hash = file->header().model_hash;
     base = std::move(file);
   }
   std::optional<eval::LogitsWriter> writer;
   eval::ScoreSink sink;
   if (!values.save_logits.empty()) {
     const int64_t available = static_cast<int64_t>(text.tokens.size()) / values.ctx;
-    writer.emplace(values.save_logits, eval::LogitsHeader{values.ctx, values.chunks > 0 ? values.chunks : available, loaded.model->spec.vocab, text.hash});
+    writer.emplace(values.save_logits,
+                   eval::LogitsHeader{values.ctx, values.chunks > 0 ? values.chunks : available, loaded.model->spec.vocab, text.hash, weights_hash(loaded)});
     sink = [&](int64_t, const at::Tensor& log_p, const at::Tensor&) { writer->write(log_p); };
   }
   measured.quality = eval::evaluate_perplexity(*loaded.model, text, {values.ctx, values.chunks}, base.get(), sink);
@@ -192,7 +186,7 @@ void evaluate(const Context& context, const EvalValues& values) {
   }
   if (!values.ledger.empty()) {
     chain::LedgerRow row = ledger_row(context, values, loaded, text, measured);
-    if (row.chain.empty() && !row.ln_ratio) {
+    if (chain::is_base(row) && !row.ln_ratio) {
       row.ln_ratio = 0;
       row.ln_ratio_stderr = 0;
     }

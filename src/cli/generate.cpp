@@ -30,7 +30,7 @@ void run(const Context& context, const GenerationValues& values) {
   if (const std::string system = system_text(values); !system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
   messages.push_back({{"role", "user"}, {"content", prompt}});
   const std::vector<int32_t> ids = chat ? chat_prompt(loaded, values, messages) : loaded.tokenizer->encode(prompt);
-  engine::Sampler sampler(sampling_of(loaded, values), loaded.model->spec.vocab, engine::resolved_seed(context.seed));
+  engine::Sampler sampler = sampler_of(loaded, values, engine::resolved_seed(context.seed));
   engine::Conversation conversation(loaded);
   const engine::GenerateResult result = conversation.generate(ids, sampler, generate_options(values), [&](const std::string& text) {
     if (!context.json) print(text);

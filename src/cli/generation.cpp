@@ -106,7 +106,8 @@ nn::LoadedModel load_for_generation(const Context& context, const GenerationValu
   return loaded;
 }
 
-engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const GenerationValues& values) {
+engine::Sampler sampler_of(const nn::LoadedModel& loaded, const GenerationValues& values, uint64_t seed) {
+  const int64_t vocab = engine::sampled_vocab(loaded);
   RawOptions raw = values.sampling;
   const auto given = [&](const std::string& name) { return std::any_of(raw.begin(), raw.end(), [&](const auto& pair) { return pair.first == name; }); };
   const bool greedy = loaded.generation_config.is_object() && loaded.generation_config.contains("do_sample") && loaded.generation_config["do_sample"] == false;
@@ -124,7 +125,9 @@ engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const Generati
   }
   engine::SamplingParams params = engine::sampling_params(Options("sampling", engine::sampling_options(), raw));
   if (params.ignore_eos) {
-    for (const int32_t id : loaded.end_ids) params.logit_bias.emplace_back(id, -std::numeric_limits<float>::infinity());
+    for (const int32_t id : loaded.end_ids) {
+      if (id < vocab) params.logit_bias.emplace_back(id, -std::numeric_limits<float>::infinity());
+    }
   }
   // As llama.cpp: given ones replace the four of its own, "none" means none.
   for (const std::string& breaker : values.dry_breakers.empty() ? std::vector<std::string>{"\n", ":", "\"", "*"} : values.dry_breakers) {
@@ -134,7 +137,7 @@ engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const Generati
       fail(ErrorKind::unsupported, "--dry-sequence-breaker \"{}\" is {} tokens, one is needed", printable(breaker), ids.size());
     if (ids.size() == 1) params.dry_breakers.push_back(ids.front());
   }
-  return params;
+  return engine::Sampler(std::move(params), vocab, seed);
 }
 
 engine::GenerateOptions generate_options(const GenerationValues& values) {

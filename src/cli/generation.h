@@ -23,7 +23,7 @@ void add_generation_options(Verb& verb, GenerationValues& values);
 
 nn::LoadedModel load_for_generation(const Context& context, const GenerationValues& values);
 // Flag, else the model's generation_config.json, else neutral.
-engine::SamplingParams sampling_of(const nn::LoadedModel& loaded, const GenerationValues& values);
+engine::Sampler sampler_of(const nn::LoadedModel& loaded, const GenerationValues& values, uint64_t seed);
 engine::GenerateOptions generate_options(const GenerationValues& values);
 // Ids of a conversation through the model's chat template. Throws Error{invalid_input} when it has none.
 std::vector<int32_t> chat_prompt(const nn::LoadedModel& loaded, const GenerationValues& values, const Json& messages);

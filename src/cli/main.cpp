@@ -1,3 +1,5 @@
+#include <c10/util/Exception.h>
+
 #include <CLI/CLI.hpp>
 
 #include <unistd.h>
@@ -63,6 +65,8 @@ int guarded_run(int argc, char** argv) {
     return error.kind() == ErrorKind::invalid_input ? 2 : 1;
   } catch (const std::bad_alloc&) {
     print_error("out of memory");
+  } catch (const c10::Error& error) {
+    print_error(fmt::format("internal error: {}", error.what_without_backtrace()));
   } catch (const std::exception& error) {
     print_error(fmt::format("internal error: {}", error.what()));
   }

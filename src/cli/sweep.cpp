@@ -70,6 +70,12 @@ class Sweep {
         ledger_((fs::path(values.output) / "ledger.jsonl").string()),
         logits_((fs::path(values.output) / "base-logits.tmp").string()),
         cache_(std::make_shared<chain::CalibrationCache>()) {}
+  ~Sweep() {
+    std::error_code code;
+    fs::remove(logits_, code);
+  }
+  Sweep(const Sweep&) = delete;
+  Sweep& operator=(const Sweep&) = delete;
 
   void run() {
     std::set<std::string> names{".", ".."};
@@ -96,7 +102,6 @@ class Sweep {
       run_chain(i);
       progress.step(1);
     }
-    fs::remove(logits_);
     finish();
   }
 
@@ -164,7 +169,7 @@ class Sweep {
 
   void finish() {
     const std::vector<chain::LedgerRow> all = chain::read_ledger(ledger_).rows;
-    // Earlier sweeps into this directory are drawn too, but their models are gone.
+    // Earlier sweeps into this directory are drawn too, but none of their models is chosen.
     const std::vector<chain::LedgerRow> rows = chain::latest_evaluations({all.begin() + static_cast<int64_t>(earlier_rows_), all.end()});
     const fs::path out(values_.output);
     for (const auto& [name, text] : {std::pair{"report.html", eval::report_html(all)}, std::pair{"report.svg", eval::report_svg(all)}}) {

@@ -45,7 +45,7 @@ void run(const Context& context, const TokenizeValues& values) {
 void add_tokenize(CLI::App& app, Context& context) {
   const auto values = std::make_shared<TokenizeValues>();
   new_verb(app, context, "tokenize", "Text to token ids and pieces, and back", [&context, values] { run(context, *values); })
-      .text("-m,--model", values->model, "Path or hub name")
+      .text("-m,--model,--hf-repo", values->model, "Path or hub name")
       .required()
       .text("-p,--prompt", values->prompt, "Text")
       .text("-f,--file", values->file, "Text file")

@@ -13,6 +13,8 @@
 
 namespace frugal::engine {
 
+int64_t sampled_vocab(const nn::LoadedModel& loaded) { return std::min<int64_t>(loaded.model->spec.vocab, loaded.tokenizer->vocab_size()); }
+
 at::Tensor Conversation::read(std::span<const int32_t> tokens, int64_t batch) {
   at::Tensor logits;
   for (size_t begin = 0; begin < tokens.size(); begin += static_cast<size_t>(batch)) {
@@ -64,8 +66,7 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
   };
   result.reason = FinishReason::length;
   while (options.max_tokens < 0 || static_cast<int64_t>(result.ids.size()) < options.max_tokens) {
-    // Rows of the embedding beyond the vocabulary are padding, without text.
-    at::Tensor row = logits[0].narrow(0, 0, std::min<int64_t>(logits.size(1), loaded_.tokenizer->vocab_size())).contiguous();
+    at::Tensor row = logits[0].narrow(0, 0, sampled_vocab(loaded_)).contiguous();
     if (!std::isfinite(row.sum().item<double>())) {
       fail(ErrorKind::corrupt_file, "{}: the logits are not finite: a weight is broken, or activations overflow", loaded_.name);
     }

@@ -29,13 +29,16 @@ struct GenerateResult {
   double prompt_seconds = 0, decode_seconds = 0;
 };
 
+// Tokens to choose from: rows of the embedding beyond the tokenizer's vocabulary are padding, without text.
+int64_t sampled_vocab(const nn::LoadedModel& loaded);
+
 // Keeps the state of the last call: a prompt that begins with what is in it is not read again. Not thread-safe.
 class Conversation {
  public:
   explicit Conversation(const nn::LoadedModel& loaded) : loaded_(loaded), state_(loaded.model->spec) {}
 
   // `on_text` gets complete UTF-8 as it becomes certain. Ends early, with reason interrupted, after request_stop().
-  // Throws Error{invalid_input} with both numbers when the prompt does not fit the context.
+  // The sampler is one over sampled_vocab() tokens. Throws Error{invalid_input} with both numbers when the prompt does not fit the context.
   GenerateResult generate(std::span<const int32_t> prompt, Sampler& sampler, const GenerateOptions& options,
                           const std::function<void(const std::string&)>& on_text);
 

@@ -10,21 +10,22 @@
 namespace frugal::eval {
 namespace {
 
-constexpr std::string_view kMagic = "frugal-logits-1\n";
+constexpr std::string_view kMagic = "frugal-logits-2\n";
 constexpr uint64_t kHashBytes = 64;
-constexpr uint64_t kHeaderBytes = 16 + 3 * 8 + kHashBytes;
+constexpr uint64_t kHeaderBytes = 16 + 3 * 8 + 2 * kHashBytes;
 
 int64_t scored_of(int64_t ctx) { return ctx - 1 - ctx / 2; }
 
 }  // namespace
 
 LogitsWriter::LogitsWriter(const std::string& path, const LogitsHeader& header) : file_(path) {
-  FRUGAL_ASSERT(header.text_hash.size() <= kHashBytes && kMagic.size() == 16);
+  FRUGAL_ASSERT(header.text_hash.size() <= kHashBytes && header.model_hash.size() <= kHashBytes && kMagic.size() == 16);
   file_.write(kMagic);
   for (const int64_t value : {header.ctx, header.chunks, header.vocab}) file_.write(std::as_bytes(std::span(&value, 1)));
-  std::string hash = header.text_hash;
-  hash.resize(kHashBytes, '\0');
-  file_.write(hash);
+  for (std::string hash : {header.text_hash, header.model_hash}) {
+    hash.resize(kHashBytes, '\0');
+    file_.write(hash);
+  }
 }
 
 void LogitsWriter::write(const at::Tensor& log_probabilities) {
@@ -43,8 +44,10 @@ LogitsFile::LogitsFile(const std::string& path) : file_(MappedFile::open(path)) 
   if (header_.ctx < 8 || header_.chunks < 1 || header_.vocab < 1) {
     fail(ErrorKind::corrupt_file, "{}: ctx {}, chunks {}, vocab {} make no sense", path, header_.ctx, header_.chunks, header_.vocab);
   }
-  const std::string_view hash = reader.take_text(kHashBytes, "text hash");
-  header_.text_hash = hash.substr(0, hash.find('\0'));
+  for (std::string* field : {&header_.text_hash, &header_.model_hash}) {
+    const std::string_view hash = reader.take_text(kHashBytes, "hash");
+    *field = hash.substr(0, hash.find('\0'));
+  }
   data_offset_ = kHeaderBytes;
   const int64_t shape[] = {header_.chunks, scored_of(header_.ctx), header_.vocab, 2};
   const uint64_t wanted = checked_product(shape, path);

@@ -1,5 +1,5 @@
 // The log-probabilities of a base model at the scored positions, in a file, so that many models are compared with a base
-// that ran once. Layout: magic, version, ctx, chunks, vocab, hash of the tokens, then float16 [chunk, scored, vocab].
+// that ran once. Layout: magic, version, ctx, chunks, vocab, hash of the tokens, hash of the model, then float16 [chunk, scored, vocab].
 // float16 keeps log-probabilities near 0, which carry the mass, to 1e-7 and those near -10 to 4e-3; the KL that a model
 // has to itself through the file is measured in the test.
 #pragma once
@@ -14,7 +14,8 @@ namespace frugal::eval {
 
 struct LogitsHeader {
   int64_t ctx = 0, chunks = 0, vocab = 0;
-  std::string text_hash;  // EvalText::hash, at most 64 bytes
+  std::string text_hash;        // EvalText::hash, at most 64 bytes
+  std::string model_hash = {};  // of the base's weights, at most 64 bytes
 };
 
 // Pass write() as ScoreSink, then commit(). The file appears whole or not at all.

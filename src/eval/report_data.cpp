@@ -14,7 +14,7 @@ using chain::Metric;
 using chain::Scope;
 
 Family family_of(const LedgerRow& row) {
-  if (row.chain.empty()) return row.runtime.empty() ? Family::base : Family::other;
+  if (row.chain.empty()) return chain::is_base(row) ? Family::base : Family::other;
   const std::string& leaf = row.leaves.front();
   for (const std::string& other : row.leaves) {
     if (other != leaf) return Family::mixed;
@@ -30,9 +30,6 @@ std::string label_of(const LedgerRow& row) {
   return row.name.empty() ? "base" : row.name;
 }
 
-// Same chain and run-time settings: one model, perhaps measured on several machines.
-bool same_chain(const LedgerRow& a, const LedgerRow& b) { return a.chain == b.chain && a.runtime == b.runtime; }
-
 TextGroup& group_for(Report& report, const LedgerRow& row) {
   const std::string key = chain::comparison_key(row, Scope::text);
   for (TextGroup& group : report.groups) {
@@ -45,7 +42,7 @@ void add_point(Report& report, TextGroup& group, int index) {
   const LedgerRow& row = report.at(index).row;
   group.points.push_back(index);
   group.paired = group.paired || row.ln_ratio.has_value();
-  const auto same = std::find_if(group.distinct.begin(), group.distinct.end(), [&](int other) { return same_chain(report.at(other).row, row); });
+  const auto same = std::find_if(group.distinct.begin(), group.distinct.end(), [&](int other) { return chain::same_point(report.at(other).row, row); });
   if (same == group.distinct.end()) {
     group.distinct.push_back(index);
   } else if (row.time >= report.at(*same).row.time) {

@@ -199,7 +199,7 @@ std::string labels(const Frame& frame, const std::vector<Box>& avoid) {
 std::string tooltip_of(const Point& point, const TextGroup& group) {
   const chain::LedgerRow& row = point.row;
   std::string out = row.name.empty() ? "" : row.name + "\n";
-  out += row.chain.empty() && row.runtime.empty() ? "the base" : full_chain(row.chain, row.runtime);
+  out += chain::is_base(row) ? "the base" : full_chain(row.chain, row.runtime);
   if (row.perplexity) out += fmt::format("\nperplexity {}", format_number(*row.perplexity));
   if (group.paired && row.ln_ratio) out += fmt::format(" ({})", format_ratio(*row.ln_ratio));
   if (row.bytes) out += "\n" + format_bytes(static_cast<double>(*row.bytes));

@@ -54,7 +54,7 @@ Cell name_cell(const Point& point) { return {clean(point.row.name, 60), 0}; }
 
 Cell chain_cell(const Point& point) {
   const std::string chain = full_chain(point.row.chain, point.row.runtime);
-  return {chain.empty() ? "(the base)" : clean(chain, 200), 0};
+  return {chain::is_base(point.row) ? "(the base)" : clean(chain, 200), 0};
 }
 
 void add_task_columns(std::vector<Column>& columns, const Report& report, const TextGroup& group) {

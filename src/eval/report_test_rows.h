@@ -18,7 +18,7 @@ inline chain::LedgerRow row_of(const MadeUpPoint& point) {
   chain::LedgerRow row;
   row.time = "2026-11-24T18:00:00Z";
   row.model = "SmolLM2-135M-Instruct";
-  row.model_hash = "m";
+  row.model_hash = point.chain.empty() ? "b" : "m";
   row.base_hash = "b";
   row.chain = point.chain;
   row.leaves = point.leaves;

@@ -71,8 +71,12 @@ SpeedResult measure_speed(const nn::Model& model, const SpeedTest& test, int rep
 }
 
 uint64_t bytes_per_decoded_token(const nn::Model& model) {
-  // Every weight once; of an untied embedding only a row.
-  return model.storage_bytes() - (model.spec.tied_embeddings ? 0 : model.embedding->storage_bytes());
+  // Every weight once; of the embedding only a row.
+  uint64_t total = model.head.resident_bytes();
+  for (const nn::Block& block : model.blocks) {
+    for (const nn::Linear* linear : const_cast<nn::Block&>(block).linears()) total += linear->resident_bytes();
+  }
+  return total;
 }
 
 uint64_t multiply_adds_per_token(const nn::Model& model) {

@@ -28,7 +28,7 @@ struct SpeedResult {
 // The model must be in the execution form that is to be measured. Throws Interrupted.
 SpeedResult measure_speed(const nn::Model& model, const SpeedTest& test, int repetitions);
 
-// Bytes that one decoded token reads: weights as held in memory (packed forms), and multiply-adds that one token of a prompt
+// Bytes that one decoded token reads: weights in the form that they have now, and multiply-adds that one token of a prompt
 // costs; for the shares of bandwidth and peak.
 uint64_t bytes_per_decoded_token(const nn::Model& model);
 uint64_t multiply_adds_per_token(const nn::Model& model);

@@ -17,6 +17,11 @@ namespace frugal::io {
 
 enum class Container { gguf, huggingface };
 
+// What a Hugging Face directory holds besides its configuration and weights: tokenizer, template, generation settings.
+inline constexpr const char* kTextFiles[] = {
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",     "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
+    "merges.txt",     "chat_template.jinja",   "chat_template.json",      "generation_config.json"};
+
 struct Checkpoint {
   Container container = Container::gguf;
   std::string path;        // as given: the .gguf file or the directory

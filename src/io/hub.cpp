@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/progress.h"
+#include "io/checkpoint.h"
 #include "io/http_client.h"
 #include "io/sha256.h"
 
@@ -379,12 +380,12 @@ std::vector<std::string> choose_files(const std::vector<std::string>& names, con
       if (!name.starts_with("mmproj") && lower(name).find("imatrix") == name.npos) ggufs.push_back(name);
       continue;
     }
-    constexpr std::string_view kWanted[] = {
-        "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "vocab.json",
-        "merges.txt",  "chat_template.jinja",    "frugal.json",    "quantize_config.json"};
+    constexpr std::string_view kOthers[] = {"config.json", "frugal.json", "quantize_config.json"};
     const bool weights = name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
     safetensors |= weights;
-    if (weights || std::find(std::begin(kWanted), std::end(kWanted), name) != std::end(kWanted)) others.push_back(name);
+    const bool wanted = std::find(std::begin(kOthers), std::end(kOthers), name) != std::end(kOthers) ||
+                        std::find(std::begin(kTextFiles), std::end(kTextFiles), name) != std::end(kTextFiles);
+    if (weights || wanted) others.push_back(name);
   }
   if (ggufs.empty() || (quant.empty() && safetensors)) return safetensors && quant.empty() ? others : std::vector<std::string>{};
   std::sort(ggufs.begin(), ggufs.end());

@@ -52,7 +52,8 @@ void run(chain::BlockContext& context, const Options& options) {
   std::vector<chain::Matrix> matrices = context.matrices();
   const double ratio = options.number("ratio");
   const bool search = options.boolean("search");
-  const std::vector<double> ratios = search ? ratio_grid() : std::vector{ratio};
+  std::vector<double> ratios = search ? ratio_grid() : std::vector{ratio};
+  if (ratio < ratios.front()) ratios.insert(ratios.begin(), ratio);
   std::vector<Cut> cuts;
   std::vector<Candidate> candidates;
   double budget = 0;

@@ -32,7 +32,7 @@ std::shared_ptr<LinearKind> kind_of(const std::string& name, const io::StoredTer
     return std::make_shared<nn::GroupedKind>(held<formats::GroupedWeight>(term), activation);
   }
   if (std::holds_alternative<std::shared_ptr<const formats::SparseWeight>>(term.value)) {
-    return std::make_shared<nn::SparseKind>(held<formats::SparseWeight>(term));
+    return std::make_shared<nn::SparseKind>(held<formats::SparseWeight>(term), activation);
   }
   io::StoredTerm kept = term;
   if (std::holds_alternative<std::shared_ptr<const io::Fp8Weight>>(term.value)) {

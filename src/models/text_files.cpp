@@ -16,9 +16,6 @@ using io::Checkpoint;
 using nn::LoadedModel;
 
 constexpr size_t kMaxTextFile = size_t{256} << 20;
-constexpr const char* kTextFiles[] = {
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",     "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
-    "merges.txt",     "chat_template.jinja",   "chat_template.json",      "generation_config.json"};
 constexpr int64_t kUnusedToken = 5;  // llama.cpp's LLAMA_TOKEN_TYPE_UNUSED
 
 void write_file(const std::string& directory, const char* name, std::string_view text) {
@@ -32,7 +29,7 @@ std::string dump(const Json& json) { return json.dump(2, ' ', false, Json::error
 const Checkpoint* source_of(const LoadedModel& model) { return static_cast<const Checkpoint*>(model.source.get()); }
 
 void copy_text_files(const std::string& source, const std::string& directory) {
-  for (const char* name : kTextFiles) {
+  for (const char* name : io::kTextFiles) {
     if (const auto path = io::find_in_directory(source, name)) write_file(directory, name, read_text_file(*path, kMaxTextFile));
   }
 }

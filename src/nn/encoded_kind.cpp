@@ -32,6 +32,11 @@ Tensor EncodedKind::rows(const Tensor& ids) const {
   return out;
 }
 
+uint64_t EncodedKind::resident_bytes() const {
+  if (packed_) return packed_->bytes();
+  return expanded_.defined() ? static_cast<uint64_t>(expanded_.nbytes()) : storage_bytes();
+}
+
 void EncodedKind::set_execution(Execution execution) {
   invariant_ = execution == Execution::packed;
   if (execution == Execution::packed) {

@@ -61,6 +61,12 @@ void Linear::set_execution(Execution execution) {
   for (const auto& kind : kinds_) kind->set_execution(execution);
 }
 
+uint64_t Linear::resident_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& kind : kinds_) bytes += kind->resident_bytes();
+  return bytes;
+}
+
 uint64_t Linear::storage_bytes() const {
   uint64_t bytes = bias_.defined() ? static_cast<uint64_t>(bias_.nbytes()) : 0;
   for (const auto& kind : kinds_) bytes += kind->storage_bytes();

@@ -58,6 +58,7 @@ class LinearKind {
   virtual Tensor rows(const Tensor& ids) const;                                         // float32 [ids, in_features]: embedding look-up
   virtual std::string describe() const = 0;                                             // "Q4_1", "int3 g64", "sparse 50% F16", ...
   virtual uint64_t storage_bytes() const = 0;                                           // as written to disk
+  virtual uint64_t resident_bytes() const { return storage_bytes(); }                   // that a forward reads in the present form
   virtual void set_execution(Execution execution) = 0;                                  // makes the form that forward needs, drops the others
   virtual void for_each_tensor(const std::string& prefix, const TensorVisitor& visit);  // float tensors (trainable)
   virtual formats::ActivationQuant activation() const { return {}; }
@@ -74,6 +75,7 @@ class DenseKind : public LinearKind {
   Tensor rows(const Tensor& ids) const override;
   std::string describe() const override;
   uint64_t storage_bytes() const override { return static_cast<uint64_t>(weight_.nbytes()); }
+  uint64_t resident_bytes() const override { return static_cast<uint64_t>((expanded_.defined() ? expanded_ : weight_).nbytes()); }
   void set_execution(Execution execution) override;
   void for_each_tensor(const std::string& prefix, const TensorVisitor& visit) override;
   const Tensor& weight() const { return weight_; }
@@ -92,6 +94,7 @@ class EncodedKind : public LinearKind {
   Tensor dense() const override;
   Tensor rows(const Tensor& ids) const override;
   void set_execution(Execution execution) override;
+  uint64_t resident_bytes() const override;
   formats::ActivationQuant activation() const override { return activation_; }
 
  protected:
@@ -180,6 +183,7 @@ class LowRankKind : public LinearKind {
   Tensor dense() const override;
   std::string describe() const override;
   uint64_t storage_bytes() const override { return first_->storage_bytes() + second_->storage_bytes(); }
+  uint64_t resident_bytes() const override { return first_->resident_bytes() + second_->resident_bytes(); }
   void set_execution(Execution execution) override;
   void for_each_tensor(const std::string& prefix, const TensorVisitor& visit) override;
   const std::shared_ptr<LinearKind>& first() const { return first_; }
@@ -208,6 +212,7 @@ class Linear {
   void replace(std::shared_ptr<LinearKind> kind, bool reshape = false) { replace(std::vector{std::move(kind)}, reshape); }
   void set_execution(Execution execution);
   uint64_t storage_bytes() const;
+  uint64_t resident_bytes() const;
   std::string describe() const;  // kinds joined by " + "
   void for_each_tensor(const TensorVisitor& visit);
   explicit operator bool() const { return !kinds_.empty(); }

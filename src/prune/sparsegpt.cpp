@@ -148,8 +148,11 @@ chain::StepRow sparsegpt_row() {
   row.options.push_back(boolean_option("symmetric", false, "with bits: no zero point"));
   row.options.push_back(integer_option("block", 128, 1, 1 << 16, "columns whose mask is chosen together"));
   row.options.push_back(number_option("damping", 0.01, 0, 10, "share of the Hessian's mean diagonal that is added to it"));
-  row.function = {
-      .effect = chain::StepEffect::mask, .needs = [](const Options&) -> unsigned { return chain::kNeedsHessian; }, .run_block = run, .sequential = true};
+  row.function = {.effect = chain::StepEffect::mask,
+                  .needs = [](const Options&) -> unsigned { return chain::kNeedsHessian; },
+                  .run_block = run,
+                  .sequential = true,
+                  .quantizes = [](const Options& options) { return options.integer("bits") > 0; }};
   row.claims = {{.statement = "half of the weights dropped: perplexity under magnitude pruning",
                  .model = "S",
                  .baseline = {"magnitude:sparsity=0.5"},

@@ -53,7 +53,7 @@ CODE_SUFFIXES = {".cpp", ".h", ".cu", ".py", ".html", ".css", ".js", ".sh", ".cm
 
 
 def is_test(path):
-    return "_test" in path.stem or "test_" in path.stem or path.stem.startswith("simde_") or path.stem.endswith("_support")
+    return path.stem.endswith(("_test", "_test_rows")) or path.stem.startswith("test_") or path.stem.startswith("simde_") or path.stem.endswith("_support")
 
 
 def sources(suffixes=(".cpp", ".h", ".cu"), under=SRC):
