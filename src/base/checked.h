@@ -1,13 +1,11 @@
-// Checked arithmetic for sizes that come from files and requests. Every product, sum, round-up and narrowing of such a
-// number goes through here, before any allocation. Throws Error{corrupt_file}; `what` names the quantity.
+// Checked arithmetic for sizes that come from files and requests. Every product, sum and round-up of such a number
+// goes through here, before any allocation. Throws Error{corrupt_file}; `what` names the quantity.
 #pragma once
 
 #include <concepts>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string_view>
-#include <utility>
 
 #include "base/error.h"
 
@@ -33,14 +31,6 @@ T checked_round_up(T value, T step, std::string_view what) {
   if (step == 0) fail(ErrorKind::corrupt_file, "{}: rounding {} up to a multiple of 0", what, value);
   const T rest = value % step;
   return rest == 0 ? value : checked_add<T>(value, step - rest, what);
-}
-
-template <std::integral To, std::integral From>
-To checked_cast(From value, std::string_view what) {
-  if (!std::in_range<To>(value)) {
-    fail(ErrorKind::corrupt_file, "{}: {} is outside {}..{}", what, value, std::numeric_limits<To>::min(), std::numeric_limits<To>::max());
-  }
-  return static_cast<To>(value);
 }
 
 // Product of all dimensions; 1 for rank 0.

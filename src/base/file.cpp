@@ -42,15 +42,14 @@ size_t open_size(const Descriptor& file, const std::string& path) {
   return static_cast<size_t>(info.st_size);
 }
 
-void write_all(int fd, std::span<const std::byte> bytes, const std::string& path, int64_t offset = -1) {
+void write_all(int fd, std::span<const std::byte> bytes, const std::string& path) {
   while (!bytes.empty()) {
-    const ssize_t written = offset < 0 ? ::write(fd, bytes.data(), bytes.size()) : ::pwrite(fd, bytes.data(), bytes.size(), offset);
+    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
     if (written < 0) {
       if (errno == EINTR) continue;
       fail_errno("cannot write", path);
     }
     bytes = bytes.subspan(static_cast<size_t>(written));
-    if (offset >= 0) offset += written;
   }
 }
 
@@ -219,8 +218,6 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   write_all(fd_, bytes, temporary_);
   size_ += bytes.size();
 }
-
-void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) { write_all(fd_, bytes, temporary_, static_cast<int64_t>(offset)); }
 
 void AtomicFile::commit() {
   require_whole_mappings();

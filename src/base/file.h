@@ -50,7 +50,6 @@ class AtomicFile {
 
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
-  void write_at(uint64_t offset, std::span<const std::byte> bytes);  // does not move the append position
   uint64_t size() const { return size_; }
   void commit();
 

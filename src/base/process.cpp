@@ -27,7 +27,6 @@ uint64_t status_kilobytes(std::string_view key) {
 }  // namespace
 
 uint64_t peak_rss_bytes() { return status_kilobytes("VmHWM:") * 1024; }
-uint64_t rss_bytes() { return status_kilobytes("VmRSS:") * 1024; }
 
 void reset_peak_rss() {
   const int fd = ::open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);

@@ -7,7 +7,6 @@
 namespace frugal {
 
 uint64_t peak_rss_bytes();  // highest resident size since the start or the last reset
-uint64_t rss_bytes();       // now
 void reset_peak_rss();      // no effect where the kernel does not allow it
 // Energy of the processor packages since boot in joules (RAPL); nothing where the machine does not tell.
 std::optional<double> package_energy_joules();

@@ -1,5 +1,6 @@
 // frugal compress: one chain of steps over one model.
 #include "base/error.h"
+#include "base/log.h"
 #include "cli/compression.h"
 #include "cli/context.h"
 #include "cli/recipe.h"
@@ -34,7 +35,10 @@ void run(const Context& context, const CompressValues& values) {
   if (values.length > 0) job.calibration.sequence_length = values.length;
   nn::LoadedModel loaded = load_model(context, values.model);
   const std::string calib = values.calib.empty() ? recipe.calibration_file : values.calib;
-  if (needs_calibration(job.steps)) job.text = load_calibration_text(loaded, calib);
+  if (needs_calibration(job.steps))
+    job.text = load_calibration_text(loaded, calib);
+  else if (!values.calib.empty())
+    log_warning("--calib {} is not read: no step of this chain calibrates", printable(values.calib));
   const uint64_t before = loaded.file_bytes;
   const CompressionResult result = compress(context, loaded, weights_hash(loaded), job);
   if (context.json) {

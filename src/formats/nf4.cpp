@@ -70,21 +70,6 @@ const std::array<float, 16>& nf4_table() {
   return table;
 }
 
-// A sign bit over {0, 0.0625, 8, 12, 4, 6, 2, 3} / 12.
-const std::array<float, 16>& fp4_table() {
-  static const std::array<float, 16> table = [] {
-    constexpr float kTwelfths[8] = {0.0f, 0.0625f, 8.0f, 12.0f, 4.0f, 6.0f, 2.0f, 3.0f};
-    std::array<float, 16> values{};
-    for (size_t i = 0; i < 8; ++i) {
-      values[i] = kTwelfths[i] / 12.0f;
-      values[i + 8] = -values[i];
-    }
-    values[8] = 0.0f;
-    return values;
-  }();
-  return table;
-}
-
 // Seven decades 10^-6 ... 1; decade e holds 2^e values on either side, the centres of equal parts of [0.1, 1]; then 0 and 1.
 const std::vector<float>& dynamic_table() {
   static const std::vector<float> table = [] {

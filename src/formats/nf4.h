@@ -32,9 +32,8 @@ struct Nf4Weight {
   uint64_t storage_bytes() const;  // as written to disk, both tables included
 };
 
-// The 16 quantiles, ascending; and FP4 in the order of its codes.
+// The 16 quantiles, ascending.
 const std::array<float, 16>& nf4_table();
-const std::array<float, 16>& fp4_table();
 // 256 ascending values, dense around 0 (the signed dynamic map of 8-bit optimizers, arXiv 2110.02861).
 const std::vector<float>& dynamic_table();
 

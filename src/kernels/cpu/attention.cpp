@@ -209,6 +209,5 @@ void attention(const AttentionShape& shape, std::span<const AttentionSequence> s
 }
 
 void convert_to_f16(const float* values, uint16_t* halves, int64_t count) { kernels().to_f16(values, halves, count); }
-void convert_from_f16(const uint16_t* halves, float* values, int64_t count) { kernels().from_f16(halves, values, count); }
 
 }  // namespace frugal::kernels

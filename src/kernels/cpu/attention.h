@@ -45,8 +45,7 @@ struct AttentionSequence {
 // Throws Error{invalid_input} for sizes, strides or positions out of range. A position < 0 gives a row of zeros.
 void attention(const AttentionShape& shape, std::span<const AttentionSequence> sequences);
 
-// Converts `count` floats to fp16 (round to nearest even), the form in which a cache is written, and back.
+// Converts `count` floats to fp16 (round to nearest even), the form in which a cache is written.
 void convert_to_f16(const float* values, uint16_t* halves, int64_t count);
-void convert_from_f16(const uint16_t* halves, float* values, int64_t count);
 
 }  // namespace frugal::kernels

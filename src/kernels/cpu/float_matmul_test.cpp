@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "kernels/cpu/half.h"
 #include "kernels/cpu/kernel_test_support.h"
-#include "kernels/cpu/sparse_matmul.h"
 
 namespace frugal::kernels {
 namespace {
@@ -69,33 +68,6 @@ TEST_P(FloatMatmulTest, ATokensResultDoesNotDependOnItsBatchNorOnTheTeam) {
       matmul_float(weight.matrix(type), {x.data() + t * 203, 0, 1, alone.data(), 0});
       ASSERT_EQ(std::memcmp(alone.data(), together.data() + t * 67, 67 * 4), 0) << t;
     }
-  }
-}
-
-TEST_P(FloatMatmulTest, SparseProductsEqualDenseOnesToTheBit) {
-  for (const int64_t columns : {1, 8, 37, 576}) {
-    const int64_t rows = rng_.between(1, 70), tokens = rng_.between(1, 6), mask_bytes = (columns + 7) / 8;
-    std::vector<float> dense(static_cast<size_t>(rows * columns), 0.0f);
-    std::vector<uint8_t> mask(static_cast<size_t>(rows * mask_bytes), 0);
-    std::vector<int64_t> starts{0};
-    std::vector<uint16_t> values;
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = 0; c < columns; ++c) {
-        if (rng_.uniform() < 0.5) continue;
-        values.push_back(float_to_half(static_cast<float>(rng_.normal())));
-        dense[static_cast<size_t>(r * columns + c)] = half_to_float(values.back());
-        mask[static_cast<size_t>(r * mask_bytes + c / 8)] |= static_cast<uint8_t>(1 << (c % 8));
-      }
-      starts.push_back(static_cast<int64_t>(values.size()));
-    }
-    std::vector<float> x(static_cast<size_t>(tokens * columns)), expected(static_cast<size_t>(tokens * rows)), out(expected.size());
-    fill_normal(x, rng_);
-    matmul_float({dense.data(), FloatType::f32, rows, columns, 0}, {x.data(), 0, tokens, expected.data(), 0});
-    const SparseMatrix sparse{rows, columns, mask.data(), starts.data(), values.data(), FloatType::f16};
-    matmul_sparse(sparse, {x.data(), 0, tokens, out.data(), 0});
-    ASSERT_EQ(out, expected);
-    ++starts.back();
-    EXPECT_THROW(matmul_sparse(sparse, {x.data(), 0, tokens, out.data(), 0}), Error);
   }
 }
 
