@@ -1,6 +1,7 @@
 #include "io/gguf.h"
 
 #include <set>
+#include <utility>
 
 #include "base/bounded_reader.h"
 #include "base/checked.h"

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "text/template_ast.h"
 #include "text/template_lexer.h"

@@ -1,5 +1,6 @@
 // Filters that work on sequences and mappings.
 #include <algorithm>
+#include <utility>
 
 #include "text/template_filters.h"
 #include "text/template_text.h"

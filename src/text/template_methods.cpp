@@ -1,6 +1,7 @@
 // The methods of Python's str, list, tuple and dict that the immutable sandbox leaves to a template, and the globals.
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "text/template_filters.h"
 #include "text/template_text.h"

@@ -1,4 +1,6 @@
 // Jinja's statements; see template_expression_parser.h.
+#include <utility>
+
 #include "text/template_expression_parser.h"
 
 namespace frugal::text::jinja {

@@ -1,6 +1,7 @@
 #include "text/template_render.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace frugal::text::jinja {
 

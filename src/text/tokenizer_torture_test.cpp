@@ -3,6 +3,7 @@
 #include <cstring>
 #include <ctime>
 #include <functional>
+#include <limits>
 
 #include "base/rng.h"
 #include "text/pattern.h"
