@@ -1,17 +1,18 @@
 """frugal against llama.cpp (llama_cpp_python, which scripts/setup --full builds) on the same GGUF, in one run.
 
-    bench/compare_llama.py speed MODEL.gguf [--formats Q4_0,Q8_0,...] [--rounds 5]
-        prefill of 256 and decode of 64, alternating, medians and their ratios. With --formats the model is first expanded to
-        F32 (by frugal) and quantized to each (by llama.cpp).
+    bench/compare_llama.py speed MODEL.gguf|1.1B [--tests pp256,tg64] [--formats Q4_0,Q8_0,...] [--rounds 5]
+        alternating, medians and their ratios. Tests as frugal bench names them: "tg64 @ d8000", "tg32 x 8". With --formats the
+        model is first expanded to F32 (by frugal) and quantized to each (by llama.cpp). 1.1B: TinyLlama's shape, random weights.
     bench/compare_llama.py quality MODEL.gguf --text FILE [--chunks 8]
         what each one's quantized path costs against its own float path: KL, ln-perplexity, top-1, by llama-perplexity's protocol.
 
-Run with .venv/bin/python.
+bench/compare runs it after building both.
 """
 import argparse
 import ctypes
 import json
 import math
+import re
 import statistics
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 FRUGAL = ROOT / "build/frugal"
-PROMPT, GENERATED, THREADS, CTX = 256, 64, 2, 512
+THREADS, CTX = 2, 512
 
 
 def frugal(*arguments):
@@ -37,34 +38,92 @@ def llama(path, **options):
     return llama_cpp.Llama(str(path), n_ctx=1024, n_batch=512, n_ubatch=512, n_threads=THREADS, n_threads_batch=THREADS, verbose=False, **options)
 
 
-def our_speed(model):
-    rows = {row["test"]: row["tps"] for row in frugal("bench", model, "-p", PROMPT, "-n", GENERATED, "-r", 1)}
-    return rows[f"pp{PROMPT}"], rows[f"tg{GENERATED}"]
+class Test:
+    """One of frugal bench's tests by its name: "pp256", "tg64", "tg64 @ d8000", "tg32 x 8"."""
+
+    def __init__(self, name):
+        kind, count, depth, streams = re.fullmatch(r"(pp|tg)(\d+)(?: @ d(\d+))?(?: x (\d+))?", name).groups()
+        self.name, self.reads, self.count, self.depth, self.streams = name, kind == "pp", int(count), int(depth or 0), int(streams or 1)
+
+    def flags(self):
+        prompt, generated = (self.count, 0) if self.reads else (0, self.count)
+        return ["-p", prompt, "-n", generated, "-d", self.depth, "-npl", self.streams]
 
 
-def their_speed(llm):
-    tokens = [(i * 7919) % (llm.n_vocab() - 10) + 10 for i in range(PROMPT)]
-    llm.reset()
-    start = time.perf_counter()
-    llm.eval(tokens)
-    prefill = PROMPT / (time.perf_counter() - start)
-    llm.reset()
-    llm.eval(tokens[:1])
-    start = time.perf_counter()
-    for token in tokens[1:GENERATED + 1]:
-        llm.eval([token])
-    return prefill, GENERATED / (time.perf_counter() - start)
+class LlamaCpp:
+    """A context for `streams` sequences of `length` positions each; flash attention is llama.cpp's own choice."""
+
+    def __init__(self, path, length, streams):
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = (length + 32) * streams
+        parameters.n_batch, parameters.n_ubatch, parameters.n_seq_max = 2048, 512, streams
+        parameters.n_threads = parameters.n_threads_batch = THREADS
+        self.context = llama_cpp.llama_init_from_model(self.model, parameters)
+        self.vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+        self.batch = llama_cpp.llama_batch_init(2048, 0, 1)
+        self.past = [0] * streams
+
+    def close(self):
+        llama_cpp.llama_batch_free(self.batch)
+        llama_cpp.llama_free(self.context)
+        llama_cpp.llama_model_free(self.model)
+
+    def clear(self):
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+        self.past = [0] * len(self.past)
+
+    def decode(self, sequences):
+        """One token of each entry of `sequences`, logits of the last one of each sequence."""
+        last = {sequence: i for i, sequence in enumerate(sequences)}
+        for i, sequence in enumerate(sequences):
+            self.batch.token[i] = 10 + self.past[sequence] * 7919 % (self.vocab - 10)
+            self.batch.pos[i] = self.past[sequence]
+            self.batch.n_seq_id[i] = 1
+            self.batch.seq_id[i][0] = sequence
+            self.batch.logits[i] = last[sequence] == i
+            self.past[sequence] += 1
+        self.batch.n_tokens = len(sequences)
+        if llama_cpp.llama_decode(self.context, self.batch) != 0:
+            raise SystemExit("llama_decode failed")
+
+    def read(self, sequence, count):
+        for begin in range(0, count, 2048):
+            self.decode([sequence] * min(2048, count - begin))
+
+    def rate(self, test):
+        self.clear()
+        streams = range(test.streams)
+        for sequence in streams:
+            self.read(sequence, test.depth)
+        llama_cpp.llama_synchronize(self.context)
+        start = time.perf_counter()
+        if test.reads:
+            for sequence in streams:
+                self.read(sequence, test.count)
+        else:
+            for _ in range(test.count):
+                self.decode(streams)
+        llama_cpp.llama_synchronize(self.context)
+        return test.streams * test.count / (time.perf_counter() - start)
 
 
-def compare_speed(name, model, rounds):
-    llm = llama(model)
-    their_speed(llm)
-    our_speed(model)
-    results = [(our_speed(model), their_speed(llm)) for _ in range(rounds)]
-    for i, test in enumerate([f"pp{PROMPT}", f"tg{GENERATED}"]):
-        a, b = (statistics.median(r[side][i] for r in results) for side in (0, 1))
-        ratio = statistics.median(r[0][i] / r[1][i] for r in results)
-        print(f"{name:<10} {test}: frugal {a:7.1f} t/s, llama.cpp {b:7.1f} t/s, ratio {ratio:.2f}", flush=True)
+def compare_speed(name, model, tests, rounds):
+    """Prints a line for each test: medians, the median of the rounds' ratios, and frugal's share of the limit of its machine."""
+    for test in map(Test, tests):
+        theirs = LlamaCpp(model, test.depth + test.count, test.streams)
+        theirs.rate(test)
+        ours = []
+        pairs = []
+        for _ in range(rounds):
+            ours.append(frugal("bench", model, *test.flags(), "-r", 1)[0])
+            pairs.append((ours[-1]["tps"], theirs.rate(test)))
+        theirs.close()
+        share = statistics.median(row["peak_share" if test.reads else "bandwidth_share"] for row in ours)
+        a, b = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
+        ratio = statistics.median(a / b for a, b in pairs)
+        limit = "int8 peak" if test.reads else "bandwidth"
+        print(f"{name:<12} {test.name:<14} frugal {a:7.1f} t/s, llama.cpp {b:7.1f} t/s, ratio {ratio:.2f}, {100 * share:.0f} % of {limit}", flush=True)
 
 
 def expanded(model, folder):
@@ -86,15 +145,56 @@ def quantized(source, name, folder):
     return path
 
 
+def random_model(path, hidden=2048, inner=5632, blocks=22, heads=32, kv_heads=4):
+    """The shape of TinyLlama-1.1B with random F16 weights, and the tokenizer of the default model."""
+    import gguf
+    source = gguf.GGUFReader(subprocess.run([str(ROOT / "scripts/fetch-model")], capture_output=True, text=True, check=True).stdout.strip())
+    writer = gguf.GGUFWriter(path, "llama")
+    vocab = len(source.fields["tokenizer.ggml.tokens"].data)
+    for field in source.fields.values():
+        if field.name.startswith("tokenizer."):
+            value_type = field.types[0]
+            writer.add_key_value(field.name, field.contents(), value_type, sub_type=field.types[-1] if value_type == gguf.GGUFValueType.ARRAY else None)
+    writer.add_context_length(16384)
+    writer.add_embedding_length(hidden)
+    writer.add_block_count(blocks)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_rope_dimension_count(hidden // heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(vocab)
+    rng = np.random.default_rng(0)
+    matrix = lambda rows, columns: (rng.standard_normal((rows, columns), dtype=np.float32) * columns**-0.5).astype(np.float16)
+    norm = lambda: np.ones(hidden, np.float32)
+    writer.add_tensor("token_embd.weight", matrix(vocab, hidden))
+    writer.add_tensor("output_norm.weight", norm())
+    writer.add_tensor("output.weight", matrix(vocab, hidden))
+    kv = hidden // heads * kv_heads
+    for i in range(blocks):
+        for name, rows, columns in [("attn_q", hidden, hidden), ("attn_k", kv, hidden), ("attn_v", kv, hidden), ("attn_output", hidden, hidden),
+                                    ("ffn_gate", inner, hidden), ("ffn_up", inner, hidden), ("ffn_down", hidden, inner)]:
+            writer.add_tensor(f"blk.{i}.{name}.weight", matrix(rows, columns))
+        writer.add_tensor(f"blk.{i}.attn_norm.weight", norm())
+        writer.add_tensor(f"blk.{i}.ffn_norm.weight", norm())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def speed(options):
-    if not options.formats:
-        compare_speed(options.model.stem, options.model, options.rounds)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        source = expanded(options.model, folder)
+    tests = options.tests.split(",")
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        source = random_model(Path(folder) / "random.gguf") if str(options.model) == "1.1B" else options.model
+        if not options.formats:
+            compare_speed(source.stem, source, tests, options.rounds)
+            return
+        source = source if str(options.model) == "1.1B" else expanded(source, folder)
         for name in options.formats.split(","):
             model = quantized(source, name, folder)
-            compare_speed(name, model, options.rounds)
+            compare_speed(name, model, tests, options.rounds)
             model.unlink()
 
 
@@ -137,7 +237,9 @@ def main():
     verbs = parser.add_subparsers(required=True)
     verb = verbs.add_parser("speed")
     verb.add_argument("model", type=Path)
+    verb.add_argument("--tests", default="pp256,tg64")
     verb.add_argument("--formats", default="")
+    verb.add_argument("--scratch", type=Path, help="folder for temporary models (several GB for 1.1B)")
     verb.add_argument("--rounds", type=int, default=5)
     verb.set_defaults(run=speed)
     verb = verbs.add_parser("quality")

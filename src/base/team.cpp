@@ -1,8 +1,11 @@
 #include "base/team.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <exception>
 #include <mutex>
+#include <utility>
 
 #include "base/error.h"
 
@@ -28,7 +31,7 @@ class FirstException {
     if (!first_) first_ = std::current_exception();
   }
   void rethrow() {
-    if (first_) std::rethrow_exception(first_);
+    if (first_) std::rethrow_exception(std::exchange(first_, nullptr));
   }
 
  private:
@@ -36,28 +39,29 @@ class FirstException {
   std::exception_ptr first_;
 };
 
-void fork_join(int members, const std::function<void(int, int)>& body) {
+// Calls body(thread, threads) on up to `wanted` threads at once; they may be fewer. The first exception is rethrown.
+template <typename Body>
+void parallel_region(int wanted, const Body& body) {
   FirstException exception;
 #ifdef FRUGAL_STD_THREADS
-  const auto run = [&](int member) {
+  const auto run = [&](int thread) {
     inside = true;
     try {
-      body(member, members);
+      body(thread, wanted);
     } catch (...) {
       exception.capture();
     }
     inside = false;
   };
   std::vector<std::thread> threads;
-  for (int member = 1; member < members; ++member) threads.emplace_back(run, member);
+  for (int thread = 1; thread < wanted; ++thread) threads.emplace_back(run, thread);
   run(0);
   for (std::thread& thread : threads) thread.join();
 #else
-#pragma omp parallel num_threads(members)
+#pragma omp parallel num_threads(wanted)
   {
     try {
-      // libgomp may give fewer threads than asked for: the rest of the shares are done by those that came.
-      for (int member = omp_get_thread_num(); member < members; member += omp_get_num_threads()) body(member, members);
+      body(omp_get_thread_num(), omp_get_num_threads());
     } catch (...) {
       exception.capture();
     }
@@ -66,12 +70,102 @@ void fork_join(int members, const std::function<void(int, int)>& body) {
   exception.rethrow();
 }
 
+void fork_join(int members, const std::function<void(int, int)>& body) {
+  // Where fewer threads came than were asked for, they do the shares of the others.
+  parallel_region(members, [&](int thread, int threads) {
+    for (int member = thread; member < members; member += threads) body(member, members);
+  });
+}
+
 bool inside_team() {
 #ifdef FRUGAL_STD_THREADS
   return inside;
 #else
   return omp_in_parallel() != 0;
 #endif
+}
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// Returns once `value` differs from `old`, which it then holds for the caller to see: spins, then blocks.
+template <typename T>
+void await_change(const std::atomic<T>& value, T old) {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kSpin = std::chrono::microseconds(50);
+  Clock::time_point end{};
+  for (;;) {
+    for (int i = 0; i < 64; ++i) {
+      if (value.load(std::memory_order_acquire) != old) return;
+      pause();
+    }
+    const Clock::time_point now = Clock::now();
+    if (end == Clock::time_point{}) end = now + kSpin;
+    if (now >= end) break;
+  }
+  value.wait(old, std::memory_order_acquire);
+}
+
+// The members of one hold_team: the first leads, which runs the body and hands work over; the others serve.
+class HeldTeam {
+ public:
+  int members() const { return members_; }
+  void lead(int members, const std::function<void()>& body);
+  void serve(int member) {
+    for (uint32_t round = 0;; ++round) {
+      await_change(round_, round);
+      if (work_ == nullptr) return;
+      do_share(member);
+      if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_one();
+    }
+  }
+
+  void run(const std::function<void(int, int)>& work) {
+    left_.store(members_ - 1, std::memory_order_relaxed);
+    start_round(&work);
+    do_share(0);
+    for (int left = left_.load(std::memory_order_acquire); left != 0; left = left_.load(std::memory_order_acquire)) await_change(left_, left);
+    exception_.rethrow();
+  }
+
+ private:
+  void start_round(const std::function<void(int, int)>* work) {
+    work_ = work;
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
+  }
+  void do_share(int member) {
+    try {
+      (*work_)(member, members_);
+    } catch (...) {
+      exception_.capture();
+    }
+  }
+
+  int members_ = 1;
+  const std::function<void(int, int)>* work_ = nullptr;  // of this round; null: the end
+  FirstException exception_;
+  alignas(64) std::atomic<uint32_t> round_{0};
+  alignas(64) std::atomic<int> left_{0};
+};
+
+// On the thread that runs the body of hold_team, outside of any piece of work.
+thread_local HeldTeam* held = nullptr;
+
+void HeldTeam::lead(int members, const std::function<void()>& body) {
+  members_ = members;
+  held = this;
+  try {
+    body();
+  } catch (...) {
+    exception_.capture();
+  }
+  held = nullptr;
+  start_round(nullptr);
+  exception_.rethrow();
 }
 
 }  // namespace
@@ -86,6 +180,7 @@ void set_team_size(int threads) {
 }
 
 int team_size() {
+  if (held) return held->members();
 #ifdef FRUGAL_STD_THREADS
   return configured_size;
 #else
@@ -95,7 +190,16 @@ int team_size() {
 
 void run_team(const std::function<void(int, int)>& body) {
   const int members = team_size();
-  if (members == 1 || inside_team()) {
+  if (HeldTeam* const team = std::exchange(held, nullptr)) {
+    // Nested calls run serially, until the work is done.
+    try {
+      team->run(body);
+    } catch (...) {
+      held = team;
+      throw;
+    }
+    held = team;
+  } else if (members == 1 || inside_team()) {
     body(0, 1);
   } else {
     fork_join(members, body);
@@ -105,14 +209,29 @@ void run_team(const std::function<void(int, int)>& body) {
 void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
   if (count <= 0) return;
   const int64_t parts = std::min<int64_t>(team_size(), std::max<int64_t>(1, count / std::max<int64_t>(1, grain)));
-  if (parts == 1 || inside_team()) {
+  if (parts == 1 || (!held && inside_team())) {
     body(0, count);
     return;
   }
-  fork_join(static_cast<int>(parts), [&](int member, int members) {
-    const int64_t begin = count * member / members;
-    const int64_t end = count * (member + 1) / members;
-    if (begin < end) body(begin, end);
+  const auto share = [&](int member, int) {
+    const int64_t begin = count * member / parts;
+    const int64_t end = count * (member + 1) / parts;
+    if (member < parts && begin < end) body(begin, end);
+  };
+  if (held)
+    run_team(share);
+  else
+    fork_join(static_cast<int>(parts), share);
+}
+
+void hold_team(const std::function<void()>& body) {
+  if (team_size() == 1 || held || inside_team()) return body();
+  HeldTeam team;
+  parallel_region(team_size(), [&](int thread, int threads) {
+    if (thread == 0)
+      team.lead(threads, body);
+    else
+      team.serve(thread);
   });
 }
 

@@ -19,4 +19,10 @@ void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t
 // Calls body(member, members) once on each member of the team; for kernels that split their own work.
 void run_team(const std::function<void(int member, int members)>& body);
 
+// Runs `body` on this thread while the rest of the team waits for work inside one parallel region: what `body` calls of the
+// two above is then handed over and awaited in a fraction of a microsecond, where a fork and join of OpenMP costs several. For a
+// step of many small pieces. A member that waits spins for at most 50 us, then blocks. OpenMP and BLAS calls of `body` itself run
+// serially: not for work that leans on them. Nested calls just run `body`.
+void hold_team(const std::function<void()>& body);
+
 }  // namespace frugal

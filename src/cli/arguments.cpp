@@ -26,7 +26,9 @@ std::vector<std::string> long_names(int argc, char** argv) {
       {"-st", "--single-turn"},    {"-no-cnv", "--no-conversation"},
       {"-cnv", "--conversation"},  {"-sp", "--special"},
       {"-ub", "--ubatch-size"},    {"-pg", "--prompt-generate"},
-      {"-hff", "--hf-file"},       {"-hft", "--hf-token"},
+      {"-npl", "--n-parallel"},    {"-ctk", "--cache-type-k"},
+      {"-ctv", "--cache-type-v"},  {"-hff", "--hf-file"},
+      {"-hft", "--hf-token"},
   };
   std::vector<std::string> result;
   for (int i = 1; i < argc; ++i) {

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "cli/arguments.h"
 #include "cli/context.h"
+#include "cli/generation.h"
 #include "cli/resources.h"
 #include "eval/speed.h"
 #include "kernels/cpu/machine.h"
@@ -11,9 +12,10 @@ namespace {
 
 struct BenchValues {
   std::string model, output = "md";
-  std::vector<std::string> prompt, generated, depth, pairs;  // empty: 512, 128, 0, none
+  std::vector<std::string> prompt, generated, depth, pairs, parallel;  // empty: 512, 128, 0, none, 1
   int64_t repetitions = 5;
   int64_t batch = 2048, ubatch = 512;
+  std::string cache_keys = "auto", cache_values = "auto";
   bool exact = false;
 };
 
@@ -29,19 +31,22 @@ std::vector<int64_t> numbers(const std::vector<std::string>& texts, const std::s
 std::vector<eval::SpeedTest> tests_of(const BenchValues& values) {
   const auto given_or = [](const std::vector<std::string>& given, const char* fallback) { return given.empty() ? std::vector<std::string>{fallback} : given; };
   const int64_t ubatch = std::min(values.batch, values.ubatch);
+  const nn::CacheType cache = cache_type(values.cache_keys, values.cache_values, values.exact);
   std::vector<eval::SpeedTest> tests;
   for (const int64_t depth : numbers(given_or(values.depth, "0"), "--depth")) {
-    const std::string suffix = depth > 0 ? fmt::format(" @ d{}", depth) : "";
-    for (const int64_t p : numbers(given_or(values.prompt, "512"), "-p")) {
-      if (p > 0) tests.push_back({fmt::format("pp{}{}", p, suffix), p, 0, depth, ubatch});
-    }
-    for (const int64_t n : numbers(given_or(values.generated, "128"), "-n")) {
-      if (n > 0) tests.push_back({fmt::format("tg{}{}", n, suffix), 0, n, depth, ubatch});
-    }
-    for (const std::string& pair : values.pairs) {
-      const std::vector<int64_t> both = numbers({pair}, "-pg");
-      if (both.size() != 2) fail(ErrorKind::invalid_input, "-pg takes two numbers, prompt,generated");
-      tests.push_back({fmt::format("pp{}+tg{}{}", both[0], both[1], suffix), both[0], both[1], depth, ubatch});
+    for (const int64_t streams : numbers(given_or(values.parallel, "1"), "-npl")) {
+      if (streams < 1) fail(ErrorKind::invalid_input, "-npl must be at least 1");
+      const std::string suffix = (depth > 0 ? fmt::format(" @ d{}", depth) : "") + (streams > 1 ? fmt::format(" x {}", streams) : "");
+      const auto add = [&](const std::string& name, int64_t prompt, int64_t generated) {
+        if (prompt + generated > 0) tests.push_back({name + suffix, prompt, generated, depth, ubatch, cache, streams});
+      };
+      for (const int64_t p : numbers(given_or(values.prompt, "512"), "-p")) add(fmt::format("pp{}", p), p, 0);
+      for (const int64_t n : numbers(given_or(values.generated, "128"), "-n")) add(fmt::format("tg{}", n), 0, n);
+      for (const std::string& pair : values.pairs) {
+        const std::vector<int64_t> both = numbers({pair}, "-pg");
+        if (both.size() != 2) fail(ErrorKind::invalid_input, "-pg takes two numbers, prompt,generated");
+        add(fmt::format("pp{}+tg{}", both[0], both[1]), both[0], both[1]);
+      }
     }
   }
   if (tests.empty()) fail(ErrorKind::invalid_input, "nothing to measure: -p and -n are both 0");
@@ -118,7 +123,7 @@ void run(Context& context, const BenchValues& values) {
                       {"tps", tps},
                       {"tps_stddev", result.standard_deviation()},
                       {"samples_tps", result.tokens_per_second},
-                      {"bandwidth_share", decodes ? Json(tps * bytes / limits.read_bandwidth) : Json(nullptr)},
+                      {"bandwidth_share", decodes ? Json(tps / static_cast<double>(test.streams) * bytes / limits.read_bandwidth) : Json(nullptr)},
                       {"peak_share", reads && !values.exact ? Json(tps * work / limits.integer_peak) : Json(nullptr)}});
     }
   }
@@ -137,9 +142,12 @@ void add_bench(CLI::App& app, Context& context) {
       .texts("-n,--n-gen", values->generated, "Tokens to generate (default 128)")
       .texts("-d,--n-depth", values->depth, "Tokens already in the cache (default 0)")
       .texts("--prompt-generate", values->pairs, "prompt,generated measured together (-pg)")
+      .texts("--n-parallel", values->parallel, "Sequences that are decoded together, rates of all together (-npl; default 1)")
       .integer("-r,--repetitions", values->repetitions, 1, 10000, "Repetitions of each test")
       .integer("-b,--batch-size", values->batch, 1, int64_t{1} << 20, "Most tokens of one forward")
       .integer("--ubatch-size", values->ubatch, 1, int64_t{1} << 20, "The same (-ub); the smaller one counts")
+      .choice("--cache-type-k", values->cache_keys, {"auto", "f32", "f16"}, "What cached keys are rounded to (-ctk; auto: f16, with --exact f32)")
+      .choice("--cache-type-v", values->cache_values, {"auto", "f32", "f16"}, "The same for values (-ctv): as the keys")
       .choice("-o,--output", values->output, {"md", "json", "jsonl", "csv", "sql"}, "How the rows are printed")
       .flag("--exact", values->exact, "Expand the weights to float");
 }

@@ -79,7 +79,11 @@ class LineReader {
 class Chat {
  public:
   Chat(const Context& context, const GenerationValues& values)
-      : context_(context), values_(values), loaded_(load_for_generation(context, values)), conversation_(loaded_), seed_(engine::resolved_seed(context.seed)) {
+      : context_(context),
+        values_(values),
+        loaded_(load_for_generation(context, values)),
+        conversation_(loaded_, cache_type(values.cache_keys, values.cache_values, values.exact)),
+        seed_(engine::resolved_seed(context.seed)) {
     set_system(system_text(values));
   }
 

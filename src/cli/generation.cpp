@@ -58,6 +58,8 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
       .integer("-c,--ctx-size", values.context, 0, int64_t{1} << 30, "Context in tokens (0: the model's)")
       .integer("-b,--batch-size", values.batch, 1, int64_t{1} << 20, "Prompt tokens of one forward, at most")
       .integer("--ubatch-size", values.ubatch, 1, int64_t{1} << 20, "The same (-ub); the smaller one counts")
+      .choice("--cache-type-k", values.cache_keys, {"auto", "f32", "f16"}, "What cached keys are rounded to (-ctk; auto: f16, with --exact f32)")
+      .choice("--cache-type-v", values.cache_values, {"auto", "f32", "f16"}, "The same for values (-ctv): as the keys")
       .texts("-r,--reverse-prompt", values.reverse_prompts, "Stop string; repeatable")
       .texts("--stop", values.stop, "Stop string; repeatable")
       .texts("--dry-sequence-breaker", values.dry_breakers, "Token that no repetition of DRY crosses; repeatable; none: no such token")
@@ -138,6 +140,14 @@ engine::Sampler sampler_of(const nn::LoadedModel& loaded, const GenerationValues
     if (ids.size() == 1) params.dry_breakers.push_back(ids.front());
   }
   return engine::Sampler(std::move(params), vocab, seed);
+}
+
+nn::CacheType cache_type(const std::string& keys, const std::string& values, bool exact) {
+  if (keys != "auto" && values != "auto" && keys != values) {
+    fail(ErrorKind::unsupported, "--cache-type-k {} with --cache-type-v {}: keys and values have one type", keys, values);
+  }
+  const std::string& given = keys == "auto" ? values : keys;
+  return given == "f32" || (given == "auto" && exact) ? nn::CacheType::f32 : nn::CacheType::f16;
 }
 
 engine::GenerateOptions generate_options(const GenerationValues& values) {

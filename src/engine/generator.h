@@ -35,7 +35,7 @@ int64_t sampled_vocab(const nn::LoadedModel& loaded);
 // Keeps the state of the last call: a prompt that begins with what is in it is not read again. Not thread-safe.
 class Conversation {
  public:
-  explicit Conversation(const nn::LoadedModel& loaded) : loaded_(loaded), state_(loaded.model->spec) {}
+  explicit Conversation(const nn::LoadedModel& loaded, nn::CacheType cache = nn::CacheType::f16) : loaded_(loaded), state_(loaded.model->spec, cache) {}
 
   // `on_text` gets complete UTF-8 as it becomes certain. Ends early, with reason interrupted, after request_stop().
   // The sampler is one over sampled_vocab() tokens. Throws Error{invalid_input} with both numbers when the prompt does not fit the context.

@@ -25,16 +25,19 @@ void read_prompt(const nn::Model& model, std::span<const int32_t> tokens, int64_
 }
 
 double run_once(const nn::Model& model, const SpeedTest& test, Rng& rng) {
-  nn::SequenceState state(model.spec);
-  read_prompt(model, random_prompt(rng, test.depth, model.spec.vocab), test.ubatch, state);
-  const std::vector<int32_t> prompt = random_prompt(rng, test.prompt, model.spec.vocab);
+  const auto random_tokens = [&](int64_t count) { return random_prompt(rng, count, model.spec.vocab); };
+  std::vector<nn::SequenceState> states(static_cast<size_t>(test.streams), nn::SequenceState(model.spec, test.cache));
+  for (nn::SequenceState& state : states) read_prompt(model, random_tokens(test.depth), test.ubatch, state);
+  std::vector<std::vector<int32_t>> prompts;
+  for (int64_t i = 0; i < test.streams; ++i) prompts.push_back(random_tokens(test.prompt));
   const Stopwatch watch;
-  read_prompt(model, prompt, test.ubatch, state);
+  for (size_t i = 0; i < states.size(); ++i) read_prompt(model, prompts[i], test.ubatch, states[i]);
   for (int64_t i = 0; i < test.generated; ++i) {
-    const int32_t token = static_cast<int32_t>(rng.below(static_cast<uint64_t>(model.spec.vocab)));
-    model.forward(nn::Batch::single(std::span(&token, 1), &state), {nn::ForwardOptions::Logits::last});
+    nn::Batch batch{random_tokens(test.streams), {}};
+    for (nn::SequenceState& state : states) batch.sequences.push_back({static_cast<int64_t>(batch.sequences.size()), 1, &state});
+    model.forward(batch, {nn::ForwardOptions::Logits::last});
   }
-  return static_cast<double>(test.prompt + test.generated) / watch.seconds();
+  return static_cast<double>(test.streams * (test.prompt + test.generated)) / watch.seconds();
 }
 
 }  // namespace

@@ -11,16 +11,18 @@
 namespace frugal::eval {
 
 struct SpeedTest {
-  std::string name;       // "pp512", "tg128", "tg128 @ d512", "pp512+tg128"
+  std::string name;       // "pp512", "tg128", "tg128 @ d512", "pp512+tg128", "tg128 x 8"
   int64_t prompt = 0;     // tokens read at once
   int64_t generated = 0;  // then decoded one by one
   int64_t depth = 0;      // tokens already in the cache, not timed
   int64_t ubatch = 512;   // most tokens of one forward
+  nn::CacheType cache = nn::CacheType::f16;
+  int64_t streams = 1;  // sequences that do this together: prompts one after the other, then a token of each per forward
 };
 
 struct SpeedResult {
   SpeedTest test;
-  std::vector<double> tokens_per_second;  // of each repetition
+  std::vector<double> tokens_per_second;  // of each repetition, all streams together
   double mean() const;
   double standard_deviation() const;
 };

@@ -1,5 +1,7 @@
 #include <ATen/ATen.h>
 
+#include <array>
+
 #include "base/error.h"
 #include "nn/model.h"
 #include "nn/rope_table.h"
@@ -36,9 +38,10 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
   const int64_t tokens = x.size(0);
   if (tap) tap(InputPoint::attention_input, x);
   const Activation input(x);
-  Tensor q = query.forward(input).view({tokens, spec.heads, spec.head_dim});
-  Tensor k = key.forward(input).view({tokens, spec.kv_heads, spec.head_dim});
-  const Tensor v = value.forward(input).view({tokens, spec.kv_heads, spec.head_dim});
+  const std::vector<Tensor> qkv = forward_together(std::array{&query, &key, &value}, input);
+  Tensor q = qkv[0].view({tokens, spec.heads, spec.head_dim});
+  Tensor k = qkv[1].view({tokens, spec.kv_heads, spec.head_dim});
+  const Tensor v = qkv[2].view({tokens, spec.kv_heads, spec.head_dim});
   if (spec.qk_norm) {
     q = query_norm.forward(q);
     k = key_norm.forward(k);
@@ -53,20 +56,25 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
   const ops::AttentionOptions options{spec.attention_scale, spec.sliding_window};
   std::vector<Tensor> parts;
   for (size_t i = 0; i < sequences.size();) {
-    if (SequenceState* state = sequences[i].state) {
-      const auto part = [&](const Tensor& all) { return all.narrow(0, sequences[i].begin, sequences[i].count); };
-      LayerState& slot = state->slot(spec.state_slot);
-      slot.append(part(k), part(v));
-      parts.push_back(ops::cached_attention(part(q), {&slot.key_pages(), &slot.value_pages(), slot.length()}, options));
-      ++i;
-      continue;
-    }
-    // All stateless neighbours in one call.
+    // Neighbours of a kind in one call: those with a state, those without.
+    const bool cached = sequences[i].state != nullptr;
     const int64_t first = sequences[i].begin;
+    int64_t count = 0;
     std::vector<ops::AttentionRange> ranges;
-    for (; i < sequences.size() && !sequences[i].state; ++i) ranges.push_back({sequences[i].begin - first, sequences[i].count});
-    const int64_t count = ranges.back().begin + ranges.back().count;
-    parts.push_back(ops::attention(q.narrow(0, first, count), k.narrow(0, first, count), v.narrow(0, first, count), ranges, options));
+    std::vector<ops::CachedSequence> caches;
+    for (; i < sequences.size() && (sequences[i].state != nullptr) == cached; ++i) {
+      const SequenceSlice& slice = sequences[i];
+      count += slice.count;
+      if (!cached) {
+        ranges.push_back({slice.begin - first, slice.count});
+        continue;
+      }
+      LayerState& slot = slice.state->slot(spec.state_slot);
+      slot.append(k.narrow(0, slice.begin, slice.count), v.narrow(0, slice.begin, slice.count));
+      caches.push_back({slice.begin - first, slice.count, &slot.key_pages(), &slot.value_pages(), slot.length()});
+    }
+    const auto part = [&](const Tensor& all) { return all.narrow(0, first, count); };
+    parts.push_back(cached ? ops::cached_attention(part(q), caches, options) : ops::attention(part(q), part(k), part(v), ranges, options));
   }
   const Tensor joined = (parts.size() == 1 ? parts.front() : at::cat(parts, 0)).reshape({tokens, spec.heads * spec.head_dim});
   if (tap) tap(InputPoint::attention_output, joined);
@@ -76,7 +84,8 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
 Tensor Block::mlp(const Tensor& x, const InputTap& tap) const {
   if (tap) tap(InputPoint::mlp_input, x);
   const Activation input(x);
-  const Tensor inner = ops::gated_activation(gate.forward(input), up.forward(input), spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh);
+  const std::vector<Tensor> both = forward_together(std::array{&gate, &up}, input);
+  const Tensor inner = ops::gated_activation(both[0], both[1], spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh);
   if (tap) tap(InputPoint::mlp_output, inner);
   return down.forward(Activation(inner));
 }

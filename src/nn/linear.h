@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,7 @@ class LinearKind {
   virtual void set_execution(Execution execution) = 0;                                  // makes the form that forward needs, drops the others
   virtual void for_each_tensor(const std::string& prefix, const TensorVisitor& visit);  // float tensors (trainable)
   virtual formats::ActivationQuant activation() const { return {}; }
+  virtual const kernels::PackedMatrix* packed() const { return nullptr; }  // that forward multiplies with, or null
 };
 
 // A float weight in float32, float16 or bfloat16, perhaps a view of a mapped file.
@@ -96,6 +98,7 @@ class EncodedKind : public LinearKind {
   void set_execution(Execution execution) override;
   uint64_t resident_bytes() const override;
   formats::ActivationQuant activation() const override { return activation_; }
+  const kernels::PackedMatrix* packed() const override { return packed_.get(); }
 
  protected:
   explicit EncodedKind(formats::ActivationQuant activation = {}) : activation_(activation) {}
@@ -222,5 +225,8 @@ class Linear {
   std::vector<std::shared_ptr<LinearKind>> kinds_;
   Tensor bias_;
 };
+
+// forward() of each on the same input; in one parallel region where all are single packed matrices.
+std::vector<Tensor> forward_together(std::span<const Linear* const> linears, const Activation& input);
 
 }  // namespace frugal::nn

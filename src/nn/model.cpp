@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/team.h"
 
 namespace frugal::nn {
 
@@ -46,6 +47,14 @@ Tensor Model::positions(std::span<const SequenceSlice> sequences) {
 
 ForwardResult Model::forward(const Batch& batch, const ForwardOptions& options) const {
   if (batch.tokens.empty()) fail(ErrorKind::invalid_input, "an empty batch has nothing to compute");
+  // Packed, all that is heavy runs on own kernels; otherwise on the BLAS, which wants the team for itself.
+  if (execution_ != Execution::packed) return run(batch, options);
+  ForwardResult result;
+  hold_team([&] { result = run(batch, options); });
+  return result;
+}
+
+ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) const {
   const Tensor where = positions(batch.sequences);
   FRUGAL_ASSERT(where.size(0) == static_cast<int64_t>(batch.tokens.size()));
   Tensor hidden = embed(batch.tokens);
@@ -70,6 +79,7 @@ ForwardResult Model::forward(const Batch& batch, const ForwardOptions& options) 
 }
 
 void Model::set_execution(Execution execution) {
+  execution_ = execution;
   for (Block& block : blocks) block.set_execution(execution);
   head.set_execution(execution);
   // Looking rows up needs no second form: the stored one is decoded row by row. A tied embedding has the head's form.

@@ -99,6 +99,10 @@ class Model {
   void for_each_linear(const std::function<void(Linear&)>& visit);  // blocks' Linears, then an untied head
   uint64_t parameters() const;                                      // numbers in the float view of the model as it is now, tied counted once
   uint64_t storage_bytes() const;                                   // weights as written, without container overhead
+
+ private:
+  ForwardResult run(const Batch& batch, const ForwardOptions& options) const;
+  Execution execution_ = Execution::stored;
 };
 
 }  // namespace frugal::nn

@@ -62,6 +62,22 @@ TEST_P(ModelTest, AForkSharesPagesUntilItWritesAndARollbackForgets) {
   EXPECT_TRUE(at::equal(model.forward(Batch::single(more, &state)).logits, first));
 }
 
+TEST_P(ModelTest, ACacheInHalfPrecisionTakesHalfTheBytesAndRoundsKeysAndValuesOnly) {
+  const Model model = tiny_model(GetParam());
+  const std::vector<int32_t> tokens = random_tokens(100, model.spec.vocab);
+  SequenceState full(model.spec), half(model.spec, CacheType::f16);
+  const Tensor want = model.forward(Batch::single(tokens, &full)).logits, got = model.forward(Batch::single(tokens, &half)).logits;
+  EXPECT_EQ(half.bytes() * 2, full.bytes());
+  const double error = relative_error(got, want);
+  EXPECT_LT(error, 2e-3);
+  EXPECT_GT(error, 1e-6);
+  // The entries are those of the other cache, rounded; in the first block, whose input is the same.
+  for (size_t page = 0; page < full.slot(0).key_pages().size(); ++page) {
+    EXPECT_TRUE(at::equal(half.slot(0).key_pages()[page], full.slot(0).key_pages()[page].to(at::kHalf)));
+    EXPECT_TRUE(at::equal(half.slot(0).value_pages()[page], full.slot(0).value_pages()[page].to(at::kHalf)));
+  }
+}
+
 TEST_P(ModelTest, GradientsFlowToEveryTensorAndAgreeWithFiniteDifferences) {
   Model model = tiny_model(GetParam());
   const std::vector<int32_t> tokens = random_tokens(12, model.spec.vocab);

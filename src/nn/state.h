@@ -14,30 +14,31 @@ namespace frugal::nn {
 
 inline constexpr int64_t kPageSize = 64;  // positions per page: 64 x 3 heads x 64 floats = 48 KB fits L2 beside the query
 
+enum class CacheType { f32, f16 };  // what an entry is rounded to
+
 class LayerState {
  public:
-  LayerState(int64_t kv_heads, int64_t head_dim);
+  LayerState(int64_t kv_heads, int64_t head_dim, CacheType type);
   // keys, values: float32 [count, kv_heads, head_dim], appended at length().
   void append(const at::Tensor& keys, const at::Tensor& values);
   void rollback(int64_t length);  // forget positions >= length
   int64_t length() const { return length_; }
   uint64_t bytes() const;
   LayerState fork() const { return *this; }  // shares pages
-  // Page p holds positions [p * kPageSize, ...): float32 [kPageSize, kv_heads, head_dim].
+  // Page p holds positions [p * kPageSize, ...): [kPageSize, kv_heads, head_dim] of the cache's type.
   const std::vector<at::Tensor>& key_pages() const { return key_pages_; }
   const std::vector<at::Tensor>& value_pages() const { return value_pages_; }
-  at::Tensor keys() const;  // [length, kv_heads, head_dim], a copy
-  at::Tensor values() const;
 
  private:
   int64_t kv_heads_, head_dim_;
+  CacheType type_;
   int64_t length_ = 0;
   std::vector<at::Tensor> key_pages_, value_pages_;
 };
 
 class SequenceState {
  public:
-  explicit SequenceState(const ModelSpec& spec);
+  explicit SequenceState(const ModelSpec& spec, CacheType type = CacheType::f32);
   LayerState& slot(int index) { return slots_.at(static_cast<size_t>(index)); }
   int64_t length() const;  // positions seen
   void advance(int64_t count) { length_ += count; }

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -67,26 +68,49 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<co
   return out;
 }
 
-Tensor cached_attention(const Tensor& q, const CachedKeys& cache, const AttentionOptions& options) {
+Tensor cached_attention(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options) {
   const Tensor queries = checked_float(q, "query");
-  const int64_t rows = queries.size(0);
-  FRUGAL_ASSERT(queries.dim() == 3 && rows <= cache.length && !cache.key_pages->empty());
+  FRUGAL_ASSERT(queries.dim() == 3 && !sequences.empty() && !sequences.front().key_pages->empty());
   Tensor out = at::empty_like(queries);
-  std::vector<int64_t> positions(static_cast<size_t>(rows));
-  for (int64_t i = 0; i < rows; ++i) positions[static_cast<size_t>(i)] = cache.length - rows + i;
-  std::vector<const void*> key_pages, value_pages;
-  for (const Tensor& page : *cache.key_pages) key_pages.push_back(page.const_data_ptr<float>());
-  for (const Tensor& page : *cache.value_pages) value_pages.push_back(page.const_data_ptr<float>());
-  const Tensor& first = cache.key_pages->front();
-  const kernels::AttentionSequence sequence = {.q = queries.const_data_ptr<float>(),
-                                               .out = out.mutable_data_ptr<float>(),
-                                               .rows = rows,
-                                               .positions = positions.data(),
-                                               .key_pages = key_pages.data(),
-                                               .value_pages = value_pages.data(),
-                                               .length = cache.length};
-  kernels::attention(shape_of(queries, first.size(1), first.size(0), options), std::span(&sequence, 1));
+  const int64_t width = queries.size(1) * queries.size(2);
+  std::vector<int64_t> positions(static_cast<size_t>(queries.size(0)));
+  std::vector<const void*> pages;
+  for (const CachedSequence& sequence : sequences) {
+    FRUGAL_ASSERT(sequence.count <= sequence.length && sequence.begin + sequence.count <= queries.size(0));
+    for (int64_t i = 0; i < sequence.count; ++i) positions[static_cast<size_t>(sequence.begin + i)] = sequence.length - sequence.count + i;
+    for (const Tensor& page : *sequence.key_pages) pages.push_back(page.const_data_ptr());
+    for (const Tensor& page : *sequence.value_pages) pages.push_back(page.const_data_ptr());
+  }
+  std::vector<kernels::AttentionSequence> rows;
+  const void* const* next = pages.data();
+  for (const CachedSequence& sequence : sequences) {
+    rows.push_back({.q = queries.const_data_ptr<float>() + sequence.begin * width,
+                    .out = out.mutable_data_ptr<float>() + sequence.begin * width,
+                    .rows = sequence.count,
+                    .positions = positions.data() + sequence.begin,
+                    .key_pages = next,
+                    .value_pages = next + sequence.key_pages->size(),
+                    .length = sequence.length});
+    next += sequence.key_pages->size() + sequence.value_pages->size();
+  }
+  const Tensor& first = sequences.front().key_pages->front();
+  kernels::AttentionShape shape = shape_of(queries, first.size(1), first.size(0), options);
+  if (first.scalar_type() == at::kHalf) shape.cache = kernels::CacheType::f16;
+  kernels::attention(shape, rows);
   return out;
+}
+
+void write_cache(const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset) {
+  const Tensor source = checked_float(x, "keys or values");
+  const int64_t width = page.size(1) * page.size(2);
+  FRUGAL_ASSERT(source.dim() == 3 && source.size(1) == page.size(1) && source.size(2) == page.size(2));
+  FRUGAL_ASSERT(begin + count <= source.size(0) && offset + count <= page.size(0));
+  const float* from = source.const_data_ptr<float>() + begin * width;
+  if (page.scalar_type() == at::kHalf) {
+    kernels::convert_to_f16(from, reinterpret_cast<uint16_t*>(page.mutable_data_ptr<at::Half>()) + offset * width, count * width);
+  } else {
+    std::memcpy(page.mutable_data_ptr<float>() + offset * width, from, static_cast<size_t>(count * width) * sizeof(float));
+  }
 }
 
 }  // namespace frugal::ops

@@ -43,14 +43,18 @@ struct AttentionRange {
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options);
 Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options);
 
-// The rows of one sequence over its cache, which already holds them: q [tokens, heads, head_dim] at the last positions of
-// `length`; pages [page_size, kv_heads, head_dim]. No gradient. -> [tokens, heads, head_dim].
-struct CachedKeys {
+// Rows [begin, begin + count) of q belong to one sequence and are at the last positions of its cache of `length` entries, which
+// already holds them. Pages [page_size, kv_heads, head_dim], float32 or float16, all alike.
+struct CachedSequence {
+  int64_t begin = 0, count = 0;
   const std::vector<Tensor>* key_pages = nullptr;
   const std::vector<Tensor>* value_pages = nullptr;
   int64_t length = 0;
 };
-Tensor cached_attention(const Tensor& q, const CachedKeys& cache, const AttentionOptions& options);
+// q [tokens, heads, head_dim] -> the same shape. The sequences cover the rows. No gradient.
+Tensor cached_attention(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options);
+// Copies rows [begin, begin + count) of x [tokens, kv_heads, head_dim] to `page` from its entry `offset` on, in its type.
+void write_cache(const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset);
 
 // Throws Error{internal} unless `tensor` is float32 on the CPU; returns it contiguous.
 Tensor checked_float(const Tensor& tensor, const char* what);

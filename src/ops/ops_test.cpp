@@ -5,6 +5,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "oracle.h"
 
 namespace frugal::ops {
@@ -62,7 +64,7 @@ TEST_F(OpsTest, AttentionOverACacheEqualsTheLastRowsOfAttentionOverAll) {
       pages->push_back(page);
     }
   }
-  EXPECT_LT(relative_error(cached_attention(q.narrow(0, 60, 30), {&key_pages, &value_pages, 90}, {0.2, 0}), want), 2e-6);
+  EXPECT_LT(relative_error(cached_attention(q.narrow(0, 60, 30), std::array{CachedSequence{0, 30, &key_pages, &value_pages, 90}}, {0.2, 0}), want), 2e-6);
 }
 
 }  // namespace

@@ -19,10 +19,15 @@ std::unique_ptr<QuantizedActivations> quantize_activations(const at::Tensor& x, 
   return form;
 }
 
-at::Tensor packed_linear(const PackedMatrix& matrix, const QuantizedActivations& activations) {
-  at::Tensor out = at::empty({activations.tokens(), matrix.rows()}, at::kFloat);
-  kernels::matmul_packed(matrix, activations, out.mutable_data_ptr<float>(), matrix.rows());
-  return out;
+std::vector<at::Tensor> packed_linear(std::span<const PackedMatrix* const> matrices, const QuantizedActivations& activations) {
+  std::vector<at::Tensor> outputs;
+  std::vector<kernels::PackedProduct> products;
+  for (const PackedMatrix* matrix : matrices) {
+    outputs.push_back(at::empty({activations.tokens(), matrix->rows()}, at::kFloat));
+    products.push_back({matrix, outputs.back().mutable_data_ptr<float>(), matrix->rows()});
+  }
+  kernels::matmul_packed(products, activations);
+  return outputs;
 }
 
 at::Tensor float_linear(const at::Tensor& x, const at::Tensor& weight, bool invariant) {
