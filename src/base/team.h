@@ -21,7 +21,7 @@ void run_team(const std::function<void(int member, int members)>& body);
 
 // Runs `body` on this thread while the rest of the team waits for work inside one parallel region: what `body` calls of the
 // two above is then handed over and awaited in a fraction of a microsecond, where a fork and join of OpenMP costs several. For a
-// step of many small pieces. A member that waits spins for at most 50 us, then blocks. OpenMP and BLAS calls of `body` itself run
+// step of many small pieces. A member that waits spins for 50 us, yields for 2 ms, then blocks. OpenMP and BLAS calls of `body` itself run
 // serially: not for work that leans on them. Nested calls just run `body`.
 void hold_team(const std::function<void()>& body);
 

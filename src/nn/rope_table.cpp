@@ -113,16 +113,17 @@ void RopeTable::prepare(int64_t length) {
 }
 
 std::shared_ptr<RopeTable> shared_rope_table(const RopeSpec& spec) {
+  // A model has one table or two. Kept between calls: to compute one takes as long as a layer.
+  constexpr size_t kKept = 8;
   static std::mutex mutex;
-  static std::vector<std::weak_ptr<RopeTable>> tables;
+  static std::vector<std::shared_ptr<RopeTable>> tables;
   const std::lock_guard lock(mutex);
-  std::erase_if(tables, [](const auto& table) { return table.expired(); });
-  for (const auto& weak : tables) {
-    if (auto table = weak.lock(); table && table->spec() == spec) return table;
+  for (const auto& table : tables) {
+    if (table->spec() == spec) return table;
   }
-  auto table = std::make_shared<RopeTable>(spec);
-  tables.push_back(table);
-  return table;
+  if (tables.size() == kKept) tables.erase(tables.begin());
+  tables.push_back(std::make_shared<RopeTable>(spec));
+  return tables.back();
 }
 
 }  // namespace frugal::nn

@@ -36,6 +36,7 @@ class RopeTable {
   at::Tensor cos_, sin_;
 };
 
+// The table of this spec; the last few are kept.
 std::shared_ptr<RopeTable> shared_rope_table(const RopeSpec& spec);
 
 }  // namespace frugal::nn
