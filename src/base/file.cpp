@@ -42,6 +42,13 @@ size_t open_size(const Descriptor& file, const std::string& path) {
   return static_cast<size_t>(info.st_size);
 }
 
+// For a file that is written or read later: a pipe would block for ever where nobody is at its other end.
+void refuse_pipe(const Descriptor& file, const std::string& path) {
+  struct stat info {};
+  if (::fstat(file.get(), &info) != 0) fail_errno("cannot stat", path);
+  if (S_ISFIFO(info.st_mode)) fail(ErrorKind::io, "{}: is a pipe", path);
+}
+
 void write_all(int fd, std::span<const std::byte> bytes, const std::string& path) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd, bytes.data(), bytes.size());
@@ -241,8 +248,8 @@ void require_free_output(const std::string& path, bool replace, std::string_view
   if (::access(parent.c_str(), W_OK) != 0) fail_errno("cannot write into", parent);
 }
 
-void require_appendable(const std::string& path) { const Descriptor file(path, O_WRONLY | O_CREAT | O_APPEND); }
-void require_readable(const std::string& path) { const Descriptor file(path, O_RDONLY); }
+void require_appendable(const std::string& path) { refuse_pipe(Descriptor(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK), path); }
+void require_readable(const std::string& path) { refuse_pipe(Descriptor(path, O_RDONLY | O_NONBLOCK), path); }
 
 AtomicDirectory::AtomicDirectory(std::string path, bool replace, std::string_view mark) : path_(without_trailing_slash(std::move(path))) {
   std::error_code code;
@@ -278,7 +285,8 @@ void AtomicDirectory::commit() {
 }
 
 void append_line(const std::string& path, std::string_view line, std::string_view line_begin) {
-  const Descriptor file(path, O_RDWR | O_CREAT | O_APPEND);
+  const Descriptor file(path, O_RDWR | O_CREAT | O_APPEND | O_NONBLOCK);
+  refuse_pipe(file, path);
   if (::flock(file.get(), LOCK_EX) != 0) fail_errno("cannot lock", path);
   off_t size = ::lseek(file.get(), 0, SEEK_END);
   const off_t whole = size;

@@ -115,6 +115,9 @@ TEST_F(FileTest, OnlyRegularFilesAreRead) {
     EXPECT_THROW(MappedFile::open(bad), Error) << bad;
     EXPECT_THROW(read_text_file(bad, 10), Error) << bad;
   }
+  EXPECT_THROW(require_readable(path("fifo")), Error);
+  EXPECT_THROW(require_appendable(path("fifo")), Error);
+  EXPECT_THROW(append_line(path("fifo"), "{}", "{"), Error);
 }
 
 TEST_F(FileTest, ALineAppendedAfterACutOneReplacesTheCutOne) {

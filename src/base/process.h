@@ -7,6 +7,7 @@
 namespace frugal {
 
 uint64_t peak_rss_bytes();  // highest resident size since the start or the last reset
+double thread_seconds();    // processor time of the calling thread
 void reset_peak_rss();      // no effect where the kernel does not allow it
 // Energy of the processor packages since boot in joules (RAPL); nothing where the machine does not tell.
 std::optional<double> package_energy_joules();

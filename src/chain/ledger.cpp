@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kSchema = 1;
 constexpr std::string_view kLineBegin = "{\"schema\"";
 constexpr int64_t kMaxCount = int64_t{1} << 62;
-constexpr double kMaxNumber = std::numeric_limits<double>::max();
+constexpr double kMaxNumber = 1e18;  // no quantity of ours is as large, and pictures of larger ones overflow
 constexpr size_t kMaxLedgerBytes = size_t{256} << 20;
 constexpr JsonLimits kRowLimits{size_t{1} << 20, 8};
 

@@ -25,7 +25,8 @@ void run(const Context& context, const GenerationValues& values) {
   const nn::LoadedModel loaded = load_for_generation(context, values);
   // A question through the chat template where the model has one, as llama-cli does; --raw continues the text.
   if (values.raw && values.conversation) fail(ErrorKind::invalid_input, "--conversation and --raw exclude each other");
-  const bool chat = values.conversation || (loaded.chat_template && !values.raw);
+  const bool has_template = loaded.chat_template || !loaded.chat_template_problem.empty();
+  const bool chat = values.conversation || (has_template && !values.raw);
   Json messages = Json::array();
   if (const std::string system = system_text(values); !system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
   messages.push_back({{"role", "user"}, {"content", prompt}});

@@ -162,6 +162,10 @@ engine::GenerateOptions generate_options(const GenerationValues& values) {
 }
 
 std::vector<int32_t> chat_prompt(const nn::LoadedModel& loaded, const GenerationValues& values, const Json& messages) {
+  if (!loaded.chat_template && !loaded.chat_template_problem.empty()) {
+    fail(ErrorKind::unsupported, "the model's chat template cannot be used: {} (--chat-template gives another, --raw uses the text as it is)",
+         loaded.chat_template_problem);
+  }
   if (!loaded.chat_template) {
     fail(ErrorKind::invalid_input, "{}: the model has no chat template; give one with --chat-template-file, or use --raw", loaded.name);
   }

@@ -15,19 +15,22 @@ struct InspectValues {
 Json metadata_json(const io::Checkpoint& checkpoint, bool all) {
   if (checkpoint.container == io::Container::huggingface) return checkpoint.config;
   Json object = Json::object();
+  // Appended: an ordered object looks a key up in linear time, and the reader has seen to it that none occurs twice.
+  using Members = std::vector<Json::object_t::value_type, Json::object_t::Container::allocator_type>;
+  auto& members = static_cast<Members&>(object.get_ref<Json::object_t&>());
   for (const auto& [key, value] : checkpoint.metadata.values()) {
-    object[key] = std::visit(
-        [&](const auto& held) -> Json {
-          if constexpr (requires { held.size(); } && !std::is_same_v<std::decay_t<decltype(held)>, std::string>) {
-            if (!all && held.size() > 32) return to_string(value);
-            Json array = Json::array();
-            for (const auto& item : held) array.push_back(item);
-            return array;
-          } else {
-            return held;
-          }
-        },
-        value);
+    members.emplace_back(key, std::visit(
+                                  [&](const auto& held) -> Json {
+                                    if constexpr (requires { held.size(); } && !std::is_same_v<std::decay_t<decltype(held)>, std::string>) {
+                                      if (!all && held.size() > 32) return to_string(value);
+                                      Json array = Json::array();
+                                      for (const auto& item : held) array.push_back(item);
+                                      return array;
+                                    } else {
+                                      return held;
+                                    }
+                                  },
+                                  value));
   }
   return object;
 }
@@ -52,7 +55,7 @@ void run(const Context& context, const InspectValues& values) {
   const Json metadata = metadata_json(*checkpoint, values.all);
   for (const auto& [key, value] : metadata.items()) {
     std::string text = value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', false, Json::error_handler_t::replace);
-    out += fmt::format("  {} = {}\n", key, values.all ? text : printable(text, 100));
+    out += fmt::format("  {} = {}\n", printable(key, 200), printable(text, values.all ? SIZE_MAX : 100));
   }
   for (const auto& [name, view] : checkpoint->tensors) {
     out += fmt::format("  {:<48} {:<8} [{}] {:.2f} MB\n", printable(name, 200), view.format, fmt::join(view.shape, ", "),

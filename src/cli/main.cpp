@@ -20,7 +20,8 @@
 namespace frugal::cli {
 namespace {
 
-// Exit code: 0 ok, 1 the run failed, 2 usage or bad input, 130 Ctrl-C, 143 SIGTERM.
+// Exit code: 0 ok, 1 the run failed (a broken or unsupported file, input or output, memory), 2 what was asked for makes no sense,
+// 130 Ctrl-C, 143 SIGTERM.
 int run(int argc, char** argv) {
   const chain::StepTable steps = joined_step_table();
   const models::Loader loader;

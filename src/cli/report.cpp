@@ -24,8 +24,9 @@ void run(const Context& context, const ReportValues& values) {
   const chain::LedgerContents contents = chain::read_ledgers(values.ledgers);
   if (contents.rows.empty()) fail(ErrorKind::invalid_input, "the ledger has no rows to report");
   const std::string picture = values.output.substr(0, values.output.size() - 5) + ".svg";
-  write_whole(values.output, eval::report_html(contents.rows));
-  write_whole(picture, eval::report_svg(contents.rows));
+  const std::string page = eval::report_html(contents.rows), drawing = eval::report_svg(contents.rows);
+  write_whole(picture, drawing);
+  write_whole(values.output, page);
   if (context.json) {
     print_json({{"report", values.output}, {"svg", picture}, {"rows", contents.rows.size()}, {"skipped", contents.problems.size()}});
   } else {

@@ -62,7 +62,13 @@ at::Tensor LogitsFile::log_probabilities(int64_t chunk) const {
   const uint64_t bytes = static_cast<uint64_t>(scored * header_.vocab) * 2;
   at::Tensor half = at::empty({scored, header_.vocab}, at::kHalf);
   std::memcpy(half.mutable_data_ptr(), file_->bytes().data() + data_offset_ + static_cast<uint64_t>(chunk) * bytes, bytes);
-  return half.to(at::kFloat);
+  const at::Tensor values = half.to(at::kFloat);
+  // NaN fails every comparison; halves of log-probabilities add up to 1 within their rounding.
+  const at::Tensor total = at::logsumexp(values, -1);
+  if (!at::all(values <= 0.001).item<bool>() || !at::all(total.abs() < 0.05).item<bool>()) {
+    fail(ErrorKind::corrupt_file, "{}: chunk {} does not hold log-probabilities", file_->path(), chunk);
+  }
+  return values;
 }
 
 }  // namespace frugal::eval

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "base/error.h"
 #include "eval/live_base.h"
@@ -99,6 +100,12 @@ TEST_F(PerplexityTest, BrokenLogitsFilesAreRefused) {
   EXPECT_THROW(LogitsFile{path_}, Error);
   std::ofstream(path_, std::ios::binary) << "GGUF";
   EXPECT_THROW(LogitsFile{path_}, Error);
+  for (const float value : {0.0f, 5.0f, -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    LogitsWriter writer(path_, {16, 1, 61, "hash"});
+    writer.write(at::full({7, 61}, value));
+    writer.commit();
+    EXPECT_THROW(LogitsFile{path_}.log_probabilities(0), Error) << value;
+  }
 }
 
 TEST_F(PerplexityTest, TextsThatAreTooShortAndBasesThatDoNotFitAreRefused) {

@@ -198,12 +198,25 @@ double text_width(std::string_view text, double font_size) {
 }
 
 std::vector<PlacedLabel> place_labels(const std::vector<LabelRequest>& requests, const std::vector<Box>& avoid, const Box& area, double font_size) {
-  const Scene scene{requests, avoid, area, font_size};
+  // More labels than this cannot be read, and finding places for them takes cubic time: only points of the front get one.
+  constexpr size_t kMostLabels = 60;
+  std::vector<size_t> labelled;
+  std::vector<Box> obstacles = avoid;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (requests.size() <= kMostLabels || (requests[i].bold && labelled.size() < kMostLabels)) {
+      labelled.push_back(i);
+    } else {
+      obstacles.push_back(marker_box(requests[i]));
+    }
+  }
+  std::vector<LabelRequest> wanted;
+  for (const size_t i : labelled) wanted.push_back(requests[i]);
+  const Scene scene{wanted, obstacles, area, font_size};
   Placement placement(scene);
   placement.solve();
   placement.give_up_on_overlaps();
-  std::vector<PlacedLabel> labels;
-  for (size_t i = 0; i < requests.size(); ++i) labels.push_back(placement.result(i));
+  std::vector<PlacedLabel> labels(requests.size());
+  for (size_t i = 0; i < labelled.size(); ++i) labels[labelled[i]] = placement.result(i);
   return labels;
 }
 

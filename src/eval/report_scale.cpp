@@ -83,7 +83,7 @@ double Scale::operator()(double value) const {
 
 Scale scale_around(const std::vector<double>& values, double from, double to) {
   const auto [low, high] = std::minmax_element(values.begin(), values.end());
-  if (*low > 0 && *high > 2.5 * *low) {
+  if (*low > 1e-18 && *high > 2.5 * *low) {
     const double air = std::pow(*high / *low, 0.07);
     return {Scale::Kind::log, *low / air, *high * air, from, to};
   }

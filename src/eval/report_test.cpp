@@ -65,6 +65,21 @@ TEST(Report, PageAndPictureAreWellFormedAndShowEveryPointInEveryPlot) {
   }
 }
 
+TEST(Report, HundredsOfPointsLabelTheFrontOnlyAndExtremeNumbersEnd) {
+  std::vector<chain::LedgerRow> rows = made_up_ledger();
+  const auto point = std::find_if(rows.rbegin(), rows.rend(), [](const auto& row) { return row.kind == chain::RowKind::eval; });
+  const chain::LedgerRow last = *point;
+  for (int i = 0; i < 400; ++i) {
+    rows.push_back(last);
+    rows.back().chain = {fmt::format("rtn:bits=4,group={}", 16 + i)};
+    rows.back().leaves = {"quantize"};
+  }
+  rows.back().decode_tps = 1e18;
+  rows[rows.size() - 2].decode_tps = 5e-324;
+  const Json found = checked(report_svg(rows), "svg");
+  EXPECT_LT(std::count_if(found["texts"].begin(), found["texts"].end(), [](const Json& text) { return text.get<std::string>().starts_with("rtn 4/"); }), 200);
+}
+
 TEST(Report, TheFrontIsTheOneThatBruteForceFinds) {
   const Report report = arrange(made_up_ledger());
   ASSERT_EQ(report.groups.size(), 1u);

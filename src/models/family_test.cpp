@@ -95,6 +95,17 @@ TEST(Family, WrongRopeScalingsAreErrors) {
   EXPECT_EQ(with({{"type", "linear"}, {"factor", 2}}), "ok");
 }
 
+TEST(Family, AnOldRopeScalingBesideNewRopeParametersCountsAsInTransformers) {
+  Json config = small_llama();
+  config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 10000.0}};
+  EXPECT_EQ(spec_of(config).blocks[0].rope.scaling, nn::RopeScaling::none);
+  config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 4.0}};
+  EXPECT_EQ(spec_of(config).blocks[0].rope.scaling, nn::RopeScaling::linear);
+  EXPECT_EQ(spec_of(config).blocks[0].rope.factor, 4);
+  config["rope_scaling"] = nullptr;
+  EXPECT_EQ(spec_of(config).blocks[0].rope.scaling, nn::RopeScaling::none);
+}
+
 std::vector<Json> rope_scalings() {
   const Json four = {1.0, 1.5, 2.0, 3.25};
   return {{{"rope_type", "linear"}, {"factor", 2.5}},

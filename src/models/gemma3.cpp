@@ -57,13 +57,15 @@ Ropes read_ropes(const JsonObject& config, const ModelSpec& spec) {
   RopeContext global = rope_context(spec, config.number_or("rope_theta", kGlobalTheta, 1, 1e18));
   const RopeContext local = rope_context(spec, config.number_or("rope_local_base_freq", kLocalTheta, 1, 1e18));
   Ropes ropes = {plain_rope(global.default_theta, global.head_dim), plain_rope(local.default_theta, local.head_dim)};
-  if (config.has("rope_parameters")) {  // transformers 5: one entry for each kind of layer
+  // transformers 5 has an entry for each kind of layer in rope_parameters; rope_scaling is about the global layers and is merged in.
+  Json full = Json::object();
+  if (config.has("rope_parameters")) {
     const JsonObject parameters = config.object("rope_parameters");
-    if (parameters.has("full_attention")) ropes.global = rope_from_parameters(parameters.object("full_attention"), global);
+    if (parameters.has("full_attention")) full = parameters.object("full_attention").json();
     if (parameters.has("sliding_attention")) ropes.local = rope_from_parameters(parameters.object("sliding_attention"), local);
-  } else if (config.has("rope_scaling")) {
-    ropes.global = rope_from_parameters(config.object("rope_scaling"), global);
   }
+  if (config.has("rope_scaling")) full.update(config.object("rope_scaling").json());
+  if (!full.empty()) ropes.global = rope_from_parameters(JsonObject(full, config.path() + ".rope_parameters.full_attention"), global);
   return ropes;
 }
 

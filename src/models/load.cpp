@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <limits>
 
@@ -38,6 +39,33 @@ nn::Block read_block(WeightReader& reader, const nn::BlockSpec& spec, size_t ind
   return block;
 }
 
+// The block that a tensor belongs to by its name, or -1.
+int64_t block_of(std::string_view name) {
+  for (const std::string_view prefix : {"blk.", "model.layers."}) {
+    if (!name.starts_with(prefix)) continue;
+    int64_t index = -1;
+    std::from_chars(name.data() + prefix.size(), name.data() + name.size(), index);
+    return index;
+  }
+  return -1;
+}
+
+// A tensor that the architecture has no place for may mean that the model computes something else than its maker's.
+void report_unused(const std::vector<std::string>& names, int64_t blocks, const std::string& path) {
+  std::vector<std::string> unknown;
+  for (const std::string& name : names) {
+    if (block_of(name) >= blocks) {
+      fail(ErrorKind::corrupt_file, "{}: tensor {} belongs to a block beyond the {} that the configuration names", path, printable(name), blocks);
+    }
+    // Tables of positions, which are computed here.
+    const bool table = name.find("rotary_emb.inv_freq") != name.npos || name.find("rope_freqs") != name.npos || name.find("attn_rot_embd") != name.npos;
+    if (!table) unknown.push_back(name);
+  }
+  if (unknown.empty()) return;
+  log_warning("{}: the architecture has no place for {} of the tensors, {} the first of them; the results may not be what its maker meant", path,
+              unknown.size(), printable(unknown.front()));
+}
+
 std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& checkpoint, ModelSpec spec) {
   WeightReader reader(checkpoint, family_at(spec.family).gguf_interleaves_rotary_rows);
   auto model = std::make_shared<nn::Model>();
@@ -51,14 +79,7 @@ std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& c
   model->head = spec.tied_embeddings ? nn::Linear(head_name().huggingface, model->embedding) : reader.linear({.name = head_name(), .shape = table});
   model->spec = std::move(spec);
   model->owners.push_back(checkpoint);
-  const std::string next[] = {fmt::format("blk.{}.", model->blocks.size()), fmt::format("model.layers.{}.", model->blocks.size())};
-  for (const std::string& name : reader.unused()) {
-    if (name.starts_with(next[0]) || name.starts_with(next[1])) {
-      fail(ErrorKind::corrupt_file, "{}: tensor {} belongs to a block beyond the {} that the configuration names", checkpoint->path, printable(name),
-           model->blocks.size());
-    }
-    log_debug("{}: tensor {} is not used", checkpoint->path, printable(name));
-  }
+  report_unused(reader.unused(), static_cast<int64_t>(model->blocks.size()), checkpoint->path);
   return model;
 }
 
@@ -109,16 +130,14 @@ std::optional<TemplateText> find_template(const Checkpoint& checkpoint) {
   return std::nullopt;
 }
 
-// A template that our interpreter does not know must not keep the weights from being used.
-std::shared_ptr<const text::ChatTemplate> read_template(const Checkpoint& checkpoint) {
+// A template that is broken or that our interpreter does not know must not keep the weights from being used.
+void read_template(const Checkpoint& checkpoint, LoadedModel& loaded) {
   const std::optional<TemplateText> found = find_template(checkpoint);
-  if (!found || found->text.empty()) return nullptr;
+  if (!found || found->text.empty()) return;
   try {
-    return std::make_shared<const text::ChatTemplate>(found->text, found->name);
+    loaded.chat_template = std::make_shared<const text::ChatTemplate>(found->text, found->name);
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::unsupported) throw;
-    log_warning("the chat template is not used: {}", error.what());
-    return nullptr;
+    loaded.chat_template_problem = error.what();
   }
 }
 
@@ -142,11 +161,14 @@ void add_end_ids(const Json& config, const std::string& path, int64_t vocab, std
 
 void read_text_parts(const Checkpoint& checkpoint, LoadedModel& loaded) {
   loaded.tokenizer = read_tokenizer(checkpoint);
-  loaded.chat_template = read_template(checkpoint);
+  read_template(checkpoint, loaded);
   loaded.generation_config = Json::object();
   const int64_t vocab = loaded.model->spec.vocab;
   if (checkpoint.container == io::Container::huggingface) {
     const Json generation = io::read_json_in_directory(checkpoint.path, "generation_config.json");
+    if (!generation.is_null() && !generation.is_object()) {
+      fail(ErrorKind::corrupt_file, "{}/generation_config.json: must be an object", checkpoint.path);
+    }
     if (generation.is_object()) loaded.generation_config = generation;
     add_end_ids(generation, checkpoint.path + "/generation_config.json", vocab, loaded.end_ids);
     add_end_ids(checkpoint.config, checkpoint.path + "/config.json", vocab, loaded.end_ids);

@@ -235,8 +235,9 @@ RopeSpec rope_from_parameters(const JsonObject& parameters, const RopeContext& c
 RopeSpec rope_from_config(const JsonObject& config, RopeContext context) {
   context.default_theta = config.number_or("rope_theta", context.default_theta, 1, kMaxTheta);
   context.original_context = config.integer_or("original_max_position_embeddings", 0, 1, kMaxContext);
-  for (const char* key : {"rope_parameters", "rope_scaling"}) {
-    if (config.has(key)) return rope_from_parameters(config.object(key), context);
+  // Where both are given, the older name counts, as in transformers 5: it is what people add to a file by hand.
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (config.has(key) && !config.object(key).json().empty()) return rope_from_parameters(config.object(key), context);
   }
   return plain_rope(context.default_theta, context.head_dim);
 }

@@ -21,7 +21,8 @@ namespace frugal::nn {
 struct LoadedModel {
   std::shared_ptr<Model> model;
   std::shared_ptr<const text::Tokenizer> tokenizer;         // null when the checkpoint has none
-  std::shared_ptr<const text::ChatTemplate> chat_template;  // null when the checkpoint has none
+  std::shared_ptr<const text::ChatTemplate> chat_template;  // null when the checkpoint has none that works
+  std::string chat_template_problem;                        // why the one that it has does not work, or empty
   std::string bos_text, eos_text;                           // as the chat template wants them
   std::vector<int32_t> end_ids;                             // ids that end an answer
   Json generation_config;                                   // Hugging Face's keys; object, maybe empty

@@ -2,19 +2,29 @@
 
 #include <utility>
 
+#include "base/error.h"
 #include "text/unicode.h"
 #include "text/vocabulary.h"
 
 namespace frugal::text {
 namespace {
 
-void replace_all(std::string& text, std::string_view what, std::string_view with) {
+// What a decoder may make of its tokens: each of its steps can multiply the text.
+constexpr size_t kFreeBytes = size_t{1} << 20;
+constexpr size_t kGrowth = 64;
+
+void check_growth(size_t bytes, size_t limit) {
+  if (bytes > limit) fail(ErrorKind::corrupt_file, "the tokenizer's decoder makes more than {} bytes of these tokens", limit);
+}
+
+void replace_all(std::string& text, std::string_view what, std::string_view with, size_t limit = SIZE_MAX) {
   if (what.empty() || text.find(what) == std::string::npos) return;
   std::string out;
   size_t done = 0;
   for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, done)) {
     out.append(text, done, at - done);
     out += with;
+    check_growth(out.size(), limit);
     done = at + what.size();
   }
   out.append(text, done);
@@ -44,7 +54,7 @@ void clean_up(std::string& text) {
   for (const auto& [what, with] : kRules) replace_all(text, what, with);
 }
 
-void apply_step(const DecoderStep& step, std::vector<DecodedToken>& tokens, bool whole) {
+void apply_step(const DecoderStep& step, std::vector<DecodedToken>& tokens, bool whole, size_t limit) {
   using Kind = DecoderStep::Kind;
   if (step.kind == Kind::fuse) {
     std::string all;
@@ -61,7 +71,7 @@ void apply_step(const DecoderStep& step, std::vector<DecodedToken>& tokens, bool
       case Kind::byte_fallback:
         if (const int byte = parse_byte_token(text); byte >= 0 && !tokens[i].verbatim) text.assign(1, static_cast<char>(byte));
         break;
-      case Kind::replace: replace_all(text, step.text, step.replacement); break;
+      case Kind::replace: replace_all(text, step.text, step.replacement, limit); break;
       case Kind::strip:
         if (whole) strip_token(text, step);
         break;
@@ -85,7 +95,16 @@ void apply_step(const DecoderStep& step, std::vector<DecodedToken>& tokens, bool
 }  // namespace
 
 std::string detokenize(const Detokenizer& steps, std::vector<DecodedToken> tokens, bool whole) {
-  for (const DecoderStep& step : steps) apply_step(step, tokens, whole);
+  const auto size_of = [&] {
+    size_t bytes = 0;
+    for (const DecodedToken& token : tokens) bytes += token.text.size();
+    return bytes;
+  };
+  const size_t limit = kFreeBytes + kGrowth * size_of();
+  for (const DecoderStep& step : steps) {
+    apply_step(step, tokens, whole, limit);
+    if (step.kind == DecoderStep::Kind::replace) check_growth(size_of(), limit);
+  }
   std::string out;
   // Without a decoder, words are joined by spaces (WordLevel and the like).
   for (size_t i = 0; i < tokens.size(); ++i) {

@@ -3,6 +3,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <new>
 
 #include "base/error.h"
@@ -51,6 +52,9 @@ std::string error_text(int code) {
 constexpr uint32_t kFreeSteps = 512;
 constexpr uint64_t kBudgetBase = 1'000'000;
 constexpr uint64_t kBudgetPerByte = 64;
+// Text that an attempt may look at for free. PCRE2 does not count what it skips in one step (a possessive repeat, or one that it
+// makes possessive itself): without this, `a+b` on a run of n "a" takes n^2 time in n steps.
+constexpr size_t kFreeBytes = 512;
 
 }  // namespace
 
@@ -105,26 +109,39 @@ void Pattern::find_trusted(std::string_view text, size_t base, std::vector<Range
   }
 }
 
-// One anchored attempt per start position, so that each is counted by PCRE2 on its own. The first kFreeSteps of an
-// attempt are free (they are linear in the text); more are drawn from a budget that is linear, too.
+// One anchored attempt per start position, so that each is counted by PCRE2 on its own. The first kFreeSteps and kFreeBytes of
+// an attempt are free (they are linear in the text); more are drawn from a budget that is linear, too. An attempt sees the text
+// up to `window` only; when it reaches that end (hard partial matching tells), the window grows.
 void Pattern::find_bounded(std::string_view text, size_t base, std::vector<Range>& matches) const {
   const MatchData match(compiled_->code);
   const MatchContext context;
   uint64_t budget = kBudgetBase + kBudgetPerByte * text.size();
   uint32_t limit = kFreeSteps;
+  size_t window = kFreeBytes;
+  const auto spend = [&](uint64_t amount) {
+    if (amount > budget) {
+      fail(ErrorKind::invalid_input, "the pattern \"{}\" takes too many steps on this text of {} bytes", printable(source_), text.size());
+    }
+    budget -= amount;
+  };
   for (size_t at = 0; at < text.size();) {
     pcre2_set_match_limit(context.context, limit);
-    const int rc = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED | PCRE2_NO_JIT,
-                               match.data, context.context);
+    size_t end = window < text.size() - at ? at + window : text.size();
+    while (end < text.size() && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) ++end;
+    const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED | PCRE2_NO_JIT | (end < text.size() ? PCRE2_PARTIAL_HARD : 0);
+    const int rc = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), end, at, options, match.data, context.context);
     if (rc == PCRE2_ERROR_MATCHLIMIT || rc == PCRE2_ERROR_DEPTHLIMIT) {
       limit *= 8;
-      if (limit > budget) {
-        fail(ErrorKind::invalid_input, "the pattern \"{}\" takes too many steps on this text of {} bytes", printable(source_), text.size());
-      }
-      budget -= limit;
+      spend(limit);
+      continue;
+    }
+    if (rc == PCRE2_ERROR_PARTIAL) {
+      window *= 8;
+      spend(std::min(window, text.size() - at));
       continue;
     }
     limit = kFreeSteps;
+    window = kFreeBytes;
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {
       fail(ErrorKind::invalid_input, "splitting {} bytes of text: {}", text.size(), error_text(rc));
     }

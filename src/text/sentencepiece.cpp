@@ -9,6 +9,7 @@
 
 #include "base/bounded_reader.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "text/tokenizer_parts.h"
 
 namespace frugal::text {
@@ -189,7 +190,7 @@ std::optional<int32_t> existing(const Vocabulary& vocabulary, int32_t id, TokenK
 
 SentencePieceModel read_sentencepiece(std::span<const std::byte> bytes, std::string_view name) { return ModelReader(bytes, name).read(); }
 
-std::shared_ptr<const Tokenizer> tokenizer_from_sentencepiece(std::span<const std::byte> bytes, std::string_view name) {
+std::shared_ptr<const Tokenizer> tokenizer_from_sentencepiece(std::span<const std::byte> bytes, std::string_view name, std::string_view tokenizer_config) {
   const SentencePieceModel model = read_sentencepiece(bytes, name);
   auto parts = std::make_unique<TokenizerParts>();
   std::vector<std::string> texts;
@@ -247,6 +248,12 @@ std::shared_ptr<const Tokenizer> tokenizer_from_sentencepiece(std::span<const st
     parts->special.add_bos = parts->special.bos.has_value();
   }
   parts->special.add_space_prefix = model.add_dummy_prefix && !model.whitespace_as_suffix;
+  if (!tokenizer_config.empty()) {
+    const Json parsed = parse_json(tokenizer_config, "tokenizer_config.json");
+    const JsonObject config(parsed, "tokenizer_config.json");
+    parts->special.add_bos = config.boolean_or("add_bos_token", parts->special.add_bos) && parts->special.bos;
+    parts->special.add_eos = config.boolean_or("add_eos_token", parts->special.add_eos) && parts->special.eos;
+  }
   if (parts->special.add_bos) parts->prefix.push_back(*parts->special.bos);
   if (parts->special.add_eos) parts->suffix.push_back(*parts->special.eos);
 

@@ -12,7 +12,9 @@
 #include <variant>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/process.h"
 #include "text/chat_template.h"
 
 namespace frugal::text::jinja {
@@ -24,7 +26,8 @@ template <typename... Args>
   fail(ErrorKind::invalid_input, format, std::forward<Args>(args)...);
 }
 
-// Steps and live bytes of one render; throws Error{invalid_input} beyond a limit.
+// Steps, live bytes and processor time of one render; throws Error{invalid_input} beyond a limit. Time is looked at in steps, so a
+// render ends soon after it is over: what a step does is bounded by the size of a text.
 class Budget {
  public:
   explicit Budget(const TemplateLimits& limits) : limits_(limits) {}
@@ -32,6 +35,10 @@ class Budget {
   void step(size_t count = 1) {
     steps_ += count;
     if (steps_ > limits_.max_steps) template_error("the template needs more than {} steps", limits_.max_steps);
+    // Wall time is cheap to read; only when it is over, the time that this thread was really given counts.
+    if (watch_.seconds() > limits_.max_seconds && thread_seconds() - begin_ > limits_.max_seconds) {
+      template_error("the template needs more than {} s", limits_.max_seconds);
+    }
   }
   // Before a text of this size is made or scanned.
   void text(size_t bytes) {
@@ -48,6 +55,8 @@ class Budget {
 
  private:
   TemplateLimits limits_;
+  Stopwatch watch_;
+  double begin_ = thread_seconds();
   size_t steps_ = 0;
   size_t live_ = 0;
 };

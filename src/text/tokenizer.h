@@ -72,8 +72,9 @@ std::shared_ptr<const Tokenizer> tokenizer_from_metadata(const Metadata& metadat
 // tokenizer.json, and tokenizer_config.json or "" (it names bos, eos, pad and unk). `name` leads error messages.
 std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json, std::string_view name);
 
-// A SentencePiece ModelProto (tokenizer.model, spiece.model) of type unigram or BPE.
-std::shared_ptr<const Tokenizer> tokenizer_from_sentencepiece(std::span<const std::byte> model, std::string_view name);
+// A SentencePiece ModelProto (tokenizer.model, spiece.model) of type unigram or BPE; tokenizer_config.json may say whether BOS
+// and EOS are added.
+std::shared_ptr<const Tokenizer> tokenizer_from_sentencepiece(std::span<const std::byte> model, std::string_view name, std::string_view tokenizer_config = {});
 
 // tokenizer.json (with tokenizer_config.json beside it), else tokenizer.model or spiece.model, else vocab.txt (WordPiece).
 std::shared_ptr<const Tokenizer> load_tokenizer_directory(const std::string& path);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "text/sentencepiece.h"
 #include "text/split_table.h"
 #include "text/tokenizer_json_parts.h"
@@ -296,6 +297,23 @@ void fill_wordpiece(const Metadata& metadata, const Tokenizer& tokenizer, const 
                   {"vocab", std::move(vocab)}};
 }
 
+constexpr const char* kEmbedded = "tokenizer.huggingface.json";
+
+// Whether this tokenizer.json has the tokens of `tokenizer`, id by id. (BERT's are spelled differently in GGUF.)
+bool has_tokens_of(const std::string& json, const Tokenizer& tokenizer, const std::string& source) {
+  try {
+    const auto other = tokenizer_from_json(json, "", source);
+    if (other->vocab_size() > tokenizer.vocab_size()) return false;
+    for (int32_t id = 0; id < other->vocab_size(); ++id) {
+      const std::string text(other->token_text(id));
+      if (!text.empty() && text != tokenizer.token_text(id)) return false;  // a gap has a made-up name in GGUF
+    }
+    return other->special().bos == tokenizer.special().bos || !other->special().bos;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 Metadata gguf_tokenizer_metadata(const Json& tokenizer_json, const Json& config) {
@@ -349,8 +367,13 @@ Metadata gguf_tokenizer_metadata(std::span<const std::byte> sentencepiece_model,
 }
 
 Json tokenizer_json_from_metadata(const Metadata& metadata) {
-  if (metadata.has("tokenizer.huggingface.json")) return parse_json(metadata.text("tokenizer.huggingface.json"), metadata.source());
   const auto tokenizer = tokenizer_from_metadata(metadata);
+  if (metadata.has(kEmbedded)) {
+    const std::string& text = metadata.text(kEmbedded);
+    if (!metadata.has(key("model")) || metadata.text(key("model")) == "bert" || has_tokens_of(text, *tokenizer, metadata.source()))
+      return parse_json(text, metadata.source());
+    log_warning("{}: {} is another tokenizer than the file's own and is not used", metadata.source(), kEmbedded);
+  }
   const std::vector<TokenKind> kinds = kinds_of(metadata, tokenizer->vocab_size());
   const std::string& model = metadata.text(key("model"));
   Json out = {{"version", "1.0"},

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_parts.h"
+#include "text/unicode.h"
 
 namespace frugal::text {
 namespace {
@@ -18,7 +19,7 @@ bool is_file(const std::filesystem::path& path) {
 }
 
 // vocab.txt of BERT as the tokenizer.json that `tokenizers` makes of it.
-std::string wordpiece_json(const std::string& vocab_txt, bool lowercase) {
+std::string wordpiece_json(const std::string& vocab_txt, bool lowercase, const std::string& path) {
   Json vocab = Json::object(), added = Json::array();
   std::vector<std::string> lines;
   for (size_t at = 0; at < vocab_txt.size();) {
@@ -29,6 +30,7 @@ std::string wordpiece_json(const std::string& vocab_txt, bool lowercase) {
   }
   std::string members;
   for (size_t id = 0; id < lines.size(); ++id) {
+    if (!is_valid_utf8(lines[id])) fail(ErrorKind::corrupt_file, "{}: line {} is not UTF-8", path, id + 1);
     members += fmt::format("{}{}:{}", id ? "," : "", Json(lines[id]).dump(), id);
     for (const char* special : {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}) {
       if (lines[id] == special) added.push_back({{"id", id}, {"content", special}, {"special", true}, {"normalized", false}});
@@ -38,7 +40,7 @@ std::string wordpiece_json(const std::string& vocab_txt, bool lowercase) {
     for (const Json& item : added) {
       if (item["content"].get<std::string>() == token) return item["id"].get<int64_t>();
     }
-    fail(ErrorKind::corrupt_file, "vocab.txt: no {} among its {} tokens", token, lines.size());
+    fail(ErrorKind::corrupt_file, "{}: no {} among its {} tokens", path, token, lines.size());
   };
   const Json post = {{"type", "BertProcessing"}, {"cls", {"[CLS]", id_of("[CLS]")}}, {"sep", {"[SEP]", id_of("[SEP]")}}};
   return fmt::format(R"({{"added_tokens":{},"normalizer":{{"type":"BertNormalizer","lowercase":{}}},"pre_tokenizer":{{"type":"BertPreTokenizer"}},)"
@@ -60,13 +62,13 @@ std::shared_ptr<const Tokenizer> load_tokenizer_directory(const std::string& pat
     if (!is_file(folder / name)) continue;
     const std::string file = (folder / name).string();
     const std::string bytes = read_text_file(file, kMaxFileBytes);
-    return tokenizer_from_sentencepiece(std::as_bytes(std::span(bytes)), file);
+    return tokenizer_from_sentencepiece(std::as_bytes(std::span(bytes)), file, config);
   }
   if (is_file(folder / "vocab.txt")) {
     const Json parsed = config.empty() ? Json::object() : parse_json(config, config_path);
     const bool lowercase = JsonObject(parsed, config_path).boolean_or("do_lower_case", true);
-    return tokenizer_from_json(wordpiece_json(read_text_file((folder / "vocab.txt").string(), kMaxFileBytes), lowercase), config,
-                               (folder / "vocab.txt").string());
+    const std::string file = (folder / "vocab.txt").string();
+    return tokenizer_from_json(wordpiece_json(read_text_file(file, kMaxFileBytes), lowercase, file), config, file);
   }
   fail(ErrorKind::invalid_input, "{}: none of tokenizer.json, tokenizer.model, spiece.model and vocab.txt is there", path);
 }

@@ -174,11 +174,15 @@ int32_t token_id(const TokenizerParts& parts, const JsonObject& where, std::stri
   return id;
 }
 
+constexpr size_t kMaxTemplatePieces = 256;
+
 // Pieces of a template for one text: special tokens before and after the sequence A.
 void read_template(const JsonObject& step, TokenizerParts& parts) {
   bool after = false;
   const JsonObject tokens = step.has("special_tokens") ? step.object("special_tokens") : JsonObject(step.json(), step.path());
-  for (const JsonObject& piece : read_objects(step, "single")) {
+  const std::vector<JsonObject> pieces = read_objects(step, "single");
+  if (pieces.size() > kMaxTemplatePieces) step.fail_at("single", fmt::format("must have at most {} pieces", kMaxTemplatePieces));
+  for (const JsonObject& piece : pieces) {
     if (piece.has("Sequence")) {
       const std::string id = piece.object("Sequence").text("id");
       if (id != "A") piece.fail_at("Sequence", "must be A in the template for one text");

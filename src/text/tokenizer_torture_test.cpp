@@ -1,5 +1,7 @@
 // Sections C and D of the robustness list: whatever a tokenizer.json, a SentencePiece model or a text holds, the answer
 // is a typed Error or a working tokenizer, in linear time.
+#include <gmock/gmock.h>
+
 #include <cstring>
 #include <ctime>
 #include <functional>
@@ -156,6 +158,63 @@ TEST(TokenizerTorture, APatternOfHighPolynomialCostStopsWithAnErrorInsteadOfRunn
   const auto tokenizer = load(json);
   EXPECT_THROW(tokenizer->encode(std::string(100000, 'a')), Error);
   EXPECT_NO_THROW(tokenizer->encode("aaab aab"));
+}
+
+// PCRE2 takes n steps for these, but looks at n^2 characters.
+TEST(TokenizerTorture, APatternThatScansFarFromEveryStartStopsWithAnErrorToo) {
+  for (const char* regex : {"a+b", "a++b", "(?=a+b)a|a", "\\p{L}+\\p{N}"}) {
+    Json json = small_json();
+    json["pre_tokenizer"] = split_step(regex);
+    const auto tokenizer = load(json);
+    EXPECT_THROW(tokenizer->encode(std::string(400000, 'a')), Error) << regex;
+    EXPECT_NO_THROW(tokenizer->encode("aaab aab1 " + std::string(1000, 'a'))) << regex;
+  }
+}
+
+TEST(TokenizerTorture, AMatchMayBeLongerThanWhatAnAttemptLooksAtFirst) {
+  // Where a run ends, at the end of the text, and after a look back: as if the whole text had been seen at once.
+  const std::string run(100000, 'a');
+  for (const char* regex : {"\\p{L}+", "\\p{L}++", "\\p{L}+(?!\\S)|\\p{L}", "\\p{L}+$|\\p{L}+"}) {
+    Json json = small_json();
+    json["pre_tokenizer"] = {{"type", "Sequence"},
+                             {"pretokenizers", {split_step(regex), {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}};
+    json["model"]["merges"] = Json::array();
+    const auto tokenizer = load(json);
+    for (const std::string& text : {run, run + " b", "\u00e9 " + run + "\u00e9\u00e9 c"})
+      EXPECT_TRUE(tokenizer->decode(tokenizer->encode(text)) == text) << regex;
+  }
+}
+
+TEST(TokenizerTorture, ADecoderThatGrowsTheTextIsStopped) {
+  Json json = small_json();
+  Json steps = Json::array();
+  for (int i = 0; i < 64; ++i) steps.push_back(replace_step("String", "a", std::string(10, 'a')));
+  json["decoder"] = {{"type", "Sequence"}, {"decoders", steps}};
+  const auto tokenizer = load(json);
+  EXPECT_THROW(tokenizer->decode(tokenizer->encode("a")), Error);
+  EXPECT_NO_THROW(tokenizer->decode(tokenizer->encode("b")));
+}
+
+TEST(TokenizerTorture, TokensOfWordPieceAndPiecesOfATemplateAreBounded) {
+  Json json = small_json();
+  json["model"] = {{"type", "WordPiece"}, {"unk_token", "[UNK]"}, {"vocab", {{"[UNK]", 0}, {"a", 1}, {"##" + std::string(1100, 'a'), 2}}}};
+  json["added_tokens"] = Json::array();
+  EXPECT_THAT(error_of([&] { load(json); }), ::testing::HasSubstr("1102 bytes"));
+  json = small_json();
+  Json pieces = Json::array({{{"Sequence", {{"id", "A"}}}}});
+  for (int i = 0; i < 300; ++i) pieces.push_back({{"SpecialToken", {{"id", "<s>"}}}});
+  json["post_processor"] = {{"type", "TemplateProcessing"}, {"single", pieces}, {"special_tokens", {{"<s>", {{"ids", {258}}}}}}};
+  EXPECT_THAT(error_of([&] { load(json); }), ::testing::HasSubstr("256 pieces"));
+}
+
+TEST(TokenizerTorture, AWordThatNothingStandsForIsAnError) {
+  Json json = small_json();
+  json["model"] = {{"type", "WordLevel"}, {"unk_token", "zzz"}, {"vocab", {{"a", 0}, {"b", 1}}}};
+  json["pre_tokenizer"] = {{"type", "Whitespace"}};
+  json["added_tokens"] = Json::array();
+  const auto tokenizer = load(json);
+  EXPECT_EQ(tokenizer->encode("a b a"), (std::vector<int32_t>{0, 1, 0}));
+  EXPECT_THROW(tokenizer->encode("a c"), Error);
 }
 
 TEST(TokenizerTorture, ANormalizerThatGrowsTheTextIsStopped) {

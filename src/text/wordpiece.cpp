@@ -8,12 +8,17 @@
 namespace frugal::text {
 namespace {
 
+// Each start of a word is tried to the length of the longest token: longer ones would cost quadratic time.
+constexpr size_t kMaxPieceBytes = 1024;
+
 class WordPiece final : public TokenModel {
  public:
   WordPiece(const Vocabulary& vocabulary, WordPieceOptions options) : options_(std::move(options)) {
     for (int32_t id = 0; id < vocabulary.size(); ++id) {
       if (!options_.control.empty() && options_.control[static_cast<size_t>(id)]) continue;
-      if (vocabulary.find(vocabulary.text(id)) == id) trie_.insert(vocabulary.text(id), id);
+      const std::string_view text = vocabulary.text(id);
+      if (text.size() > kMaxPieceBytes) fail(ErrorKind::unsupported, "the vocabulary: token {} has {} bytes, more than {}", id, text.size(), kMaxPieceBytes);
+      if (vocabulary.find(text) == id) trie_.insert(text, id);
     }
     word_start_ = trie_.walk(Trie::kRoot, options_.word_prefix);
     continuing_ = trie_.walk(Trie::kRoot, options_.continuing_prefix);
@@ -72,6 +77,8 @@ class WordLevel final : public TokenModel {
       ids.push_back(id);
     } else if (options_.unk) {
       ids.push_back(*options_.unk);
+    } else {
+      fail(ErrorKind::invalid_input, "\"{}\" is not in the vocabulary, which has no token for the unknown", printable(piece));
     }
   }
 
