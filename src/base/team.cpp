@@ -88,7 +88,7 @@ bool inside_team() {
 }
 
 void pause() {
-#if defined(__x86_64__) || defined(__i386__)
+#if __has_builtin(__builtin_ia32_pause)
   __builtin_ia32_pause();
 #endif
 }
