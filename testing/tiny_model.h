@@ -3,12 +3,34 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <memory>
 
 #include "nn/model.h"
 
 namespace frugal::testing {
+
+// Random codes, scales that fp16 holds.
+inline formats::GroupedWeight random_grouped(int64_t rows, int64_t columns, int bits, int64_t group, bool symmetric) {
+  formats::GroupedWeight weight;
+  weight.rows = rows;
+  weight.columns = columns;
+  weight.bits = bits;
+  weight.group_size = group;
+  weight.symmetric = symmetric;
+  weight.codes.resize(static_cast<size_t>(rows * weight.words_per_row()));
+  std::vector<uint8_t> codes(static_cast<size_t>(columns));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (uint8_t& code : codes) code = static_cast<uint8_t>(std::rand() % (1 << bits));
+    formats::pack_row(weight, r, codes.data());
+  }
+  for (int64_t i = 0; i < rows * weight.groups(); ++i) {
+    weight.scales.push_back(static_cast<float>(static_cast<at::Half>(0.01f + 0.01f * static_cast<float>(std::rand() % 7))));
+    if (!symmetric) weight.zeros.push_back(static_cast<float>(std::rand() % (1 << bits)));
+  }
+  return weight;
+}
 
 struct TinyModelOptions {
   int64_t vocab = 61, hidden = 40, heads = 5, kv_heads = 1, head_dim = 8, intermediate = 72;

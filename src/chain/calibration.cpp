@@ -1,6 +1,7 @@
 #include "chain/calibration.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 namespace frugal::chain {
 namespace {

@@ -1,6 +1,7 @@
 #include "chain/chain.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/clock.h"
 #include "base/error.h"

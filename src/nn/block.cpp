@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "nn/model.h"
 #include "nn/rope_table.h"
-#include "ops/ops.h"
+#include "ops/into.h"
 
 namespace frugal::nn {
 
@@ -46,15 +46,36 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
     q = query_norm.forward(q);
     k = key_norm.forward(k);
   }
-  const std::shared_ptr<RopeTable> table = shared_rope_table(spec.rope);
+  const std::shared_ptr<RopeTable> table = rope_for(sequences);
+  q = ops::rope(q, positions, table->cos(), table->sin());
+  k = ops::rope(k, positions, table->cos(), table->sin());
+  Tensor joined;
+  if (ops::wants_gradient({q, k, v})) {
+    std::vector<ops::AttentionRange> ranges;
+    for (const SequenceSlice& slice : sequences) {
+      FRUGAL_ASSERT(!slice.state);
+      ranges.push_back({slice.begin, slice.count});
+    }
+    joined = ops::attention(q, k, v, ranges, attention_options()).reshape({tokens, spec.heads * spec.head_dim});
+  } else {
+    joined = at::empty({tokens, spec.heads * spec.head_dim}, at::kFloat);
+    attend_sequences(q, k, v, sequences, joined);
+  }
+  if (tap) tap(InputPoint::attention_output, joined);
+  return output.forward(Activation(joined));
+}
+
+std::shared_ptr<RopeTable> Block::rope_for(std::span<const SequenceSlice> sequences) const {
+  std::shared_ptr<RopeTable> table = shared_rope_table(spec.rope);
   int64_t longest = 0;
   for (const SequenceSlice& slice : sequences) longest = std::max(longest, slice.count + (slice.state ? slice.state->length() : 0));
   table->prepare(longest);
-  q = ops::rope(q, positions, table->cos(), table->sin());
-  k = ops::rope(k, positions, table->cos(), table->sin());
+  return table;
+}
 
-  const ops::AttentionOptions options{spec.attention_scale, spec.sliding_window};
-  std::vector<Tensor> parts;
+ops::AttentionOptions Block::attention_options() const { return {spec.attention_scale, spec.sliding_window}; }
+
+void Block::attend_sequences(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const SequenceSlice> sequences, Tensor& out) const {
   for (size_t i = 0; i < sequences.size();) {
     // Neighbours of a kind in one call: those with a state, those without.
     const bool cached = sequences[i].state != nullptr;
@@ -70,15 +91,17 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
         continue;
       }
       LayerState& slot = slice.state->slot(spec.state_slot);
-      slot.append(k.narrow(0, slice.begin, slice.count), v.narrow(0, slice.begin, slice.count));
+      slot.append(k, v, slice.begin, slice.count);
       caches.push_back({slice.begin - first, slice.count, &slot.key_pages(), &slot.value_pages(), slot.length()});
     }
-    const auto part = [&](const Tensor& all) { return all.narrow(0, first, count); };
-    parts.push_back(cached ? ops::cached_attention(part(q), caches, options) : ops::attention(part(q), part(k), part(v), ranges, options));
+    const bool all = count == q.size(0);
+    const auto part = [&](const Tensor& rows) { return all ? rows : rows.narrow(0, first, count); };
+    Tensor target = part(out);
+    if (cached)
+      ops::cached_attention_into(part(q), caches, attention_options(), target);
+    else
+      ops::attention_into(part(q), part(k), part(v), ranges, attention_options(), target);
   }
-  const Tensor joined = (parts.size() == 1 ? parts.front() : at::cat(parts, 0)).reshape({tokens, spec.heads * spec.head_dim});
-  if (tap) tap(InputPoint::attention_output, joined);
-  return output.forward(Activation(joined));
 }
 
 Tensor Block::mlp(const Tensor& x, const InputTap& tap) const {

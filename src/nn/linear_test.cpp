@@ -9,27 +9,8 @@
 namespace frugal::nn {
 namespace {
 
+using testing::random_grouped;
 using testing::relative_error;
-
-formats::GroupedWeight random_grouped(int64_t rows, int64_t columns, int bits, int64_t group, bool symmetric) {
-  formats::GroupedWeight weight;
-  weight.rows = rows;
-  weight.columns = columns;
-  weight.bits = bits;
-  weight.group_size = group;
-  weight.symmetric = symmetric;
-  weight.codes.resize(static_cast<size_t>(rows * weight.words_per_row()));
-  std::vector<uint8_t> codes(static_cast<size_t>(columns));
-  for (int64_t r = 0; r < rows; ++r) {
-    for (uint8_t& code : codes) code = static_cast<uint8_t>(std::rand() % (1 << bits));
-    formats::pack_row(weight, r, codes.data());
-  }
-  for (int64_t i = 0; i < rows * weight.groups(); ++i) {
-    weight.scales.push_back(static_cast<float>(static_cast<at::Half>(0.01f + 0.01f * static_cast<float>(std::rand() % 7))));
-    if (!symmetric) weight.zeros.push_back(static_cast<float>(std::rand() % (1 << bits)));
-  }
-  return weight;
-}
 
 // expanded: equal to the product; packed: within the rounding of 8-bit activations (measured 4e-3 for Gaussian inputs).
 void expect_consistent(LinearKind& kind, double packed_tolerance) {

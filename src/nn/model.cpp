@@ -58,9 +58,13 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
   const Tensor where = positions(batch.sequences);
   FRUGAL_ASSERT(where.size(0) == static_cast<int64_t>(batch.tokens.size()));
   Tensor hidden = embed(batch.tokens);
+  Workspace workspace;
   for (const Block& block : blocks) {
     stop_point();
-    hidden = block.forward(hidden, batch.sequences, where);
+    if (execution_ == Execution::packed && block.serves() && !ops::wants_gradient({hidden}))
+      block.serve(hidden, batch.sequences, where, workspace);
+    else
+      hidden = block.forward(hidden, batch.sequences, where);
   }
   for (const SequenceSlice& slice : batch.sequences) {
     if (slice.state) slice.state->advance(slice.count);

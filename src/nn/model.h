@@ -9,8 +9,11 @@
 #include "nn/linear.h"
 #include "nn/spec.h"
 #include "nn/state.h"
+#include "ops/ops.h"
 
 namespace frugal::nn {
+
+class RopeTable;
 
 struct Norm {
   NormKind kind = NormKind::rms;
@@ -41,6 +44,18 @@ struct Batch {
 
 using InputTap = std::function<void(InputPoint point, const Tensor& input)>;  // input [tokens, features]
 
+// Buffers that the blocks of one forward share in serving (Block::serve).
+class Workspace {
+ public:
+  Workspace();
+  ~Workspace();
+  struct Buffers;
+  Buffers& buffers() { return *buffers_; }
+
+ private:
+  std::unique_ptr<Buffers> buffers_;
+};
+
 // One decoder block: x += attention(norm(x)); x += mlp(norm(x)), with the variations that BlockSpec names.
 class Block {
  public:
@@ -54,6 +69,10 @@ class Block {
   // hidden [tokens, spec.hidden] -> the same shape. positions [tokens] int64.
   Tensor forward(const Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap = {}) const;
 
+  // The same in place and without gradient, for a block that serves(): all of its Linears are single packed matrices.
+  bool serves() const;
+  void serve(Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, Workspace& workspace) const;
+
   // The two halves, without residual and outer norms; x is what the first Linear of each reads.
   Tensor attend(const Tensor& x, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap = {}) const;
   Tensor mlp(const Tensor& x, const InputTap& tap = {}) const;
@@ -63,6 +82,12 @@ class Block {
   std::vector<std::pair<std::string, Norm*>> norms();  // present ones, with their Hugging Face names in the block
   void set_execution(Execution execution);
   uint64_t storage_bytes() const;
+
+ private:
+  std::shared_ptr<RopeTable> rope_for(std::span<const SequenceSlice> sequences) const;
+  ops::AttentionOptions attention_options() const;
+  // Writes keys and values to the states and attends: q, k, v [tokens, heads, head_dim] -> out [tokens, heads * head_dim].
+  void attend_sequences(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const SequenceSlice> sequences, Tensor& out) const;
 };
 
 struct ForwardOptions {

@@ -1,6 +1,7 @@
 #include "nn/model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -75,6 +76,47 @@ TEST_P(ModelTest, ACacheInHalfPrecisionTakesHalfTheBytesAndRoundsKeysAndValuesOn
   for (size_t page = 0; page < full.slot(0).key_pages().size(); ++page) {
     EXPECT_TRUE(at::equal(half.slot(0).key_pages()[page], full.slot(0).key_pages()[page].to(at::kHalf)));
     EXPECT_TRUE(at::equal(half.slot(0).value_pages()[page], full.slot(0).value_pages()[page].to(at::kHalf)));
+  }
+}
+
+TEST_P(ModelTest, ServingBlocksComputeWhatTheirDefinitionDoesToTheBit) {
+  Model model = tiny_model(GetParam());
+  for (Block& block : model.blocks) {
+    for (Linear* linear : block.linears()) {
+      linear->replace(std::make_shared<GroupedKind>(
+          std::make_shared<formats::GroupedWeight>(testing::random_grouped(linear->out_features(), linear->in_features(), 4, 16, true))));
+    }
+  }
+  model.set_execution(Execution::packed);
+  for (const Block& block : model.blocks) ASSERT_TRUE(block.serves());
+  const std::vector<int32_t> a = random_tokens(70, model.spec.vocab), b = random_tokens(9, model.spec.vocab);
+  // Two sequences with a state, one without, all in one batch; then a token more for each of the two.
+  const SequenceState empty(model.spec, CacheType::f16);
+  SequenceState states[2][2] = {{empty, empty}, {empty, empty}};
+  for (int step = 0; step < 2; ++step) {
+    Tensor results[2];
+    for (int way = 0; way < 2; ++way) {
+      Batch batch;
+      if (step == 0) {
+        batch = {a, {{0, 70, &states[way][0]}, {70, 9, nullptr}, {79, 9, &states[way][1]}}};
+        batch.tokens.insert(batch.tokens.end(), b.begin(), b.end());
+        batch.tokens.insert(batch.tokens.end(), b.begin(), b.end());
+      } else {
+        batch = {{a[0], a[1]}, {{0, 1, &states[way][0]}, {1, 1, &states[way][1]}}};
+      }
+      if (way == 0) {
+        results[way] = model.forward(batch).logits;
+        continue;
+      }
+      const Tensor positions = Model::positions(batch.sequences);
+      Tensor hidden = model.embed(batch.tokens);
+      for (const Block& block : model.blocks) hidden = block.forward(hidden, batch.sequences, positions);
+      for (const SequenceSlice& slice : batch.sequences) {
+        if (slice.state) slice.state->advance(slice.count);
+      }
+      results[way] = model.logits(model.final_norm.forward(hidden));
+    }
+    EXPECT_TRUE(at::equal(results[0], results[1])) << step;
   }
 }
 

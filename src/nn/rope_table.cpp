@@ -1,6 +1,7 @@
 #include "nn/rope_table.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <bit>

@@ -1,6 +1,7 @@
 #include "nn/state.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
 #include "ops/ops.h"
@@ -14,24 +15,23 @@ int64_t pages_for(int64_t positions) { return (positions + kPageSize - 1) / kPag
 
 LayerState::LayerState(int64_t kv_heads, int64_t head_dim, CacheType type) : kv_heads_(kv_heads), head_dim_(head_dim), type_(type) {}
 
-void LayerState::append(const at::Tensor& keys, const at::Tensor& values) {
+void LayerState::append(const at::Tensor& keys, const at::Tensor& values, int64_t begin, int64_t count) {
   FRUGAL_ASSERT(keys.dim() == 3 && keys.sizes() == values.sizes() && keys.size(1) == kv_heads_ && keys.size(2) == head_dim_);
   const c10::InferenceMode ordinary(false);  // pages outlive the step that makes them
   const at::NoGradGuard no_grad;
-  int64_t done = 0;
-  while (done < keys.size(0)) {
+  for (const int64_t end = begin + count; begin < end;) {
     const int64_t page = length_ / kPageSize, offset = length_ % kPageSize;
-    const int64_t count = std::min(kPageSize - offset, keys.size(0) - done);
+    const int64_t rows = std::min(kPageSize - offset, end - begin);
     for (auto [pages, source] : {std::pair{&key_pages_, &keys}, std::pair{&value_pages_, &values}}) {
       if (page == static_cast<int64_t>(pages->size())) {
         pages->push_back(at::zeros({kPageSize, kv_heads_, head_dim_}, type_ == CacheType::f16 ? at::kHalf : at::kFloat));
       }
       at::Tensor& target = (*pages)[static_cast<size_t>(page)];
       if (target.use_count() > 1) target = target.clone();  // shared with a fork
-      ops::write_cache(*source, done, count, target, offset);
+      ops::write_cache(*source, begin, rows, target, offset);
     }
-    done += count;
-    length_ += count;
+    begin += rows;
+    length_ += rows;
   }
 }
 

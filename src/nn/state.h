@@ -19,8 +19,8 @@ enum class CacheType { f32, f16 };  // what an entry is rounded to
 class LayerState {
  public:
   LayerState(int64_t kv_heads, int64_t head_dim, CacheType type);
-  // keys, values: float32 [count, kv_heads, head_dim], appended at length().
-  void append(const at::Tensor& keys, const at::Tensor& values);
+  // Rows [begin, begin + count) of keys and values, float32 [tokens, kv_heads, head_dim], appended at length().
+  void append(const at::Tensor& keys, const at::Tensor& values, int64_t begin, int64_t count);
   void rollback(int64_t length);  // forget positions >= length
   int64_t length() const { return length_; }
   uint64_t bytes() const;

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
-#include "ops/ops.h"
+#include "ops/into.h"
 
 namespace frugal::ops {
 namespace {
@@ -41,9 +41,15 @@ Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, st
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options) {
   if (wants_gradient({q, k, v})) return attention_reference(q, k, v, ranges, options);
+  Tensor out = at::empty(q.sizes(), at::kFloat);
+  attention_into(q, k, v, ranges, options, out);
+  return out;
+}
+
+void attention_into(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options, Tensor& out) {
   FRUGAL_ASSERT(q.dim() == 3 && k.sizes() == v.sizes() && q.size(0) == k.size(0) && q.size(2) == k.size(2) && q.size(1) % k.size(1) == 0);
   const Tensor queries = checked_float(q, "query"), keys = checked_float(k, "key"), values = checked_float(v, "value");
-  Tensor out = at::empty_like(queries);
+  FRUGAL_ASSERT(out.numel() == queries.numel());
   int64_t longest = 1;
   for (const AttentionRange& range : ranges) longest = std::max(longest, range.count);
   std::vector<int64_t> positions(static_cast<size_t>(longest));
@@ -65,17 +71,22 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<co
                          .length = ranges[i].count});
   }
   kernels::attention(shape_of(queries, k.size(1), longest, options), sequences);
-  return out;
 }
 
 Tensor cached_attention(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options) {
+  Tensor out = at::empty(q.sizes(), at::kFloat);
+  cached_attention_into(q, sequences, options, out);
+  return out;
+}
+
+void cached_attention_into(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options, Tensor& out) {
   const Tensor queries = checked_float(q, "query");
-  FRUGAL_ASSERT(queries.dim() == 3 && !sequences.empty() && !sequences.front().key_pages->empty());
-  Tensor out = at::empty_like(queries);
+  FRUGAL_ASSERT(queries.dim() == 3 && !sequences.empty() && !sequences.front().key_pages->empty() && out.numel() == queries.numel());
   const int64_t width = queries.size(1) * queries.size(2);
   std::vector<int64_t> positions(static_cast<size_t>(queries.size(0)));
   std::vector<const void*> pages;
   for (const CachedSequence& sequence : sequences) {
+    FRUGAL_ASSERT(sequence.key_pages->front().scalar_type() == sequences.front().key_pages->front().scalar_type());
     FRUGAL_ASSERT(sequence.count <= sequence.length && sequence.begin + sequence.count <= queries.size(0));
     for (int64_t i = 0; i < sequence.count; ++i) positions[static_cast<size_t>(sequence.begin + i)] = sequence.length - sequence.count + i;
     for (const Tensor& page : *sequence.key_pages) pages.push_back(page.const_data_ptr());
@@ -97,7 +108,6 @@ Tensor cached_attention(const Tensor& q, std::span<const CachedSequence> sequenc
   kernels::AttentionShape shape = shape_of(queries, first.size(1), first.size(0), options);
   if (first.scalar_type() == at::kHalf) shape.cache = kernels::CacheType::f16;
   kernels::attention(shape, rows);
-  return out;
 }
 
 void write_cache(const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset) {

@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "kernels/cpu/activation.h"
-#include "ops/ops.h"
+#include "ops/into.h"
 
 namespace frugal::ops {
 
@@ -12,13 +12,17 @@ Tensor gated_activation_reference(const Tensor& gate, const Tensor& up, Gate kin
 
 Tensor gated_activation(const Tensor& gate, const Tensor& up, Gate kind) {
   if (wants_gradient({gate, up})) return gated_activation_reference(gate, up, kind);
-  FRUGAL_ASSERT(gate.dim() == 2 && gate.sizes() == up.sizes());
+  Tensor out = at::empty(gate.sizes(), at::kFloat);
+  gated_activation_into(gate, up, kind, out);
+  return out;
+}
+
+void gated_activation_into(const Tensor& gate, const Tensor& up, Gate kind, Tensor& out) {
+  FRUGAL_ASSERT(gate.dim() == 2 && gate.sizes() == up.sizes() && out.numel() == gate.numel());
   const Tensor g = checked_float(gate, "gate"), u = checked_float(up, "up");
-  Tensor out = at::empty_like(g);
   kernels::gated_activation(
       {.gate = g.const_data_ptr<float>(), .up = u.const_data_ptr<float>(), .out = out.mutable_data_ptr<float>(), .rows = g.size(0), .columns = g.size(1)},
       kind == Gate::silu ? kernels::GateKind::silu : kernels::GateKind::gelu_tanh);
-  return out;
 }
 
 }  // namespace frugal::ops

@@ -2,32 +2,46 @@
 
 #include <ATen/ATen.h>
 
+#include "base/error.h"
 #include "kernels/cpu/float_matmul.h"
-#include "ops/ops.h"
+#include "ops/into.h"
 
 namespace frugal::ops {
 
 using formats::ActivationQuant;
 
 std::unique_ptr<QuantizedActivations> quantize_activations(const at::Tensor& x, const ActivationQuant& quant) {
+  auto form = std::make_unique<QuantizedActivations>();
+  quantize_into(x, quant, *form);
+  return form;
+}
+
+void quantize_into(const Tensor& x, const ActivationQuant& quant, QuantizedActivations& out) {
   kernels::QuantizeOptions options;
   if (quant.kind == ActivationQuant::Kind::per_token) options.mode = kernels::ActivationScale::per_token;
   if (quant.kind == ActivationQuant::Kind::per_tensor) options = {kernels::ActivationScale::per_tensor, quant.scale};
   const at::Tensor input = checked_float(x, "activation");
-  auto form = std::make_unique<QuantizedActivations>();
-  form->quantize(input.const_data_ptr<float>(), input.size(0), input.size(1), input.size(1), options);
-  return form;
+  const int64_t columns = input.size(-1);
+  out.quantize(input.const_data_ptr<float>(), columns == 0 ? 0 : input.numel() / columns, columns, columns, options);
 }
 
 std::vector<at::Tensor> packed_linear(std::span<const PackedMatrix* const> matrices, const QuantizedActivations& activations) {
   std::vector<at::Tensor> outputs;
+  std::vector<at::Tensor*> targets;
+  for (const PackedMatrix* matrix : matrices) outputs.push_back(at::empty({activations.tokens(), matrix->rows()}, at::kFloat));
+  for (at::Tensor& output : outputs) targets.push_back(&output);
+  packed_linear_into(matrices, activations, targets);
+  return outputs;
+}
+
+void packed_linear_into(std::span<const PackedMatrix* const> matrices, const QuantizedActivations& activations, std::span<Tensor* const> outputs) {
+  FRUGAL_ASSERT(matrices.size() == outputs.size());
   std::vector<kernels::PackedProduct> products;
-  for (const PackedMatrix* matrix : matrices) {
-    outputs.push_back(at::empty({activations.tokens(), matrix->rows()}, at::kFloat));
-    products.push_back({matrix, outputs.back().mutable_data_ptr<float>(), matrix->rows()});
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    FRUGAL_ASSERT(outputs[i]->is_contiguous() && outputs[i]->numel() == activations.tokens() * matrices[i]->rows());
+    products.push_back({matrices[i], outputs[i]->mutable_data_ptr<float>(), matrices[i]->rows()});
   }
   kernels::matmul_packed(products, activations);
-  return outputs;
 }
 
 at::Tensor float_linear(const at::Tensor& x, const at::Tensor& weight, bool invariant) {

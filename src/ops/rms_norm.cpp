@@ -1,9 +1,11 @@
 #include "kernels/cpu/norm.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
-#include "ops/ops.h"
+#include "base/team.h"
+#include "ops/into.h"
 
 namespace frugal::ops {
 
@@ -30,15 +32,28 @@ Tensor rms_norm_reference(const Tensor& x, const Tensor& weight, double eps, dou
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
   if (wants_gradient({x, weight})) return rms_norm_reference(x, weight, eps, weight_offset);
   const Tensor input = checked_float(x, "rms_norm input");
-  const Tensor scale = checked_float(weight, "rms_norm weight");
-  FRUGAL_ASSERT(scale.dim() == 1 && input.size(-1) == scale.size(0));
   Tensor out = at::empty_like(input);
+  rms_norm_into(input, weight, eps, weight_offset, out);
+  return out;
+}
+
+void rms_norm_into(const Tensor& x, const Tensor& weight, double eps, double weight_offset, Tensor& out) {
+  const Tensor input = checked_float(x, "rms_norm input"), scale = checked_float(weight, "rms_norm weight");
+  FRUGAL_ASSERT(scale.dim() == 1 && input.size(-1) == scale.size(0) && out.numel() == input.numel());
   kernels::rms_norm({.x = input.const_data_ptr<float>(),
                      .out = out.mutable_data_ptr<float>(),
                      .rows = scale.numel() == 0 ? 0 : input.numel() / scale.size(0),
                      .columns = scale.size(0)},
                     scale.const_data_ptr<float>(), {.eps = static_cast<float>(eps), .weight_offset = static_cast<float>(weight_offset)});
-  return out;
+}
+
+void add_in_place(Tensor& target, const Tensor& x) {
+  FRUGAL_ASSERT(target.numel() == x.numel() && target.is_contiguous() && x.is_contiguous());
+  float* to = target.mutable_data_ptr<float>();
+  const float* from = x.const_data_ptr<float>();
+  parallel_for(target.numel(), 16384, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) to[i] += from[i];
+  });
 }
 
 }  // namespace frugal::ops

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
-#include "ops/ops.h"
+#include "ops/into.h"
 
 namespace frugal::ops {
 
@@ -18,13 +18,17 @@ Tensor rope_reference(const Tensor& x, const Tensor& positions, const Tensor& co
 
 Tensor rope(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
   if (wants_gradient({x})) return rope_reference(x, positions, cos, sin);
-  FRUGAL_ASSERT(x.dim() == 3 && positions.numel() == x.size(0) && cos.sizes() == sin.sizes());
   Tensor out = checked_float(x, "rope input").clone();
+  rope_in_place(out, positions, cos, sin);
+  return out;
+}
+
+void rope_in_place(Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
+  FRUGAL_ASSERT(x.dim() == 3 && x.is_contiguous() && positions.numel() == x.size(0) && cos.sizes() == sin.sizes());
   const Tensor index = positions.contiguous();
   const Tensor cosines = checked_float(cos, "rope cos"), sines = checked_float(sin, "rope sin");
-  kernels::rope(out.mutable_data_ptr<float>(), out.size(0), out.size(1) * out.size(2), index.const_data_ptr<int64_t>(), cosines.const_data_ptr<float>(),
-                sines.const_data_ptr<float>(), cosines.size(0), {.heads = out.size(1), .head_dim = out.size(2), .rotary_dim = 2 * cosines.size(1)});
-  return out;
+  kernels::rope(x.mutable_data_ptr<float>(), x.size(0), x.size(1) * x.size(2), index.const_data_ptr<int64_t>(), cosines.const_data_ptr<float>(),
+                sines.const_data_ptr<float>(), cosines.size(0), {.heads = x.size(1), .head_dim = x.size(2), .rotary_dim = 2 * cosines.size(1)});
 }
 
 }  // namespace frugal::ops

@@ -1,0 +1,97 @@
+// A block in serving: the computation of block.cpp, value for value, into buffers that all blocks of a step share. What a decode
+// step of a small model costs beside its products is mostly the making of tensors: 2 us each, 20 in a block.
+#include <ATen/ATen.h>
+
+#include <array>
+
+#include "base/error.h"
+#include "nn/model.h"
+#include "nn/rope_table.h"
+#include "ops/into.h"
+
+namespace frugal::nn {
+
+struct Workspace::Buffers {
+  Tensor normed, query, key, value, attended, projected, gate, up;
+  ops::QuantizedActivations quantized;
+};
+
+Workspace::Workspace() : buffers_(std::make_unique<Buffers>()) {}
+Workspace::~Workspace() = default;
+
+namespace {
+
+// The buffer, anew where the shape is another one than the block before had.
+Tensor& sized(Tensor& buffer, at::IntArrayRef shape) {
+  if (!buffer.defined() || buffer.sizes() != shape) buffer = at::empty(shape, at::kFloat);
+  return buffer;
+}
+
+// Whether these are single packed matrices that read one form of their input.
+bool share_packed_input(std::span<const Linear* const> linears) {
+  const formats::ActivationQuant quant = linears.front()->kinds().front()->activation();
+  for (const Linear* linear : linears) {
+    const LinearKind& kind = *linear->kinds().front();
+    if (linear->kinds().size() > 1 || !kind.packed() || !(kind.activation() == quant)) return false;
+  }
+  return true;
+}
+
+void apply(std::span<const Linear* const> linears, const Tensor& x, std::span<Tensor* const> outputs, ops::QuantizedActivations& quantized) {
+  ops::quantize_into(x, linears.front()->kinds().front()->activation(), quantized);
+  const ops::PackedMatrix* matrices[3];
+  for (size_t i = 0; i < linears.size(); ++i) matrices[i] = linears[i]->kinds().front()->packed();
+  ops::packed_linear_into(std::span(matrices, linears.size()), quantized, outputs);
+  for (size_t i = 0; i < linears.size(); ++i) {
+    if (linears[i]->bias().defined()) outputs[i]->view({x.size(0), -1}).add_(linears[i]->bias());
+  }
+}
+
+void apply(const Norm& norm, const Tensor& x, Tensor& out) {
+  ops::rms_norm_into(x, norm.weight, norm.eps, norm.kind == NormKind::rms_plus_one ? 1.0 : 0.0, out);
+}
+
+}  // namespace
+
+bool Block::serves() const {
+  return (!query || (share_packed_input(std::array{&query, &key, &value}) && share_packed_input(std::array{&output}))) &&
+         (!gate || (share_packed_input(std::array{&gate, &up}) && share_packed_input(std::array{&down})));
+}
+
+void Block::serve(Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, Workspace& workspace) const {
+  Workspace::Buffers& b = workspace.buffers();
+  const int64_t tokens = hidden.size(0);
+  Tensor& normed = sized(b.normed, hidden.sizes());
+  Tensor& projected = sized(b.projected, hidden.sizes());
+  if (query) {
+    Tensor& q = sized(b.query, {tokens, spec.heads, spec.head_dim});
+    Tensor& k = sized(b.key, {tokens, spec.kv_heads, spec.head_dim});
+    Tensor& v = sized(b.value, {tokens, spec.kv_heads, spec.head_dim});
+    Tensor& attended = sized(b.attended, {tokens, spec.heads * spec.head_dim});
+    apply(input_norm, hidden, normed);
+    apply(std::array{&query, &key, &value}, normed, std::array{&q, &k, &v}, b.quantized);
+    if (spec.qk_norm) {
+      apply(query_norm, q, q);
+      apply(key_norm, k, k);
+    }
+    const std::shared_ptr<RopeTable> table = rope_for(sequences);
+    ops::rope_in_place(q, positions, table->cos(), table->sin());
+    ops::rope_in_place(k, positions, table->cos(), table->sin());
+    attend_sequences(q, k, v, sequences, attended);
+    apply(std::array{&output}, attended, std::array{&projected}, b.quantized);
+    if (spec.post_norms) apply(attention_output_norm, projected, projected);
+    ops::add_in_place(hidden, projected);
+  }
+  if (gate) {
+    Tensor& inner = sized(b.gate, {tokens, gate.out_features()});
+    Tensor& up_out = sized(b.up, {tokens, up.out_features()});
+    apply(post_attention_norm, hidden, normed);
+    apply(std::array{&gate, &up}, normed, std::array{&inner, &up_out}, b.quantized);
+    ops::gated_activation_into(inner, up_out, spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh, inner);
+    apply(std::array{&down}, inner, std::array{&projected}, b.quantized);
+    if (spec.post_norms) apply(mlp_output_norm, projected, projected);
+    ops::add_in_place(hidden, projected);
+  }
+}
+
+}  // namespace frugal::nn
