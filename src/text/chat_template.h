@@ -38,7 +38,7 @@ struct TemplateLimits {
   size_t max_steps = 1'000'000;
   size_t max_output_bytes = size_t{4} << 20;  // of the result and of every single string on the way
   size_t max_live_bytes = size_t{64} << 20;   // of all values that the template made, beyond its inputs
-  double max_seconds = 1;                     // processor time; templates in use take milliseconds
+  double max_seconds = 5;                     // processor time; templates in use take milliseconds
 };
 
 struct RenderOptions {

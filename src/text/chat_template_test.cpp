@@ -131,27 +131,30 @@ TEST(ChatTemplate, StopsEndlessWorkByItsBudget) {
   EXPECT_THAT(error_of("{% for i in range(10**9) %}{% endfor %}"), ::testing::HasSubstr("Range too big"));
   const std::string nested = "{% for i in range(10000) %}{% for j in range(10000) %}{% endfor %}{% endfor %}";
   EXPECT_THAT(error_of(nested), ::testing::HasSubstr("steps"));
-  for (const char* source : {"{{ 'a' * 10**9 }}",
-                             "{% set ns = namespace(s='a') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-                             "{{ range(90000)|join('x' * 10000) }}",
-                             "{{ ('a' * 100000)|replace('a', 'b' * 100000) }}",
-                             "{{ '%9999999999d' % 1 }}",
-                             "{{ '%*d' % (10**12, 1) }}",
-                             "{{ '{:9999999999}'.format(1) }}",
-                             "{{ 'a'|indent(10**9, true) }}",
-                             "{{ 'a'|center(10**10) }}",
-                             "{{ 'a'.zfill(10**10) }}",
-                             "{{ [1] * 10**9 }}",
-                             "{{ [[1]*1000]*1000 * 1000 }}",
-                             "{{ {'a': 1}|tojson(indent=10**10) }}",
-                             "{{ '%.999999999f' % 1 }}",
-                             "{% set ns = namespace(l=[]) %}{% for i in range(90000) %}{% set ns.l = ns.l + ['x'*100000] %}{% endfor %}",
-                             "{% for i in range(90000) %}{{ 'x' * 1000 }}{% endfor %}",
-                             "{% set s = 'a' * 4000000 %}{% set t = 'a' * 4000000 %}{% for i in range(90000) %}{% set u = s == t %}{% endfor %}",
-                             "{% set s = 'a' * 4000000 %}{% for i in range(90000) %}{% set u = s|upper %}{% endfor %}",
-                             "{{ ('a'*4000000).rsplit('a'*2000000 ~ 'b', 3) }}",
-                             "{{ ('ab'*2000000).strip('b'*2000000 ~ 'a') }}"}) {
+  for (const char* source :
+       {"{{ 'a' * 10**9 }}", "{% set ns = namespace(s='a') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{{ range(90000)|join('x' * 10000) }}", "{{ ('a' * 100000)|replace('a', 'b' * 100000) }}", "{{ '%9999999999d' % 1 }}", "{{ '%*d' % (10**12, 1) }}",
+        "{{ '{:9999999999}'.format(1) }}", "{{ 'a'|indent(10**9, true) }}", "{{ 'a'|center(10**10) }}", "{{ 'a'.zfill(10**10) }}", "{{ [1] * 10**9 }}",
+        "{{ [[1]*1000]*1000 * 1000 }}", "{{ {'a': 1}|tojson(indent=10**10) }}", "{{ '%.999999999f' % 1 }}",
+        "{% set ns = namespace(l=[]) %}{% for i in range(90000) %}{% set ns.l = ns.l + ['x'*100000] %}{% endfor %}",
+        "{% for i in range(90000) %}{{ 'x' * 1000 }}{% endfor %}", "{{ ('a'*4000000).rsplit('a'*2000000 ~ 'b', 3) }}",
+        "{{ ('ab'*2000000).strip('b'*2000000 ~ 'a') }}"}) {
     EXPECT_NE(error_of(source), "") << source;
+  }
+}
+
+TEST(ChatTemplate, StopsWhenItsTimeIsOver) {
+  RenderOptions options;
+  options.limits.max_seconds = 0.05;
+  for (const char* step : {"s == t", "s|upper"}) {
+    const ChatTemplate chat(
+        fmt::format("{{% set s = 'a' * 4000000 %}}{{% set t = 'a' * 4000000 %}}{{% for i in range(90000) %}}{{% set u = {} %}}{{% endfor %}}", step), "t");
+    try {
+      chat.render(Json::array(), options);
+      ADD_FAILURE() << step;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("more than 0.05 s"));
+    }
   }
 }
 
