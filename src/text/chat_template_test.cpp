@@ -143,6 +143,14 @@ TEST(ChatTemplate, StopsEndlessWorkByItsBudget) {
   }
 }
 
+TEST(ChatTemplate, AnAttributeThatEveryUndefinedHasIsUnsafeAnyOtherAnError) {
+  // As jinja2 3.1 in its sandbox.
+  EXPECT_EQ(joined(ChatTemplate("{{ not missing.__class__ }}|{{ missing._undefined_name }}|", "t").render(Json::array(), {})), "True||");
+  for (const char* source : {"{{ missing.__foo__ }}", "{{ missing['__class__'] }}", "{{ missing.x }}", "{{ missing.__class__.__mro__ }}"}) {
+    EXPECT_NE(error_of(source), "") << source;
+  }
+}
+
 TEST(ChatTemplate, StopsWhenItsTimeIsOver) {
   RenderOptions options;
   options.limits.max_seconds = 0.05;

@@ -302,6 +302,71 @@ namespace {
 
 bool is_dunder(std::string_view name) { return name.starts_with("__"); }
 
+// What Python finds on jinja2's Undefined: unsafe, hence undefined, where any other attribute of it is an error.
+bool is_attribute_of_undefined(std::string_view name) {
+  static constexpr std::string_view kNames[] = {"__add__",
+                                                "__aiter__",
+                                                "__bool__",
+                                                "__call__",
+                                                "__class__",
+                                                "__complex__",
+                                                "__delattr__",
+                                                "__dir__",
+                                                "__div__",
+                                                "__doc__",
+                                                "__eq__",
+                                                "__float__",
+                                                "__floordiv__",
+                                                "__format__",
+                                                "__ge__",
+                                                "__getattr__",
+                                                "__getattribute__",
+                                                "__getitem__",
+                                                "__getstate__",
+                                                "__gt__",
+                                                "__hash__",
+                                                "__init__",
+                                                "__init_subclass__",
+                                                "__int__",
+                                                "__iter__",
+                                                "__le__",
+                                                "__len__",
+                                                "__lt__",
+                                                "__mod__",
+                                                "__module__",
+                                                "__mul__",
+                                                "__ne__",
+                                                "__neg__",
+                                                "__new__",
+                                                "__pos__",
+                                                "__pow__",
+                                                "__radd__",
+                                                "__rdiv__",
+                                                "__reduce__",
+                                                "__reduce_ex__",
+                                                "__repr__",
+                                                "__rfloordiv__",
+                                                "__rmod__",
+                                                "__rmul__",
+                                                "__rpow__",
+                                                "__rsub__",
+                                                "__rtruediv__",
+                                                "__setattr__",
+                                                "__sizeof__",
+                                                "__slots__",
+                                                "__str__",
+                                                "__sub__",
+                                                "__subclasshook__",
+                                                "__truediv__",
+                                                "_fail_with_undefined_error",
+                                                "_undefined_exception",
+                                                "_undefined_hint",
+                                                "_undefined_message",
+                                                "_undefined_name",
+                                                "_undefined_obj"};
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
+
 std::optional<Value> method_of(Render& r, const Value& object, const std::string& name) {
   const NativeFunction method = find_method(object, name);
   if (!method) return std::nullopt;
@@ -353,8 +418,9 @@ std::optional<Value> own_item(Render& r, const Value& object, const Value& key) 
 }  // namespace
 
 Value get_attribute(Render& r, const Value& object, const std::string& name) {
-  if (object.is_undefined()) r.fail_undefined(object);
-  if (is_dunder(name)) return undefined(fmt::format("access to attribute '{}' of '{}' object is unsafe", printable(name), type_name(object)));
+  const bool of_undefined = object.is_undefined() && is_attribute_of_undefined(name);
+  if (object.is_undefined() && !of_undefined) r.fail_undefined(object);
+  if (of_undefined || is_dunder(name)) return undefined(fmt::format("access to attribute '{}' of '{}' object is unsafe", printable(name), type_name(object)));
   if (is_mutating_method(object, name)) return undefined(fmt::format("access to attribute '{}' of '{}' object is unsafe", name, type_name(object)));
   if (auto value = own_attribute(r, object, name)) return *value;
   if (const DictData* dict = object.dict()) {
