@@ -163,6 +163,23 @@ TEST(Family, Gemma3OfTheMultimodalSizesReadsItsTextPartWithDefaults) {
   EXPECT_EQ(gguf_of(spec).metadata.integer("gemma3.attention.sliding_window", 0, 10000), 1024);
 }
 
+TEST(Family, Gemma3MergesAnOldRopeScalingIntoTheGlobalLayers) {
+  const Json config = {
+      {"model_type", "gemma3_text"},
+      {"hidden_size", 640},
+      {"intermediate_size", 2048},
+      {"num_hidden_layers", 12},
+      {"rope_parameters",
+       {{"full_attention", {{"rope_type", "default"}, {"rope_theta", 5e5}}}, {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 2e4}}}}},
+      {"rope_scaling", {{"factor", 8.0}, {"rope_type", "linear"}}}};
+  const nn::ModelSpec spec = spec_of(config);
+  EXPECT_EQ(spec.blocks[5].rope.scaling, nn::RopeScaling::linear);
+  EXPECT_EQ(spec.blocks[5].rope.factor, 8);
+  EXPECT_EQ(spec.blocks[5].rope.theta, 5e5);
+  EXPECT_EQ(spec.blocks[0].rope.scaling, nn::RopeScaling::none);
+  EXPECT_EQ(spec.blocks[0].rope.theta, 2e4);
+}
+
 TEST(Family, MistralWithAndWithoutWindowFitsGguf) {
   Json config = small_llama();
   config["model_type"] = "mistral";

@@ -404,6 +404,23 @@ TEST(TokenizerTorture, ACutSentencePieceModelNeverDoesHarm) {
   EXPECT_EQ(load_model(model)->encode("ab", {.add_special = false}), (std::vector<int32_t>{4}));
 }
 
+TEST(TokenizerTorture, AVocabularyFileThatIsNotUtf8IsNamedWithItsLine) {
+  const testing::TemporaryFolder folder;
+  folder.write("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n\xff\n");
+  EXPECT_THAT(error_of([&] { load_tokenizer_directory(folder.path()); }), ::testing::HasSubstr("vocab.txt: line 5 is not UTF-8"));
+  folder.write("vocab.txt", "[PAD]\n[UNK]\n");
+  EXPECT_THAT(error_of([&] { load_tokenizer_directory(folder.path()); }), ::testing::HasSubstr("vocab.txt: no [CLS]"));
+}
+
+TEST(TokenizerTorture, TheConfigBesideASentencePieceModelSaysWhetherBosIsAdded) {
+  const std::string model = piece("<unk>", 0, 2) + piece("<s>", 0, 3) + piece("a") + bytes(2, number(3, 2)) + bytes(3, number(3, 0));
+  const auto ids = [&](const char* config) { return tokenizer_from_sentencepiece(std::as_bytes(std::span(model)), "t.model", config)->encode("a"); };
+  EXPECT_EQ(ids(""), (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(ids(R"({"add_bos_token": true})"), (std::vector<int32_t>{1, 2}));
+  EXPECT_EQ(ids(R"({"add_bos_token": false})"), (std::vector<int32_t>{2}));
+  EXPECT_THROW(ids("{"), Error);
+}
+
 TEST(TokenizerTorture, OfARepeatedScalarTheLastCounts) {
   const std::string model = small_model() + bytes(2, number(3, 9) + number(3, 1)) + bytes(3, number(3, 1) + number(3, 0));
   EXPECT_EQ(load_model(model)->encode("ba", {.add_special = false}), (std::vector<int32_t>{3, 2}));
