@@ -15,7 +15,7 @@ struct BenchValues {
   std::vector<std::string> prompt, generated, depth, pairs, parallel;  // empty: 512, 128, 0, none, 1
   int64_t repetitions = 5;
   int64_t batch = 2048, ubatch = 512;
-  std::string cache_keys = "auto", cache_values = "auto";
+  CacheValues cache;
   bool exact = false;
 };
 
@@ -31,7 +31,7 @@ std::vector<int64_t> numbers(const std::vector<std::string>& texts, const std::s
 std::vector<eval::SpeedTest> tests_of(const BenchValues& values) {
   const auto given_or = [](const std::vector<std::string>& given, const char* fallback) { return given.empty() ? std::vector<std::string>{fallback} : given; };
   const int64_t ubatch = std::min(values.batch, values.ubatch);
-  const nn::CacheType cache = cache_type(values.cache_keys, values.cache_values, values.exact);
+  const nn::CacheType cache = cache_type(values.cache, values.exact);
   std::vector<eval::SpeedTest> tests;
   for (const int64_t depth : numbers(given_or(values.depth, "0"), "--depth")) {
     for (const int64_t streams : numbers(given_or(values.parallel, "1"), "-npl")) {
@@ -135,8 +135,9 @@ void run(Context& context, const BenchValues& values) {
 
 void add_bench(CLI::App& app, Context& context) {
   const auto values = std::make_shared<BenchValues>();
-  new_verb(app, context, "bench", "Measure prefill and decode rates and the share of the machine's limits", [&context, values] { run(context, *values); })
-      .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
+  Verb verb =
+      new_verb(app, context, "bench", "Measure prefill and decode rates and the share of the machine's limits", [&context, values] { run(context, *values); });
+  verb.text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
       .required()
       .texts("-p,--n-prompt", values->prompt, "Prompt tokens: numbers, lists 1,2,4 and ranges a-b+step or a-b*mult; repeatable (default 512)")
       .texts("-n,--n-gen", values->generated, "Tokens to generate (default 128)")
@@ -146,10 +147,9 @@ void add_bench(CLI::App& app, Context& context) {
       .integer("-r,--repetitions", values->repetitions, 1, 10000, "Repetitions of each test")
       .integer("-b,--batch-size", values->batch, 1, int64_t{1} << 20, "Most tokens of one forward")
       .integer("--ubatch-size", values->ubatch, 1, int64_t{1} << 20, "The same (-ub); the smaller one counts")
-      .choice("--cache-type-k", values->cache_keys, {"auto", "f32", "f16"}, "What cached keys are rounded to (-ctk; auto: f16, with --exact f32)")
-      .choice("--cache-type-v", values->cache_values, {"auto", "f32", "f16"}, "The same for values (-ctv): as the keys")
       .choice("-o,--output", values->output, {"md", "json", "jsonl", "csv", "sql"}, "How the rows are printed")
       .flag("--exact", values->exact, "Expand the weights to float");
+  add_cache_options(verb, values->cache);
 }
 
 }  // namespace frugal::cli

@@ -82,7 +82,7 @@ class Chat {
       : context_(context),
         values_(values),
         loaded_(load_for_generation(context, values)),
-        conversation_(loaded_, cache_type(values.cache_keys, values.cache_values, values.exact)),
+        conversation_(loaded_, cache_type(values.cache, values.exact)),
         seed_(engine::resolved_seed(context.seed)) {
     set_system(system_text(values));
   }

@@ -32,7 +32,7 @@ void run(const Context& context, const GenerationValues& values) {
   messages.push_back({{"role", "user"}, {"content", prompt}});
   const std::vector<int32_t> ids = chat ? chat_prompt(loaded, values, messages) : loaded.tokenizer->encode(prompt);
   engine::Sampler sampler = sampler_of(loaded, values, engine::resolved_seed(context.seed));
-  engine::Conversation conversation(loaded, cache_type(values.cache_keys, values.cache_values, values.exact));
+  engine::Conversation conversation(loaded, cache_type(values.cache, values.exact));
   const engine::GenerateResult result = conversation.generate(ids, sampler, generate_options(values), [&](const std::string& text) {
     if (!context.json) print(text);
   });

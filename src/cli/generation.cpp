@@ -58,8 +58,6 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
       .integer("-c,--ctx-size", values.context, 0, int64_t{1} << 30, "Context in tokens (0: the model's)")
       .integer("-b,--batch-size", values.batch, 1, int64_t{1} << 20, "Prompt tokens of one forward, at most")
       .integer("--ubatch-size", values.ubatch, 1, int64_t{1} << 20, "The same (-ub); the smaller one counts")
-      .choice("--cache-type-k", values.cache_keys, {"auto", "f32", "f16"}, "What cached keys are rounded to (-ctk; auto: f16, with --exact f32)")
-      .choice("--cache-type-v", values.cache_values, {"auto", "f32", "f16"}, "The same for values (-ctv): as the keys")
       .texts("-r,--reverse-prompt", values.reverse_prompts, "Stop string; repeatable")
       .texts("--stop", values.stop, "Stop string; repeatable")
       .texts("--dry-sequence-breaker", values.dry_breakers, "Token that no repetition of DRY crosses; repeatable; none: no such token")
@@ -86,6 +84,7 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
       verb.each(names, keep, option.fallback.empty() ? option.help : fmt::format("{} (default {})", option.help, option.fallback));
     }
   }
+  add_cache_options(verb, values.cache);
 }
 
 nn::LoadedModel load_for_generation(const Context& context, const GenerationValues& values) {
@@ -142,12 +141,17 @@ engine::Sampler sampler_of(const nn::LoadedModel& loaded, const GenerationValues
   return engine::Sampler(std::move(params), vocab, seed);
 }
 
-nn::CacheType cache_type(const std::string& keys, const std::string& values, bool exact) {
-  if (keys != "auto" && values != "auto" && keys != values) {
-    fail(ErrorKind::unsupported, "--cache-type-k {} with --cache-type-v {}: keys and values have one type", keys, values);
+void add_cache_options(Verb& verb, CacheValues& values) {
+  verb.choice("--cache-type-k", values.keys, {"auto", "f32", "f16"}, "What cached keys are rounded to (-ctk; auto: f16, with --exact f32)")
+      .choice("--cache-type-v", values.values, {"auto", "f32", "f16"}, "The same for values (-ctv): as the keys");
+}
+
+nn::CacheType cache_type(const CacheValues& given, bool exact) {
+  if (given.keys != "auto" && given.values != "auto" && given.keys != given.values) {
+    fail(ErrorKind::unsupported, "--cache-type-k {} with --cache-type-v {}: keys and values have one type", given.keys, given.values);
   }
-  const std::string& given = keys == "auto" ? values : keys;
-  return given == "f32" || (given == "auto" && exact) ? nn::CacheType::f32 : nn::CacheType::f16;
+  const std::string& type = given.keys == "auto" ? given.values : given.keys;
+  return type == "f32" || (type == "auto" && exact) ? nn::CacheType::f32 : nn::CacheType::f16;
 }
 
 engine::GenerateOptions generate_options(const GenerationValues& values) {

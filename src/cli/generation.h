@@ -10,11 +10,15 @@
 
 namespace frugal::cli {
 
+struct CacheValues {
+  std::string keys = "auto", values = "auto";
+};
+
 struct GenerationValues {
   std::string model, prompt, prompt_file, system, system_file, chat_template, chat_template_file, template_arguments;
   std::vector<std::string> reverse_prompts, stop, dry_breakers;
   int64_t predict = -1, context = 0, batch = 2048, ubatch = 512;
-  std::string cache_keys = "auto", cache_values = "auto";
+  CacheValues cache;
   bool exact = false, special = false, escape = false, single_turn = false, raw = false, conversation = false, timings = false;
   std::vector<std::pair<std::string, std::string>> sampling;  // raw values by option name, as given
 };
@@ -25,8 +29,9 @@ void add_generation_options(Verb& verb, GenerationValues& values);
 nn::LoadedModel load_for_generation(const Context& context, const GenerationValues& values);
 // Flag, else the model's generation_config.json, else neutral.
 engine::Sampler sampler_of(const nn::LoadedModel& loaded, const GenerationValues& values, uint64_t seed);
-// Of --cache-type-k and -v. Throws Error{unsupported} where they differ.
-nn::CacheType cache_type(const std::string& keys, const std::string& values, bool exact);
+// --cache-type-k and -v, and what they ask for. Throws Error{unsupported} where they differ.
+void add_cache_options(Verb& verb, CacheValues& values);
+nn::CacheType cache_type(const CacheValues& given, bool exact);
 engine::GenerateOptions generate_options(const GenerationValues& values);
 // Ids of a conversation through the model's chat template. Throws Error{invalid_input} when it has none.
 std::vector<int32_t> chat_prompt(const nn::LoadedModel& loaded, const GenerationValues& values, const Json& messages);

@@ -14,10 +14,8 @@ struct InspectValues {
 
 Json metadata_json(const io::Checkpoint& checkpoint, bool all) {
   if (checkpoint.container == io::Container::huggingface) return checkpoint.config;
-  Json object = Json::object();
-  // Appended: an ordered object looks a key up in linear time, and the reader has seen to it that none occurs twice.
-  using Members = std::vector<Json::object_t::value_type, Json::object_t::Container::allocator_type>;
-  auto& members = static_cast<Members&>(object.get_ref<Json::object_t&>());
+  // Collected first: an ordered object looks each assigned key up in linear time.
+  std::vector<std::pair<std::string, Json>> members;
   for (const auto& [key, value] : checkpoint.metadata.values()) {
     members.emplace_back(key, std::visit(
                                   [&](const auto& held) -> Json {
@@ -32,7 +30,7 @@ Json metadata_json(const io::Checkpoint& checkpoint, bool all) {
                                   },
                                   value));
   }
-  return object;
+  return Json(Json::object_t(members.begin(), members.end()));
 }
 
 void run(const Context& context, const InspectValues& values) {

@@ -1,7 +1,5 @@
 #include <ATen/ATen.h>
 
-#include <array>
-
 #include "base/error.h"
 #include "nn/model.h"
 #include "nn/rope_table.h"
@@ -38,10 +36,9 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
   const int64_t tokens = x.size(0);
   if (tap) tap(InputPoint::attention_input, x);
   const Activation input(x);
-  const std::vector<Tensor> qkv = forward_together(std::array{&query, &key, &value}, input);
-  Tensor q = qkv[0].view({tokens, spec.heads, spec.head_dim});
-  Tensor k = qkv[1].view({tokens, spec.kv_heads, spec.head_dim});
-  const Tensor v = qkv[2].view({tokens, spec.kv_heads, spec.head_dim});
+  Tensor q = query.forward(input).view({tokens, spec.heads, spec.head_dim});
+  Tensor k = key.forward(input).view({tokens, spec.kv_heads, spec.head_dim});
+  const Tensor v = value.forward(input).view({tokens, spec.kv_heads, spec.head_dim});
   if (spec.qk_norm) {
     q = query_norm.forward(q);
     k = key_norm.forward(k);
@@ -107,8 +104,7 @@ void Block::attend_sequences(const Tensor& q, const Tensor& k, const Tensor& v, 
 Tensor Block::mlp(const Tensor& x, const InputTap& tap) const {
   if (tap) tap(InputPoint::mlp_input, x);
   const Activation input(x);
-  const std::vector<Tensor> both = forward_together(std::array{&gate, &up}, input);
-  const Tensor inner = ops::gated_activation(both[0], both[1], spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh);
+  const Tensor inner = ops::gated_activation(gate.forward(input), up.forward(input), spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh);
   if (tap) tap(InputPoint::mlp_output, inner);
   return down.forward(Activation(inner));
 }

@@ -63,8 +63,7 @@ Tensor EncodedKind::round_activation(const Tensor& x) const {
 Tensor EncodedKind::forward(const Activation& input) const {
   const Tensor& x = input.values();
   if (!packed_ || ops::wants_gradient({x})) return ops::float_linear(round_activation(x), dense(), invariant_);
-  const ops::PackedMatrix* const matrix = packed_.get();
-  return ops::packed_linear(std::span(&matrix, 1), input.quantized(activation_)).front();
+  return ops::packed_linear(*packed_, input.quantized(activation_));
 }
 
 BlockKind::BlockKind(const formats::Format& format, std::span<const std::byte> bytes, int64_t out_features, int64_t in_features,

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "base/error.h"
-#include "ops/ops.h"
 #include "ops/packed_linear.h"
 
 namespace frugal::nn {
@@ -41,25 +40,6 @@ Tensor Linear::forward(const Activation& input) const {
   Tensor out = kinds_.front()->forward(input);
   for (size_t i = 1; i < kinds_.size(); ++i) out = out + kinds_[i]->forward(input);
   return bias_.defined() ? out + bias_ : out;
-}
-
-std::vector<Tensor> forward_together(std::span<const Linear* const> linears, const Activation& input) {
-  const ActivationQuant quant = linears.front()->kinds().front()->activation();
-  std::vector<const ops::PackedMatrix*> matrices;
-  for (const Linear* linear : linears) {
-    const LinearKind& kind = *linear->kinds().front();
-    if (linear->kinds().size() == 1 && kind.packed() && kind.activation() == quant) matrices.push_back(kind.packed());
-  }
-  std::vector<Tensor> outputs;
-  if (matrices.size() < linears.size() || ops::wants_gradient({input.values()})) {
-    for (const Linear* linear : linears) outputs.push_back(linear->forward(input));
-    return outputs;
-  }
-  outputs = ops::packed_linear(matrices, input.quantized(quant));
-  for (size_t i = 0; i < linears.size(); ++i) {
-    if (linears[i]->bias().defined()) outputs[i] = outputs[i] + linears[i]->bias();
-  }
-  return outputs;
 }
 
 Tensor Linear::dense() const {

@@ -10,7 +10,6 @@
 
 #include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -225,8 +224,5 @@ class Linear {
   std::vector<std::shared_ptr<LinearKind>> kinds_;
   Tensor bias_;
 };
-
-// forward() of each on the same input; in one parallel region where all are single packed matrices.
-std::vector<Tensor> forward_together(std::span<const Linear* const> linears, const Activation& input);
 
 }  // namespace frugal::nn

@@ -13,6 +13,7 @@ void gated_activation_into(const Tensor& gate, const Tensor& up, Gate kind, Tens
 void attention_into(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options, Tensor& out);
 void cached_attention_into(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options, Tensor& out);
 void quantize_into(const Tensor& x, const formats::ActivationQuant& quant, QuantizedActivations& out);
+// All matrices in one parallel region.
 void packed_linear_into(std::span<const PackedMatrix* const> matrices, const QuantizedActivations& activations, std::span<Tensor* const> outputs);
 // target += x; both have the same number of values.
 void add_in_place(Tensor& target, const Tensor& x);

@@ -25,13 +25,12 @@ void quantize_into(const Tensor& x, const ActivationQuant& quant, QuantizedActiv
   out.quantize(input.const_data_ptr<float>(), columns == 0 ? 0 : input.numel() / columns, columns, columns, options);
 }
 
-std::vector<at::Tensor> packed_linear(std::span<const PackedMatrix* const> matrices, const QuantizedActivations& activations) {
-  std::vector<at::Tensor> outputs;
-  std::vector<at::Tensor*> targets;
-  for (const PackedMatrix* matrix : matrices) outputs.push_back(at::empty({activations.tokens(), matrix->rows()}, at::kFloat));
-  for (at::Tensor& output : outputs) targets.push_back(&output);
-  packed_linear_into(matrices, activations, targets);
-  return outputs;
+at::Tensor packed_linear(const PackedMatrix& matrix, const QuantizedActivations& activations) {
+  at::Tensor out = at::empty({activations.tokens(), matrix.rows()}, at::kFloat);
+  const PackedMatrix* const one = &matrix;
+  at::Tensor* const target = &out;
+  packed_linear_into(std::span(&one, 1), activations, std::span(&target, 1));
+  return out;
 }
 
 void packed_linear_into(std::span<const PackedMatrix* const> matrices, const QuantizedActivations& activations, std::span<Tensor* const> outputs) {

@@ -5,8 +5,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
-#include <span>
-#include <vector>
 
 #include "formats/activation_quant.h"
 #include "kernels/cpu/packed_matrix.h"
@@ -22,8 +20,8 @@ using kernels::supports_packing;
 // x [tokens, features] float32 -> 8-bit codes: blocks of 32 with a scale each (kind none), or one scale per token or tensor.
 std::unique_ptr<QuantizedActivations> quantize_activations(const at::Tensor& x, const formats::ActivationQuant& quant);
 
-// One [tokens, rows of the matrix] float32 for each matrix, all made in one parallel region.
-std::vector<at::Tensor> packed_linear(std::span<const PackedMatrix* const> matrices, const QuantizedActivations& activations);
+// -> [tokens, matrix.rows()] float32.
+at::Tensor packed_linear(const PackedMatrix& matrix, const QuantizedActivations& activations);
 
 // x [tokens, in] float32 times weight [out, in] (float32, float16, bfloat16) transposed -> [tokens, out] float32.
 // `invariant`: own kernels, where a row's result does not depend on the other rows; otherwise the BLAS, which is faster for
