@@ -276,6 +276,35 @@ def test_messages_go_to_a_log_file_too(frugal, tmp_path):
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* frugal: error: .*absent.gguf", (tmp_path / "log").read_text())
 
 
+def test_a_log_file_that_is_a_pipe_without_a_reader_is_an_error(frugal, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    refused = frugal("methods", "--log-file", tmp_path / "pipe", timeout=60)
+    assert refused.code == 1 and "pipe" in refused.err
+
+
+def test_a_broken_chat_template_keeps_no_weights_from_use(frugal, tiny, tmp_path):
+    shutil.copytree(tiny / "model", tmp_path / "model")
+    (tmp_path / "model/chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}")
+    assert frugal("eval", tmp_path / "model", "--text", tiny / "text.txt", "--ctx", 64, "--chunks", 1, "--no-speed").code == 0
+    assert frugal("generate", tmp_path / "model", "--raw", "-p", "a", "-n", 1).code == 0
+    refused = frugal("generate", tmp_path / "model", "-p", "a", "-n", 1)
+    assert refused.code == 1 and "chat_template.jinja" in refused.err and "--chat-template" in refused.err, refused.err
+    assert frugal("generate", tmp_path / "model", "-p", "a", "-n", 1, "--chat-template", "{{ messages[0].content }}").code == 0
+
+
+def test_tensors_without_a_place_are_named_in_a_warning(frugal, tiny, tmp_path):
+    shutil.copytree(tiny / "model", tmp_path / "model")
+    weights = load_file(tmp_path / "model/model.safetensors")
+    text = ("--text", tiny / "text.txt", "--ctx", 64, "--chunks", 1, "--no-speed")
+    for name, said in (("model.layers.0.self_attn.rotary_emb.inv_freq", False), ("model.layers.0.self_attn.gate.weight", True)):
+        save_file({**weights, name: torch.ones(3)}, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+        done = frugal("eval", tmp_path / "model", *text)
+        assert done.code == 0 and (f"no place for 1 of the tensors, {name}" in done.err) == said, done.err
+    save_file({**weights, "model.layers.3.mlp.up_proj.weight": torch.ones(3)}, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    beyond = frugal("eval", tmp_path / "model", *text)
+    assert beyond.code == 1 and "model.layers.3.mlp.up_proj.weight belongs to a block beyond the 3" in beyond.err, beyond.err
+
+
 def test_the_real_model_answers_and_stops_at_stop_strings(frugal, smollm2):
     answer = frugal("generate", smollm2, "-p", "What is the capital of France?", "--temp", 0, "-n", 24, "--exact", "--json")
     assert answer.code == 0 and "Paris" in answer.json["text"], answer.out + answer.err

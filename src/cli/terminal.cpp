@@ -89,8 +89,11 @@ int exit_code_after_stop() { return 128 + stop_signal; }
 
 void set_up_terminal(const std::string& log_level, const std::string& log_path) {
   if (!log_path.empty()) {
-    log_file = std::fopen(log_path.c_str(), "ae");
-    if (!log_file) fail_errno("cannot open", log_path);
+    // Not blocking: a pipe that nobody reads is an error, not a wait without end.
+    const int file = ::open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (file < 0) fail_errno("cannot open", log_path);
+    ::fcntl(file, F_SETFL, O_APPEND);
+    log_file = ::fdopen(file, "a");
   }
   const LogLevel level = log_level == "debug"     ? LogLevel::debug
                          : log_level == "info"    ? LogLevel::info

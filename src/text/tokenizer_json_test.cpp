@@ -117,5 +117,17 @@ TEST(TokenizerJson, ATokenizerJsonTurnedIntoGgufKeysHasTheSameIds) {
   }
 }
 
+TEST(TokenizerJson, AnEmbeddedTokenizerThatIsAnotherOneIsNotUsed) {
+  const TemporaryFolder scratch;
+  run_oracle("make_tokenizer_ids.py", fmt::format("train {} {}", scratch.path(), test_seed() % 1000));
+  Metadata metadata = gguf_tokenizer_metadata(read_json(scratch / "bytelevel_llama3.json"), nullptr);
+  metadata.set("tokenizer.huggingface.json", read_json(scratch / "wordpiece_bert.json").dump());
+  const auto own = tokenizer_from_metadata(metadata);
+  const auto written = tokenizer_from_json(tokenizer_json_from_metadata(metadata).dump(), "", "written");
+  ASSERT_EQ(written->vocab_size(), own->vocab_size());
+  for (int32_t id = 0; id < own->vocab_size(); ++id) ASSERT_EQ(written->token_text(id), own->token_text(id));
+  EXPECT_EQ(written->encode("Lower, lowest."), own->encode("Lower, lowest."));
+}
+
 }  // namespace
 }  // namespace frugal::text
