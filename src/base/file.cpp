@@ -166,6 +166,21 @@ void require_whole_mappings() {
   }
 }
 
+void release_mapped(std::span<const std::byte> bytes) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(bytes.data()), end = begin + bytes.size();
+  const uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  if (first >= last) return;
+  const std::lock_guard lock(mappings_mutex);
+  for (const Mapping* entry = mappings.load(); entry; entry = entry->next) {
+    const auto start = reinterpret_cast<uintptr_t>(entry->begin.load());
+    // Only in a mapping of ours: elsewhere the advice would turn memory to zeros. A page that replaces a lost one stays, too.
+    if (start == 0 || first < start || last > start + entry->size.load() || entry->cut.load()) continue;
+    ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+    return;
+  }
+}
+
 MappedFile::MappedFile(std::string path, std::byte* data, size_t size) : path_(std::move(path)), data_(data), size_(size) {
   if (data_) remember_mapping(data_, size_, path_);
 }

@@ -36,6 +36,10 @@ class MappedFile {
 void install_mapping_guard();
 void require_whole_mappings();
 
+// Lets the system drop the memory of the whole pages of `bytes`, a part of a MappedFile that nobody has written to; they are read
+// from the file again when they are touched. For what is rarely needed once another form of it exists.
+void release_mapped(std::span<const std::byte> bytes);
+
 // The whole of a regular file of at most max_bytes.
 std::string read_text_file(const std::string& path, size_t max_bytes);
 

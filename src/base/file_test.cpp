@@ -108,6 +108,30 @@ TEST_F(FileTest, WritesToAMappedFileStayPrivate) {
   EXPECT_EQ(MappedFile::open(path("empty"))->bytes().size(), 0u);
 }
 
+size_t resident_pages() {
+  size_t total = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> total >> resident;
+  return resident;
+}
+
+TEST_F(FileTest, ReleasedPagesOfAMappingAreReadAgainAndOtherMemoryStays) {
+  const std::string text(size_t{16} << 20, 'x');
+  std::ofstream(path("m")) << text;
+  const auto file = MappedFile::open(path("m"));
+  const auto sum = [](std::span<const std::byte> bytes) {
+    size_t total = 0;
+    for (const std::byte value : bytes) total += static_cast<size_t>(value);
+    return total;
+  };
+  const size_t want = sum(file->bytes()), before = resident_pages();
+  release_mapped(file->bytes().subspan(1, text.size() - 2));
+  EXPECT_LT(resident_pages() + 3000, before);  // of 4,096
+  EXPECT_EQ(sum(file->bytes()), want);
+  std::vector<std::byte> own(size_t{1} << 20, std::byte{7});
+  release_mapped(own);
+  EXPECT_EQ(sum(own), own.size() * 7);
+}
+
 TEST_F(FileTest, OnlyRegularFilesAreRead) {
   ::mkfifo(path("fifo").c_str(), 0600);
   ::symlink(path("loop").c_str(), path("loop").c_str());

@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/team.h"
 #include "nn/linear.h"
 #include "ops/ops.h"
@@ -83,9 +84,11 @@ void BlockKind::decode_row_into(int64_t row, float* values) const { format_->dec
 std::shared_ptr<const ops::PackedMatrix> BlockKind::make_packed() const {
   const formats::IntegerForm form = format_->integer;
   if (form.bits == 0 || !ops::supports_packing(form.bits, form.group, in_features_)) return nullptr;
-  return std::make_shared<ops::PackedMatrix>(ops::IntegerRows{
+  const auto packed = std::make_shared<ops::PackedMatrix>(ops::IntegerRows{
       out_features_, in_features_, form.bits, form.group,
       [this](int64_t row, uint8_t* codes, float* scales, float* minimums) { format_->split(row_bytes(row).data(), codes, scales, minimums, in_features_); }});
+  release_mapped(bytes_);  // from here on the panels are read, of these bytes only a row of the embedding now and then
+  return packed;
 }
 
 namespace {
