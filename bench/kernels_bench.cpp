@@ -19,6 +19,7 @@
 #include "kernels/cpu/float_matmul.h"
 #include "kernels/cpu/half.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/machine.h"
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/packed_matrix.h"
@@ -157,14 +158,15 @@ struct Layer {
 class Stack {
  public:
   static constexpr int64_t kHidden = 576, kKv = 192, kMlp = 1536, kVocabulary = 49152, kContext = 512;
+  static constexpr CacheLayout kCache = {CacheType::f16, 3, 64, kContext};
 
   explicit Stack(Rng& rng) {
     const auto make = [&](int64_t rows, int64_t columns) { return Weight(rows, columns, 4, 32, true, rng).pack(); };
     for (int i = 0; i < 30; ++i) {
       layers_.push_back({make(kHidden, kHidden), make(kKv, kHidden), make(kKv, kHidden), make(kHidden, kHidden), make(kMlp, kHidden), make(kMlp, kHidden),
                          make(kHidden, kMlp)});
-      key_cache_.emplace_back(static_cast<size_t>(kContext * kKv), uint16_t{0});
-      value_cache_.emplace_back(static_cast<size_t>(kContext * kKv), uint16_t{0});
+      key_cache_.emplace_back(static_cast<size_t>(kCache.page_bytes()));
+      value_cache_.emplace_back(static_cast<size_t>(kCache.page_bytes()));
     }
     head_ = Weight(kVocabulary, kHidden, 8, 32, false, rng).pack();
     norm_.assign(kHidden, 1.0f);
@@ -200,8 +202,8 @@ class Stack {
       matmul_packed(qkv, activations_);
       rope(q_.data(), tokens, kHidden, positions_.data(), cos_.data(), sin_.data(), kContext, {9, 64, 64, RopePairs::halves});
       rope(k_.data(), tokens, kKv, positions_.data(), cos_.data(), sin_.data(), kContext, {3, 64, 64, RopePairs::halves});
-      convert_to_f16(k_.data(), key_cache_[i].data() + position * kKv, tokens * kKv);
-      convert_to_f16(v_.data(), value_cache_[i].data() + position * kKv, tokens * kKv);
+      write_keys(kCache, k_.data(), tokens, key_cache_[i].data(), position);
+      write_values(kCache, v_.data(), tokens, value_cache_[i].data(), position);
       attend(i, tokens, position);
       project(l.o, normed_.data(), kHidden, tokens, hidden);
       rms_norm({hidden.data(), 0, normed_.data(), 0, tokens, kHidden}, norm_.data(), {});
@@ -245,7 +247,7 @@ class Stack {
 
   std::vector<Layer> layers_;
   PackedMatrix head_;
-  std::vector<std::vector<uint16_t>> key_cache_, value_cache_;
+  std::vector<std::vector<std::byte>> key_cache_, value_cache_;
   std::vector<float> norm_, cos_, sin_, normed_, q_, k_, v_, gate_, up_, residual_, logits_;
   std::vector<int64_t> positions_;
   QuantizedActivations activations_;
@@ -269,7 +271,7 @@ void run_float(const MachineLimits& limits, Rng& rng) {
   constexpr int64_t kRows = 1536, kColumns = 576;
   const auto weights = random_floats(kRows * kColumns, rng);
   std::vector<uint16_t> halves(weights.size());
-  convert_to_f16(weights.data(), halves.data(), kRows * kColumns);
+  kernels().to_f16(weights.data(), halves.data(), kRows * kColumns);
   const auto x = random_floats(256 * kColumns, rng);
   std::vector<float> out(256 * kRows);
   for (const FloatType type : {FloatType::f32, FloatType::f16}) {
@@ -282,42 +284,51 @@ void run_float(const MachineLimits& limits, Rng& rng) {
 }
 
 void run_attention(const MachineLimits& limits, Rng& rng) {
-  constexpr int64_t kLength = 8192;
-  const auto values = random_floats(kLength * 192, rng);
-  std::vector<uint16_t> keys(values.size());
-  convert_to_f16(values.data(), keys.data(), kLength * 192);
-  std::vector<std::vector<uint16_t>> layers(24, keys);  // 75 MB: decode reads memory
-  AttentionShape shape;
-  shape.heads = 9;
-  shape.kv_heads = 3;
-  shape.head_dim = 64;
-  shape.scale = 0.125f;
-  shape.cache = CacheType::f16;
-  shape.page_size = kLength;
-  const int64_t rows = 512;
-  const auto q = random_floats(rows * 576, rng);
+  constexpr int64_t kLength = 8192, kPage = 64, kRows = 512;
+  const auto entries = random_floats(kPage * 192, rng), q = random_floats(kRows * 576, rng);
   std::vector<float> out(q.size());
   std::vector<int64_t> positions;
-  for (int64_t r = 0; r < rows; ++r) positions.push_back(kLength - rows + r);
-  size_t layer = 0;
-  const auto attend = [&](int64_t count) {
-    const void* k = layers[layer++ % layers.size()].data();
-    const void* v = layers[layer++ % layers.size()].data();
-    AttentionSequence s;
-    s.q = q.data();
-    s.out = out.data();
-    s.rows = count;
-    s.positions = positions.data() + (rows - count);
-    s.key_pages = &k;
-    s.value_pages = &v;
-    s.length = kLength;
-    attention(shape, std::span(&s, 1));
-  };
-  const double decode = good_seconds([&] { attend(1); });
-  const double prefill = good_seconds([&] { attend(rows); });
-  fmt::print("attention 9/3 heads x 64, 8192 entries fp16: decode {:.2f} GB/s ({:.0f} % of bandwidth); {} rows {:.1f} GFLOP/s ({:.0f} % of the peak)\n",
-             1e-9 * kLength * 192 * 4 / decode, 100.0 * kLength * 192 * 4 / decode / limits.read_bandwidth, rows, 4e-9 * rows * 576 * kLength / prefill,
-             100.0 * 2 * rows * 576 * kLength / prefill / limits.float_peak);
+  for (int64_t r = 0; r < kRows; ++r) positions.push_back(kLength - kRows + r);
+  for (const CacheType type : {CacheType::f32, CacheType::f16, CacheType::int8}) {
+    const CacheLayout layout = {type, 3, 64, kPage};
+    std::vector<std::byte> keys(static_cast<size_t>(layout.page_bytes())), values(keys.size());
+    write_keys(layout, entries.data(), kPage, keys.data(), 0);
+    write_values(layout, entries.data(), kPage, values.data(), 0);
+    // 12 layers, each with pages of its own: decode reads memory.
+    std::vector<std::vector<std::byte>> pages;
+    std::vector<const void*> pointers;
+    for (int64_t i = 0; i < 12 * 2 * kLength / kPage; ++i) pages.push_back(i / (kLength / kPage) % 2 == 0 ? keys : values);
+    for (const auto& page : pages) pointers.push_back(page.data());
+    AttentionShape shape;
+    shape.heads = 9;
+    shape.kv_heads = 3;
+    shape.head_dim = 64;
+    shape.scale = 0.125f;
+    shape.cache = type;
+    shape.page_size = kPage;
+    int64_t layer = 0;
+    const auto attend = [&](int64_t count) {
+      AttentionSequence s;
+      s.q = q.data();
+      s.out = out.data();
+      s.rows = count;
+      s.positions = positions.data() + (kRows - count);
+      s.key_pages = pointers.data() + layer * 2 * kLength / kPage;
+      s.value_pages = s.key_pages + kLength / kPage;
+      s.length = kLength;
+      attention(shape, std::span(&s, 1));
+      layer = (layer + 1) % 12;
+    };
+    const double decode = good_seconds([&] { attend(1); });
+    const double prefill = good_seconds([&] { attend(kRows); });
+    const double bytes = 2.0 * static_cast<double>(layout.page_bytes()) * kLength / kPage;
+    fmt::print("attention 9/3 heads x 64, 8192 entries {}: decode {:.2f} GB/s ({:.0f} % of bandwidth); {} rows {:.1f} GFLOP/s ({:.0f} % of the peak)\n",
+               type == CacheType::f32   ? "f32"
+               : type == CacheType::f16 ? "f16"
+                                        : "int8",
+               1e-9 * bytes / decode, 100 * bytes / decode / limits.read_bandwidth, kRows, 4e-9 * kRows * 576 * kLength / prefill,
+               100.0 * 2 * kRows * 576 * kLength / prefill / limits.float_peak);
+  }
 }
 
 int run(int argc, char** argv) {

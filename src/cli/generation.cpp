@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -142,16 +143,21 @@ engine::Sampler sampler_of(const nn::LoadedModel& loaded, const GenerationValues
 }
 
 void add_cache_options(Verb& verb, CacheValues& values) {
-  verb.choice("--cache-type-k", values.keys, {"auto", "f32", "f16"}, "What cached keys are rounded to (-ctk; auto: f16, with --exact f32)")
-      .choice("--cache-type-v", values.values, {"auto", "f32", "f16"}, "The same for values (-ctv): as the keys");
+  const std::vector<std::string> types = {"auto", "f32", "f16", "int8", "q8_0"};
+  verb.choice("--cache-type-k", values.keys, types, "What cached keys are rounded to (-ctk; auto: f16, with --exact f32; q8_0 is int8)")
+      .choice("--cache-type-v", values.values, types, "The same for values (-ctv): as the keys");
 }
 
 nn::CacheType cache_type(const CacheValues& given, bool exact) {
-  if (given.keys != "auto" && given.values != "auto" && given.keys != given.values) {
+  const auto type_of = [](const std::string& name) -> std::optional<nn::CacheType> {
+    if (name == "auto") return std::nullopt;
+    return name == "f32" ? nn::CacheType::f32 : name == "f16" ? nn::CacheType::f16 : nn::CacheType::int8;
+  };
+  const std::optional<nn::CacheType> keys = type_of(given.keys), values = type_of(given.values);
+  if (keys && values && keys != values) {
     fail(ErrorKind::unsupported, "--cache-type-k {} with --cache-type-v {}: keys and values have one type", given.keys, given.values);
   }
-  const std::string& type = given.keys == "auto" ? given.values : given.keys;
-  return type == "f32" || (type == "auto" && exact) ? nn::CacheType::f32 : nn::CacheType::f16;
+  return keys.value_or(values.value_or(exact ? nn::CacheType::f32 : nn::CacheType::f16));
 }
 
 engine::GenerateOptions generate_options(const GenerationValues& values) {

@@ -80,6 +80,7 @@ void Block::attend_sequences(const Tensor& q, const Tensor& k, const Tensor& v, 
     int64_t count = 0;
     std::vector<ops::AttentionRange> ranges;
     std::vector<ops::CachedSequence> caches;
+    ops::CacheLayout layout;
     for (; i < sequences.size() && (sequences[i].state != nullptr) == cached; ++i) {
       const SequenceSlice& slice = sequences[i];
       count += slice.count;
@@ -89,13 +90,15 @@ void Block::attend_sequences(const Tensor& q, const Tensor& k, const Tensor& v, 
       }
       LayerState& slot = slice.state->slot(spec.state_slot);
       slot.append(k, v, slice.begin, slice.count);
+      FRUGAL_ASSERT(caches.empty() || layout == slot.layout());
+      layout = slot.layout();
       caches.push_back({slice.begin - first, slice.count, &slot.key_pages(), &slot.value_pages(), slot.length()});
     }
     const bool all = count == q.size(0);
     const auto part = [&](const Tensor& rows) { return all ? rows : rows.narrow(0, first, count); };
     Tensor target = part(out);
     if (cached)
-      ops::cached_attention_into(part(q), caches, attention_options(), target);
+      ops::cached_attention_into(part(q), layout, caches, attention_options(), target);
     else
       ops::attention_into(part(q), part(k), part(v), ranges, attention_options(), target);
   }

@@ -74,9 +74,31 @@ TEST_P(ModelTest, ACacheInHalfPrecisionTakesHalfTheBytesAndRoundsKeysAndValuesOn
   EXPECT_GT(error, 1e-6);
   // The entries are those of the other cache, rounded; in the first block, whose input is the same.
   for (size_t page = 0; page < full.slot(0).key_pages().size(); ++page) {
-    EXPECT_TRUE(at::equal(half.slot(0).key_pages()[page], full.slot(0).key_pages()[page].to(at::kHalf)));
-    EXPECT_TRUE(at::equal(half.slot(0).value_pages()[page], full.slot(0).value_pages()[page].to(at::kHalf)));
+    for (const auto part : {&LayerState::key_pages, &LayerState::value_pages}) {
+      const Tensor floats = (full.slot(0).*part)()[page].view(at::kFloat), halves = (half.slot(0).*part)()[page].view(at::kHalf);
+      EXPECT_TRUE(at::equal(halves, floats.to(at::kHalf)));
+    }
   }
+}
+
+TEST_P(ModelTest, ACacheInEightBitsRoundsEachEntryOfAHeadByItsOwnScale) {
+  const Model model = tiny_model(GetParam());
+  const std::vector<int32_t> tokens = random_tokens(100, model.spec.vocab);
+  SequenceState full(model.spec), small(model.spec, CacheType::int8);
+  const Tensor want = model.forward(Batch::single(tokens, &full)).logits, got = model.forward(Batch::single(tokens, &small)).logits;
+  EXPECT_LT(small.bytes() * 2, full.bytes());
+  const double error = relative_error(got, want);
+  EXPECT_LT(error, 5e-2);
+  EXPECT_GT(error, 1e-5);
+  // Codes times scales against the floats of the first block.
+  const ops::CacheLayout layout = small.slot(0).layout();
+  const Tensor floats = full.slot(0).key_pages()[0].view(at::kFloat).view({layout.kv_heads, layout.dim, layout.page_size});
+  const Tensor bytes = small.slot(0).key_pages()[0].view({layout.kv_heads, layout.block_bytes()});
+  const int64_t codes_bytes = layout.dim * layout.page_size;
+  const Tensor codes = bytes.narrow(1, 0, codes_bytes).view(at::kChar).to(at::kFloat).view({layout.kv_heads, layout.dim, layout.page_size});
+  const Tensor scales = bytes.narrow(1, codes_bytes, layout.page_size * 4).contiguous().view(at::kFloat).unsqueeze(1);
+  EXPECT_TRUE(at::allclose(scales.squeeze(1), floats.abs().amax(1) / 127));
+  EXPECT_TRUE(((codes * scales - floats).abs() <= scales * 0.5001).all().item<bool>());
 }
 
 TEST_P(ModelTest, ServingBlocksComputeWhatTheirDefinitionDoesToTheBit) {

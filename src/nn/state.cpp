@@ -3,8 +3,9 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <tuple>
+
 #include "base/error.h"
-#include "ops/ops.h"
 
 namespace frugal::nn {
 namespace {
@@ -13,22 +14,20 @@ int64_t pages_for(int64_t positions) { return (positions + kPageSize - 1) / kPag
 
 }  // namespace
 
-LayerState::LayerState(int64_t kv_heads, int64_t head_dim, CacheType type) : kv_heads_(kv_heads), head_dim_(head_dim), type_(type) {}
+LayerState::LayerState(int64_t kv_heads, int64_t head_dim, CacheType type) : layout_{type, kv_heads, head_dim, kPageSize} {}
 
 void LayerState::append(const at::Tensor& keys, const at::Tensor& values, int64_t begin, int64_t count) {
-  FRUGAL_ASSERT(keys.dim() == 3 && keys.sizes() == values.sizes() && keys.size(1) == kv_heads_ && keys.size(2) == head_dim_);
+  FRUGAL_ASSERT(keys.sizes() == values.sizes());
   const c10::InferenceMode ordinary(false);  // pages outlive the step that makes them
   const at::NoGradGuard no_grad;
   for (const int64_t end = begin + count; begin < end;) {
     const int64_t page = length_ / kPageSize, offset = length_ % kPageSize;
     const int64_t rows = std::min(kPageSize - offset, end - begin);
-    for (auto [pages, source] : {std::pair{&key_pages_, &keys}, std::pair{&value_pages_, &values}}) {
-      if (page == static_cast<int64_t>(pages->size())) {
-        pages->push_back(at::zeros({kPageSize, kv_heads_, head_dim_}, type_ == CacheType::f16 ? at::kHalf : at::kFloat));
-      }
+    for (auto [pages, source, part] : {std::tuple{&key_pages_, &keys, ops::CachePart::keys}, std::tuple{&value_pages_, &values, ops::CachePart::values}}) {
+      if (page == static_cast<int64_t>(pages->size())) pages->push_back(at::zeros({layout_.page_bytes()}, at::kByte));
       at::Tensor& target = (*pages)[static_cast<size_t>(page)];
       if (target.use_count() > 1) target = target.clone();  // shared with a fork
-      ops::write_cache(*source, begin, rows, target, offset);
+      ops::write_cache(part, layout_, *source, begin, rows, target, offset);
     }
     begin += rows;
     length_ += rows;
@@ -42,9 +41,7 @@ void LayerState::rollback(int64_t length) {
   value_pages_.resize(static_cast<size_t>(pages_for(length)));
 }
 
-uint64_t LayerState::bytes() const {
-  return 2 * key_pages_.size() * static_cast<uint64_t>(kPageSize * kv_heads_ * head_dim_) * (type_ == CacheType::f16 ? 2 : 4);
-}
+uint64_t LayerState::bytes() const { return 2 * key_pages_.size() * static_cast<uint64_t>(layout_.page_bytes()); }
 
 SequenceState::SequenceState(const ModelSpec& spec, CacheType type) {
   for (const BlockSpec& block : spec.blocks) {

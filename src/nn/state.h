@@ -9,12 +9,13 @@
 #include <vector>
 
 #include "nn/spec.h"
+#include "ops/ops.h"
 
 namespace frugal::nn {
 
 inline constexpr int64_t kPageSize = 64;  // positions per page: 64 x 3 heads x 64 floats = 48 KB fits L2 beside the query
 
-enum class CacheType { f32, f16 };  // what an entry is rounded to
+using ops::CacheType;  // what an entry is rounded to: f32, f16, or int8 with a scale per entry and head
 
 class LayerState {
  public:
@@ -25,13 +26,13 @@ class LayerState {
   int64_t length() const { return length_; }
   uint64_t bytes() const;
   LayerState fork() const { return *this; }  // shares pages
-  // Page p holds positions [p * kPageSize, ...): [kPageSize, kv_heads, head_dim] of the cache's type.
+  // Page p holds positions [p * kPageSize, ...), in layout().
+  const ops::CacheLayout& layout() const { return layout_; }
   const std::vector<at::Tensor>& key_pages() const { return key_pages_; }
   const std::vector<at::Tensor>& value_pages() const { return value_pages_; }
 
  private:
-  int64_t kv_heads_, head_dim_;
-  CacheType type_;
+  ops::CacheLayout layout_;
   int64_t length_ = 0;
   std::vector<at::Tensor> key_pages_, value_pages_;
 };

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -11,14 +10,7 @@
 namespace frugal::ops {
 namespace {
 
-kernels::AttentionShape shape_of(const Tensor& q, int64_t kv_heads, int64_t page_size, const AttentionOptions& options) {
-  return {.heads = q.size(1),
-          .kv_heads = kv_heads,
-          .head_dim = q.size(2),
-          .scale = static_cast<float>(options.scale),
-          .window = options.window,
-          .page_size = page_size};
-}
+constexpr int64_t kPageOfRows = 64;
 
 }  // namespace
 
@@ -46,51 +38,49 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<co
   return out;
 }
 
+// The rows become a cache of floats, so that a sequence is computed as it is with one.
 void attention_into(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options, Tensor& out) {
   FRUGAL_ASSERT(q.dim() == 3 && k.sizes() == v.sizes() && q.size(0) == k.size(0) && q.size(2) == k.size(2) && q.size(1) % k.size(1) == 0);
-  const Tensor queries = checked_float(q, "query"), keys = checked_float(k, "key"), values = checked_float(v, "value");
-  FRUGAL_ASSERT(out.numel() == queries.numel());
-  int64_t longest = 1;
-  for (const AttentionRange& range : ranges) longest = std::max(longest, range.count);
-  std::vector<int64_t> positions(static_cast<size_t>(longest));
-  for (int64_t i = 0; i < longest; ++i) positions[static_cast<size_t>(i)] = i;
-  const int64_t q_row = q.size(1) * q.size(2), k_row = k.size(1) * k.size(2);
-  std::vector<const void*> key_pages, value_pages;
-  for (const AttentionRange& range : ranges) {
-    key_pages.push_back(keys.const_data_ptr<float>() + range.begin * k_row);
-    value_pages.push_back(values.const_data_ptr<float>() + range.begin * k_row);
-  }
-  std::vector<kernels::AttentionSequence> sequences;
+  const CacheLayout layout = {CacheType::f32, k.size(1), k.size(2), kPageOfRows};
+  struct Pages {
+    std::vector<Tensor> keys, values;
+  };
+  std::vector<Pages> pages(ranges.size());
+  std::vector<CachedSequence> sequences;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    sequences.push_back({.q = queries.const_data_ptr<float>() + ranges[i].begin * q_row,
-                         .out = out.mutable_data_ptr<float>() + ranges[i].begin * q_row,
-                         .rows = ranges[i].count,
-                         .positions = positions.data(),
-                         .key_pages = &key_pages[i],
-                         .value_pages = &value_pages[i],
-                         .length = ranges[i].count});
+    const AttentionRange& range = ranges[i];
+    for (int64_t entry = 0; entry < range.count; entry += kPageOfRows) {
+      const int64_t count = std::min(kPageOfRows, range.count - entry);
+      pages[i].keys.push_back(at::empty({layout.page_bytes()}, at::kByte));
+      pages[i].values.push_back(at::empty({layout.page_bytes()}, at::kByte));
+      write_cache(CachePart::keys, layout, k, range.begin + entry, count, pages[i].keys.back(), 0);
+      write_cache(CachePart::values, layout, v, range.begin + entry, count, pages[i].values.back(), 0);
+    }
+    sequences.push_back({range.begin, range.count, &pages[i].keys, &pages[i].values, range.count});
   }
-  kernels::attention(shape_of(queries, k.size(1), longest, options), sequences);
+  cached_attention_into(q, layout, sequences, options, out);
 }
 
-Tensor cached_attention(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options) {
+Tensor cached_attention(const Tensor& q, const CacheLayout& layout, std::span<const CachedSequence> sequences, const AttentionOptions& options) {
   Tensor out = at::empty(q.sizes(), at::kFloat);
-  cached_attention_into(q, sequences, options, out);
+  cached_attention_into(q, layout, sequences, options, out);
   return out;
 }
 
-void cached_attention_into(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options, Tensor& out) {
+void cached_attention_into(const Tensor& q, const CacheLayout& layout, std::span<const CachedSequence> sequences, const AttentionOptions& options,
+                           Tensor& out) {
   const Tensor queries = checked_float(q, "query");
-  FRUGAL_ASSERT(queries.dim() == 3 && !sequences.empty() && !sequences.front().key_pages->empty() && out.numel() == queries.numel());
+  FRUGAL_ASSERT(queries.dim() == 3 && out.numel() == queries.numel() && queries.size(2) == layout.dim && queries.size(1) % layout.kv_heads == 0);
   const int64_t width = queries.size(1) * queries.size(2);
   std::vector<int64_t> positions(static_cast<size_t>(queries.size(0)));
   std::vector<const void*> pages;
   for (const CachedSequence& sequence : sequences) {
-    FRUGAL_ASSERT(sequence.key_pages->front().scalar_type() == sequences.front().key_pages->front().scalar_type());
     FRUGAL_ASSERT(sequence.count <= sequence.length && sequence.begin + sequence.count <= queries.size(0));
     for (int64_t i = 0; i < sequence.count; ++i) positions[static_cast<size_t>(sequence.begin + i)] = sequence.length - sequence.count + i;
-    for (const Tensor& page : *sequence.key_pages) pages.push_back(page.const_data_ptr());
-    for (const Tensor& page : *sequence.value_pages) pages.push_back(page.const_data_ptr());
+    for (const std::vector<Tensor>* part : {sequence.key_pages, sequence.value_pages}) {
+      FRUGAL_ASSERT(static_cast<int64_t>(part->size()) * layout.page_size >= sequence.length);
+      for (const Tensor& page : *part) pages.push_back(page.const_data_ptr());
+    }
   }
   std::vector<kernels::AttentionSequence> rows;
   const void* const* next = pages.data();
@@ -104,23 +94,23 @@ void cached_attention_into(const Tensor& q, std::span<const CachedSequence> sequ
                     .length = sequence.length});
     next += sequence.key_pages->size() + sequence.value_pages->size();
   }
-  const Tensor& first = sequences.front().key_pages->front();
-  kernels::AttentionShape shape = shape_of(queries, first.size(1), first.size(0), options);
-  if (first.scalar_type() == at::kHalf) shape.cache = kernels::CacheType::f16;
-  kernels::attention(shape, rows);
+  kernels::attention({.heads = queries.size(1),
+                      .kv_heads = layout.kv_heads,
+                      .head_dim = layout.dim,
+                      .scale = static_cast<float>(options.scale),
+                      .window = options.window,
+                      .cache = layout.type,
+                      .page_size = layout.page_size},
+                     rows);
 }
 
-void write_cache(const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset) {
+void write_cache(CachePart part, const CacheLayout& layout, const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset) {
   const Tensor source = checked_float(x, "keys or values");
-  const int64_t width = page.size(1) * page.size(2);
-  FRUGAL_ASSERT(source.dim() == 3 && source.size(1) == page.size(1) && source.size(2) == page.size(2));
-  FRUGAL_ASSERT(begin + count <= source.size(0) && offset + count <= page.size(0));
-  const float* from = source.const_data_ptr<float>() + begin * width;
-  if (page.scalar_type() == at::kHalf) {
-    kernels::convert_to_f16(from, reinterpret_cast<uint16_t*>(page.mutable_data_ptr<at::Half>()) + offset * width, count * width);
-  } else {
-    std::memcpy(page.mutable_data_ptr<float>() + offset * width, from, static_cast<size_t>(count * width) * sizeof(float));
-  }
+  FRUGAL_ASSERT(source.dim() == 3 && source.size(1) == layout.kv_heads && source.size(2) == layout.dim);
+  FRUGAL_ASSERT(begin >= 0 && begin + count <= source.size(0) && page.scalar_type() == at::kByte && page.numel() == layout.page_bytes());
+  const float* rows = source.const_data_ptr<float>() + begin * layout.kv_heads * layout.dim;
+  const auto write = part == CachePart::keys ? kernels::write_keys : kernels::write_values;
+  write(layout, rows, count, page.mutable_data_ptr(), offset);
 }
 
 }  // namespace frugal::ops

@@ -8,9 +8,13 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/kv_cache.h"
+
 namespace frugal::ops {
 
 using at::Tensor;
+using kernels::CacheLayout;
+using kernels::CacheType;
 
 // True when autograd would record an operation on one of these.
 bool wants_gradient(std::initializer_list<Tensor> tensors);
@@ -44,17 +48,18 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<co
 Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options);
 
 // Rows [begin, begin + count) of q belong to one sequence and are at the last positions of its cache of `length` entries, which
-// already holds them. Pages [page_size, kv_heads, head_dim], float32 or float16, all alike.
+// already holds them. Pages are byte tensors as kernels/cpu/kv_cache.h lays them out.
 struct CachedSequence {
   int64_t begin = 0, count = 0;
   const std::vector<Tensor>* key_pages = nullptr;
   const std::vector<Tensor>* value_pages = nullptr;
   int64_t length = 0;
 };
-// q [tokens, heads, head_dim] -> the same shape. The sequences cover the rows. No gradient.
-Tensor cached_attention(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options);
-// Copies rows [begin, begin + count) of x [tokens, kv_heads, head_dim] to `page` from its entry `offset` on, in its type.
-void write_cache(const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset);
+// q [tokens, heads, head_dim] -> the same shape. The sequences cover the rows; their pages have one layout. No gradient.
+Tensor cached_attention(const Tensor& q, const CacheLayout& layout, std::span<const CachedSequence> sequences, const AttentionOptions& options);
+// Writes rows [begin, begin + count) of x [tokens, kv_heads, dim] to a page of keys or of values, from its entry `offset` on.
+enum class CachePart { keys, values };
+void write_cache(CachePart part, const CacheLayout& layout, const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset);
 
 // Throws Error{internal} unless `tensor` is float32 on the CPU; returns it contiguous.
 Tensor checked_float(const Tensor& tensor, const char* what);

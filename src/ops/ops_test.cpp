@@ -55,16 +55,18 @@ TEST_F(OpsTest, AttentionOverACacheEqualsTheLastRowsOfAttentionOverAll) {
   const Tensor q = at::randn({90, 6, 24}), k = at::randn({90, 2, 24}), v = at::randn({90, 2, 24});
   const AttentionRange all{0, 90};
   const Tensor want = attention_reference(q, k, v, {&all, 1}, {0.2, 0}).narrow(0, 60, 30);
-  std::vector<Tensor> key_pages, value_pages;
-  for (int64_t begin = 0; begin < 90; begin += 32) {
-    for (auto [source, pages] : {std::pair{&k, &key_pages}, std::pair{&v, &value_pages}}) {
-      Tensor page = at::zeros({32, 2, 24});
+  const Tensor last = q.narrow(0, 60, 30);
+  for (const auto& [type, tolerance] : {std::pair{CacheType::f32, 2e-6}, std::pair{CacheType::f16, 1e-3}, std::pair{CacheType::int8, 2e-2}}) {
+    const CacheLayout layout = {type, 2, 24, 32};
+    std::vector<Tensor> key_pages, value_pages;
+    for (int64_t begin = 0; begin < 90; begin += 32) {
       const int64_t count = std::min<int64_t>(32, 90 - begin);
-      page.narrow(0, 0, count).copy_(source->narrow(0, begin, count));
-      pages->push_back(page);
+      for (std::vector<Tensor>* pages : {&key_pages, &value_pages}) pages->push_back(at::zeros({layout.page_bytes()}, at::kByte));
+      write_cache(CachePart::keys, layout, k, begin, count, key_pages.back(), 0);
+      write_cache(CachePart::values, layout, v, begin, count, value_pages.back(), 0);
     }
+    EXPECT_LT(relative_error(cached_attention(last, layout, std::array{CachedSequence{0, 30, &key_pages, &value_pages, 90}}, {0.2, 0}), want), tolerance);
   }
-  EXPECT_LT(relative_error(cached_attention(q.narrow(0, 60, 30), std::array{CachedSequence{0, 30, &key_pages, &value_pages, 90}}, {0.2, 0}), want), 2e-6);
 }
 
 }  // namespace

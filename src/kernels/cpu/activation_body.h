@@ -61,13 +61,13 @@ inline double exponential_sum(const float* x, float* out, int64_t columns, float
   for_lanes(
       columns,
       [&](int64_t i) {
-        const Vec e = exp(sub(load(x + i), top));
+        const Vec e = exp_of_nonpositive(sub(load(x + i), top));
         if (out != nullptr) store(out + i, e);
         sum += reduce_add_double(e);
       },
       [&](int64_t i, int n) {
         float values[Vec::kLanes];
-        store(values, exp(sub(load_part(x + i, n), top)));
+        store(values, exp_of_nonpositive(sub(load_part(x + i, n), top)));
         for (int j = 0; j < n; ++j) {
           if (out != nullptr) out[i + j] = values[j];
           sum += values[j];

@@ -28,12 +28,10 @@ AttentionShape resolve(AttentionShape s) {
   if (s.value_dim == 0) s.value_dim = s.head_dim;
   check_positive(s.value_dim, 1024, "value_dim");
   check_positive(s.page_size, int64_t{1} << 40, "page_size");
+  if (s.page_size % kAttentionTile != 0)
+    fail(ErrorKind::invalid_input, "attention: pages of {} entries, a multiple of {} is needed", s.page_size, kAttentionTile);
   if (s.heads % s.kv_heads != 0) fail(ErrorKind::invalid_input, "attention: {} heads over {} kv heads", s.heads, s.kv_heads);
   if (s.window < 0 || !(s.softcap >= 0)) fail(ErrorKind::invalid_input, "attention: window {}, softcap {}", s.window, s.softcap);
-  if (s.key_head_stride == 0) s.key_head_stride = s.head_dim;
-  if (s.key_entry_stride == 0) s.key_entry_stride = s.kv_heads * s.head_dim;
-  if (s.value_head_stride == 0) s.value_head_stride = s.value_dim;
-  if (s.value_entry_stride == 0) s.value_entry_stride = s.kv_heads * s.value_dim;
   return s;
 }
 
@@ -65,8 +63,9 @@ class Attention {
  public:
   Attention(const AttentionShape& shape, std::span<const AttentionSequence> sequences) : shape_(shape), group_(shape.heads / shape.kv_heads) {
     const int64_t rows_per_block = std::max<int64_t>(1, kQueriesPerBlock / group_);
-    queries_ = rows_per_block * group_;
-    padded_ = round_up(shape.head_dim, kAttentionLanes);
+    int64_t rows = 0;
+    for (const AttentionSequence& sequence : sequences) rows = std::max(rows, sequence.rows);
+    queries_ = std::min(rows_per_block, rows) * group_;
     padded_value_ = round_up(shape.value_dim, kAttentionLanes);
     for (const AttentionSequence& sequence : sequences) {
       for (int64_t row = 0; row < sequence.rows; row += rows_per_block) add_blocks(sequence, row, std::min(rows_per_block, sequence.rows - row));
@@ -81,7 +80,7 @@ class Attention {
       parts += block.chunk_end() - block.chunk_begin();
     }
     const auto count = static_cast<int64_t>(blocks_.size());
-    const bool parallel = entries * group_ * (padded_ + padded_value_) > 32768;
+    const bool parallel = entries * group_ * (shape_.head_dim + shape_.value_dim) > 32768;
     if (!parallel || count >= 4 * team_size() || parts == count) {
       for_each_chunk(count, 1, parallel, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) run_block(blocks_[static_cast<size_t>(i)]);
@@ -96,7 +95,7 @@ class Attention {
   int64_t state_floats() const { return round_up(2 * queries_ + queries_ * padded_value_, 16); }
   float* sum_of(float* state) const { return state + queries_; }
   float* value_of(float* state) const { return state + 2 * queries_; }
-  int64_t scratch_floats() const { return kAttentionTile * (padded_ + padded_value_) + queries_ * (padded_ + kAttentionTile + 1) + 16; }
+  int64_t scratch_floats() const { return kAttentionTile * (shape_.head_dim + padded_value_) + queries_ * (shape_.head_dim + kAttentionTile + 1); }
 
   void add_blocks(const AttentionSequence& sequence, int64_t row, int64_t rows) {
     int64_t end = 0, begin = std::numeric_limits<int64_t>::max();
@@ -117,6 +116,8 @@ class Attention {
     a.shape = &shape_;
     a.key_pages = s.key_pages;
     a.value_pages = s.value_pages;
+    a.key_block_bytes = block_bytes(shape_.head_dim);
+    a.value_block_bytes = block_bytes(shape_.value_dim);
     a.kv_head = block.kv_head;
     a.q = s.q + block.row * s.q_stride + block.kv_head * group_ * shape_.head_dim;
     a.q_stride = s.q_stride;
@@ -125,11 +126,14 @@ class Attention {
     a.entry_begin = std::max(block.entry_begin, chunk * kAttentionChunk);
     a.entry_end = std::min(block.entry_end, (chunk + 1) * kAttentionChunk);
     a.scratch = scratch;
+    a.padded_value = padded_value_;
     a.maximum = state;
     a.sum = sum_of(state);
     a.value = value_of(state);
     kernels().attention(a);
   }
+
+  int64_t block_bytes(int64_t dim) const { return CacheLayout{shape_.cache, 1, dim, shape_.page_size}.block_bytes(); }
 
   void start(float* state) const {
     std::fill(state, state + queries_, -std::numeric_limits<float>::infinity());
@@ -150,6 +154,9 @@ class Attention {
     }
   }
 
+  // Buffers of a thread, kept between calls: one for a chunk's own work, one for states that several threads fill.
+  enum class Use { own, shared };
+  template <Use>
   static float* workspace(int64_t floats) {
     thread_local AlignedBuffer buffer;
     buffer.reserve(static_cast<uint64_t>(floats) * sizeof(float));
@@ -157,9 +164,13 @@ class Attention {
   }
 
   void run_block(const Block& block) const {
-    float* scratch = workspace(scratch_floats() + 2 * state_floats() + 32);
-    float* total = scratch + round_up(scratch_floats(), 16);
-    float* part = total + state_floats();
+    float* scratch = workspace<Use::own>(round_up(scratch_floats(), 16) + 2 * state_floats());
+    float* part = scratch + round_up(scratch_floats(), 16);
+    float* total = part + state_floats();
+    if (block.chunk_end() - block.chunk_begin() == 1) {  // a merge with nothing changes nothing
+      run_chunk(block, block.chunk_begin(), scratch, part);
+      return finish(block, part);
+    }
     start(total);
     for (int64_t chunk = block.chunk_begin(); chunk < block.chunk_end(); ++chunk) {
       run_chunk(block, chunk, scratch, part);
@@ -169,9 +180,8 @@ class Attention {
   }
 
   void run_chunks(int64_t parts) {
-    const auto floats = checked_mul(static_cast<uint64_t>(parts), static_cast<uint64_t>(state_floats()), "attention parts");
-    AlignedBuffer storage(checked_mul(floats, uint64_t{4}, "attention parts"));
-    auto* states = reinterpret_cast<float*>(storage.data());
+    checked_mul(checked_mul(static_cast<uint64_t>(parts) + 1, static_cast<uint64_t>(state_floats()), "attention parts"), uint64_t{4}, "attention parts");
+    float* states = workspace<Use::shared>((parts + 1) * state_floats());
     std::vector<const Block*> owner(static_cast<size_t>(parts));
     for (const Block& block : blocks_) {
       for (int64_t i = 0; i < block.chunk_end() - block.chunk_begin(); ++i) owner[static_cast<size_t>(block.first_part + i)] = &block;
@@ -179,11 +189,11 @@ class Attention {
     for_each_chunk(parts, 1, true, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const Block& block = *owner[static_cast<size_t>(i)];
-        run_chunk(block, block.chunk_begin() + i - block.first_part, workspace(scratch_floats()), states + i * state_floats());
+        run_chunk(block, block.chunk_begin() + i - block.first_part, workspace<Use::own>(scratch_floats()), states + i * state_floats());
       }
     });
+    float* total = states + parts * state_floats();
     for (const Block& block : blocks_) {
-      float* total = workspace(state_floats());
       start(total);
       for (int64_t i = 0; i < block.chunk_end() - block.chunk_begin(); ++i) merge(block, total, states + (block.first_part + i) * state_floats());
       finish(block, total);
@@ -193,7 +203,6 @@ class Attention {
   AttentionShape shape_;
   int64_t group_;
   int64_t queries_ = 0;
-  int64_t padded_ = 0;
   int64_t padded_value_ = 0;
   std::vector<Block> blocks_;
 };
@@ -207,7 +216,5 @@ void attention(const AttentionShape& shape, std::span<const AttentionSequence> s
   for (const AttentionSequence& sequence : sequences) own.push_back(resolve(resolved, sequence));
   Attention(resolved, own).run();
 }
-
-void convert_to_f16(const float* values, uint16_t* halves, int64_t count) { kernels().to_f16(values, halves, count); }
 
 }  // namespace frugal::kernels

@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <span>
 
-namespace frugal::kernels {
+#include "kernels/cpu/kv_cache.h"
 
-enum class CacheType : uint8_t { f32, f16 };
+namespace frugal::kernels {
 
 struct AttentionShape {
   int64_t heads = 0;  // query heads, a multiple of kv_heads
@@ -23,10 +23,7 @@ struct AttentionShape {
   int64_t window = 0;
   float softcap = 0;
   CacheType cache = CacheType::f32;
-  int64_t page_size = 0;  // entries per page; a contiguous cache is one page
-  // In elements, within a page. 0: packed [entry, kv_head, dim].
-  int64_t key_entry_stride = 0, key_head_stride = 0;
-  int64_t value_entry_stride = 0, value_head_stride = 0;
+  int64_t page_size = 0;  // entries per page, a multiple of 32
 };
 
 // The rows of one sequence.
@@ -37,15 +34,12 @@ struct AttentionSequence {
   int64_t out_stride = 0;    // 0: heads * value_dim
   int64_t rows = 0;
   const int64_t* positions = nullptr;        // [rows]: index of the row's own entry in the cache
-  const void* const* key_pages = nullptr;    // [pages]: each [page_size, kv_heads, head_dim] of float or fp16
+  const void* const* key_pages = nullptr;    // [pages], see kv_cache.h
   const void* const* value_pages = nullptr;  // [pages]
   int64_t length = 0;                        // entries in the cache; positions are < length
 };
 
 // Throws Error{invalid_input} for sizes, strides or positions out of range. A position < 0 gives a row of zeros.
 void attention(const AttentionShape& shape, std::span<const AttentionSequence> sequences);
-
-// Converts `count` floats to fp16 (round to nearest even), the form in which a cache is written.
-void convert_to_f16(const float* values, uint16_t* halves, int64_t count);
 
 }  // namespace frugal::kernels

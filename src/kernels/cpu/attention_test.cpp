@@ -1,5 +1,7 @@
 #include "kernels/cpu/attention.h"
 
+#include <map>
+
 #include "base/error.h"
 #include "kernels/cpu/half.h"
 #include "kernels/cpu/kernel_test_support.h"
@@ -7,31 +9,43 @@
 namespace frugal::kernels {
 namespace {
 
-// A paged cache with its values in float, the oracle's view.
+// A paged cache in each type, and its values in float, the oracle's view.
 struct Cache {
-  int64_t length, page_size, kv_heads, dim;
-  std::vector<float> values;  // [length, kv_heads, dim]
-  std::vector<Guarded<float>> f32;
-  std::vector<Guarded<uint16_t>> f16;
-  std::vector<const void*> pages_f32, pages_f16;
+  int64_t kv_heads, dim;
+  std::vector<float> values;   // [length, kv_heads, dim], which fp16 holds
+  std::vector<float> rounded;  // the same through int8
+  std::map<CacheType, std::vector<Guarded<uint8_t>>> pages;
 
-  Cache(int64_t n, int64_t page, int64_t heads, int64_t d, Rng& rng) : length(n), page_size(page), kv_heads(heads), dim(d) {
-    values.resize(static_cast<size_t>(n * heads * d));
-    for (float& v : values) v = half_to_float(float_to_half(static_cast<float>(rng.normal())));
-    const int64_t row = heads * d;
-    for (int64_t begin = 0; begin < n; begin += page) {
-      // What lies behind the last entry must not be read as a value: NaN.
-      f32.emplace_back(page * row, std::nanf(""));
-      f16.emplace_back(page * row, uint16_t{0x7e00});
-      for (int64_t i = 0; i < std::min(page, n - begin) * row; ++i) {
-        f32.back()[i] = values[static_cast<size_t>(begin * row + i)];
-        f16.back()[i] = float_to_half(values[static_cast<size_t>(begin * row + i)]);
+  Cache(bool keys, int64_t length, int64_t page_size, int64_t heads, int64_t d, Rng& rng) : kv_heads(heads), dim(d) {
+    for (int64_t i = 0; i < length * heads * d; ++i) values.push_back(half_to_float(float_to_half(static_cast<float>(rng.normal()))));
+    for (int64_t row = 0; row < length * heads; ++row) {
+      const float* x = values.data() + row * d;
+      float largest = 0;
+      for (int64_t i = 0; i < d; ++i) largest = std::max(largest, std::fabs(x[i]));
+      const float scale = largest / 127.0f, inverse = 1.0f / scale;
+      for (int64_t i = 0; i < d; ++i) rounded.push_back(scale * std::nearbyint(x[i] * inverse));
+    }
+    for (const CacheType type : {CacheType::f32, CacheType::f16, CacheType::int8}) {
+      const CacheLayout layout = {type, heads, d, page_size};
+      for (int64_t begin = 0; begin < length; begin += page_size) {
+        // What lies behind the last entry must not be read as a value: every byte 0xff is a NaN in f32 and f16, and as a scale.
+        Guarded<uint8_t>& page = pages[type].emplace_back(layout.page_bytes() + 4, uint8_t{0xff});
+        const int64_t count = std::min(page_size, length - begin), some = count / 3;
+        const auto write = keys ? write_keys : write_values;
+        write(layout, values.data() + begin * heads * d, some, aligned(page), 0);  // as a sequence grows
+        write(layout, values.data() + (begin + some) * heads * d, count - some, aligned(page), some);
       }
     }
-    for (const auto& p : f32) pages_f32.push_back(p.data());
-    for (const auto& p : f16) pages_f16.push_back(p.data());
   }
-  double at(int64_t entry, int64_t head, int64_t d) const { return values[static_cast<size_t>((entry * kv_heads + head) * dim + d)]; }
+  static void* aligned(Guarded<uint8_t>& page) { return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(page.data()) + 3) / 4 * 4); }
+  std::vector<const void*> pointers(CacheType type) {
+    std::vector<const void*> result;
+    for (Guarded<uint8_t>& page : pages[type]) result.push_back(aligned(page));
+    return result;
+  }
+  double at(CacheType type, int64_t entry, int64_t head, int64_t d) const {
+    return (type == CacheType::int8 ? rounded : values)[static_cast<size_t>((entry * kv_heads + head) * dim + d)];
+  }
 };
 
 std::vector<double> reference(const AttentionShape& s, const float* q, int64_t head, int64_t position, const Cache& keys, const Cache& values) {
@@ -41,7 +55,7 @@ std::vector<double> reference(const AttentionShape& s, const float* q, int64_t h
   double maximum = -INFINITY, sum = 0;
   for (int64_t e = first; e <= position; ++e) {
     double score = 0;
-    for (int64_t d = 0; d < s.head_dim; ++d) score += q[d] * keys.at(e, kv_head, d);
+    for (int64_t d = 0; d < s.head_dim; ++d) score += q[d] * keys.at(s.cache, e, kv_head, d);
     score *= s.scale;
     if (s.softcap > 0) score = s.softcap * std::tanh(score / s.softcap);
     scores.push_back(score);
@@ -50,7 +64,7 @@ std::vector<double> reference(const AttentionShape& s, const float* q, int64_t h
   for (double& score : scores) sum += score = std::exp(score - maximum);
   for (int64_t e = first; e <= position; ++e) {
     for (int64_t d = 0; d < values.dim; ++d) {
-      out[static_cast<size_t>(d)] += scores[static_cast<size_t>(e - first)] / sum * values.at(e, kv_head, d);
+      out[static_cast<size_t>(d)] += scores[static_cast<size_t>(e - first)] / sum * values.at(s.cache, e, kv_head, d);
     }
   }
   return out;
@@ -59,15 +73,16 @@ std::vector<double> reference(const AttentionShape& s, const float* q, int64_t h
 class AttentionTest : public KernelTest {
  protected:
   void expect_equal(AttentionShape shape, int64_t length, int64_t value_dim, std::vector<int64_t> positions) {
-    const Cache keys(length, shape.page_size, shape.kv_heads, shape.head_dim, rng_);
-    const Cache values(length, shape.page_size, shape.kv_heads, value_dim, rng_);
+    Cache keys(true, length, shape.page_size, shape.kv_heads, shape.head_dim, rng_);
+    Cache values(false, length, shape.page_size, shape.kv_heads, value_dim, rng_);
     shape.value_dim = value_dim;
     const auto rows = static_cast<int64_t>(positions.size());
     const int64_t q_stride = shape.heads * shape.head_dim + 1, out_stride = shape.heads * value_dim + 1;
     Guarded<float> q(rows * q_stride);
     fill_normal(q, rng_);
-    for (const CacheType type : {CacheType::f32, CacheType::f16}) {
+    for (const CacheType type : {CacheType::f32, CacheType::f16, CacheType::int8}) {
       shape.cache = type;
+      const auto key_pages = keys.pointers(type), value_pages = values.pointers(type);
       Guarded<float> out(rows * out_stride, 9.0f);
       AttentionSequence s;
       s.q = q.data();
@@ -76,8 +91,8 @@ class AttentionTest : public KernelTest {
       s.out_stride = out_stride;
       s.rows = rows;
       s.positions = positions.data();
-      s.key_pages = type == CacheType::f32 ? keys.pages_f32.data() : keys.pages_f16.data();
-      s.value_pages = type == CacheType::f32 ? values.pages_f32.data() : values.pages_f16.data();
+      s.key_pages = key_pages.data();
+      s.value_pages = value_pages.data();
       s.length = length;
       attention(shape, std::span(&s, 1));
       ASSERT_TRUE(out.intact());
@@ -105,12 +120,12 @@ AttentionShape shape_of(int64_t heads, int64_t kv_heads, int64_t dim, int64_t pa
 }
 
 TEST_P(AttentionTest, DecodeAndPromptEqualTheDefinition) {
-  expect_equal(shape_of(9, 3, 64, 16), 70, 64, {69});
+  expect_equal(shape_of(9, 3, 64, 32), 70, 64, {69});
   std::vector<int64_t> prompt;
   for (int64_t i = 0; i < 45; ++i) prompt.push_back(i);
   expect_equal(shape_of(9, 3, 64, 32), 45, 64, prompt);
-  expect_equal(shape_of(4, 4, 20, 1000), 45, 36, prompt);
-  expect_equal(shape_of(6, 1, 7, 5), 40, 7, {3, 39, 0, 17});
+  expect_equal(shape_of(4, 4, 20, 992), 45, 36, prompt);
+  expect_equal(shape_of(6, 1, 7, 32), 40, 7, {3, 39, 0, 17});
 }
 
 TEST_P(AttentionTest, LongCachesAreMergedFromChunks) {
@@ -120,7 +135,7 @@ TEST_P(AttentionTest, LongCachesAreMergedFromChunks) {
 }
 
 TEST_P(AttentionTest, WindowAndSoftcap) {
-  AttentionShape shape = shape_of(4, 2, 32, 16);
+  AttentionShape shape = shape_of(4, 2, 32, 32);
   shape.window = 40;
   expect_equal(shape, 700, 32, {699, 39, 40, 0, 552});
   shape.window = 0;
@@ -131,11 +146,13 @@ TEST_P(AttentionTest, WindowAndSoftcap) {
 }
 
 TEST_P(AttentionTest, ARowsResultDoesNotDependOnItsBatchNorOnTheTeam) {
-  for (const int64_t window : {0, 70}) {
-    AttentionShape shape = shape_of(6, 2, 40, 24);
+  for (const auto& [window, type] : {std::pair{0, CacheType::f32}, std::pair{70, CacheType::f16}, std::pair{0, CacheType::int8}}) {
+    AttentionShape shape = shape_of(6, 2, 43, 64);
     shape.window = window;
-    const int64_t length = 1300, rows = 30, width = 6 * 40;
-    const Cache keys(length, 24, 2, 40, rng_), values(length, 24, 2, 40, rng_);
+    shape.cache = type;
+    const int64_t length = 1300, rows = 30, width = 6 * 43;
+    Cache keys(true, length, 64, 2, 43, rng_), values(false, length, 64, 2, 43, rng_);
+    const auto key_pages = keys.pointers(type), value_pages = values.pointers(type);
     std::vector<float> q(static_cast<size_t>(rows * width)), together(q.size()), alone(static_cast<size_t>(width));
     fill_normal(q, rng_);
     std::vector<int64_t> positions;
@@ -145,8 +162,8 @@ TEST_P(AttentionTest, ARowsResultDoesNotDependOnItsBatchNorOnTheTeam) {
     s.out = together.data();
     s.rows = rows;
     s.positions = positions.data();
-    s.key_pages = keys.pages_f32.data();
-    s.value_pages = values.pages_f32.data();
+    s.key_pages = key_pages.data();
+    s.value_pages = value_pages.data();
     s.length = length;
     {
       const TeamSize team(1);
@@ -167,8 +184,9 @@ TEST_P(AttentionTest, ARowsResultDoesNotDependOnItsBatchNorOnTheTeam) {
 }
 
 TEST_P(AttentionTest, RowsWithoutEntriesAreZeroAndBadPositionsAreErrors) {
-  AttentionShape shape = shape_of(2, 1, 8, 4);
-  const Cache keys(4, 4, 1, 8, rng_), values(4, 4, 1, 8, rng_);
+  AttentionShape shape = shape_of(2, 1, 8, 32);
+  Cache keys(true, 4, 32, 1, 8, rng_), values(false, 4, 32, 1, 8, rng_);
+  const auto key_pages = keys.pointers(CacheType::f32), value_pages = values.pointers(CacheType::f32);
   std::vector<float> q(16, 1.0f), out(16, 5.0f);
   int64_t position = -1;
   AttentionSequence s;
@@ -176,16 +194,41 @@ TEST_P(AttentionTest, RowsWithoutEntriesAreZeroAndBadPositionsAreErrors) {
   s.out = out.data();
   s.rows = 1;
   s.positions = &position;
-  s.key_pages = keys.pages_f32.data();
-  s.value_pages = values.pages_f32.data();
+  s.key_pages = key_pages.data();
+  s.value_pages = value_pages.data();
   s.length = 4;
   attention(shape, std::span(&s, 1));
   for (const float v : out) EXPECT_EQ(v, 0.0f);
   position = 4;
   EXPECT_THROW(attention(shape, std::span(&s, 1)), Error);
   position = 3;
+  shape.page_size = 24;
+  EXPECT_THROW(attention(shape, std::span(&s, 1)), Error);
+  shape.page_size = 32;
   shape.kv_heads = 3;
   EXPECT_THROW(attention(shape, std::span(&s, 1)), Error);
+}
+
+TEST_P(AttentionTest, WhatIsNotFiniteIsNotHiddenByEightBits) {
+  const CacheLayout layout = {CacheType::int8, 1, 8, 32};
+  std::vector<float> row(8, 1.0f), page(static_cast<size_t>(layout.page_bytes()) / 4), q(8, 1.0f), out(8);
+  row[3] = INFINITY;
+  write_keys(layout, row.data(), 1, page.data(), 0);
+  const void* pages = page.data();
+  const int64_t position = 0;
+  AttentionShape shape = shape_of(1, 1, 8, 32);
+  shape.cache = CacheType::int8;
+  AttentionSequence s;
+  s.q = q.data();
+  s.out = out.data();
+  s.rows = 1;
+  s.positions = &position;
+  s.key_pages = s.value_pages = &pages;
+  s.length = 1;
+  attention(shape, std::span(&s, 1));
+  EXPECT_TRUE(std::isnan(out[0]));
+  EXPECT_THROW(write_keys(layout, row.data(), 1, page.data(), 32), Error);
+  EXPECT_THROW(write_values({CacheType::f16, 1, 8, 24}, row.data(), 1, page.data(), 0), Error);
 }
 
 FRUGAL_FOR_EACH_SET(AttentionTest);

@@ -94,15 +94,17 @@ struct AttentionArguments {
   const AttentionShape* shape = nullptr;  // strides resolved
   const void* const* key_pages = nullptr;
   const void* const* value_pages = nullptr;
+  int64_t key_block_bytes = 0, value_block_bytes = 0;  // of a kv head in a page
   int64_t kv_head = 0;
   const float* q = nullptr;  // first row of the block, first head of the group
   int64_t q_stride = 0;
   const int64_t* positions = nullptr;  // [rows]
   int64_t rows = 0;
   int64_t entry_begin = 0, entry_end = 0;  // a part of one chunk; begin is a multiple of kAttentionTile
-  float* scratch = nullptr;                // attention_scratch_floats(...) floats, 64-byte aligned
+  float* scratch = nullptr;                // see Attention::scratch_floats, 64-byte aligned
+  int64_t padded_value = 0;                // value_dim, rounded up to kAttentionLanes
   // Result, per query (row-major: row, then head of the group): running maximum, sum of exponentials, and sum of
-  // exponential * value with rows of padded_value_dim floats. Overwritten.
+  // exponential * value with rows of padded_value floats. Overwritten.
   float* maximum = nullptr;
   float* sum = nullptr;
   float* value = nullptr;
@@ -110,7 +112,7 @@ struct AttentionArguments {
 
 inline constexpr int64_t kAttentionTile = 32;    // cache entries
 inline constexpr int64_t kAttentionChunk = 512;  // cache entries, a multiple of the tile
-inline constexpr int64_t kAttentionLanes = 16;   // head dimensions are padded to a multiple of this
+inline constexpr int64_t kAttentionLanes = 16;   // rows of results are padded to a multiple of this
 
 struct KernelTable {
   Isa isa;
@@ -131,7 +133,6 @@ struct KernelTable {
   void (*log_softmax)(const float* x, float* out, int64_t columns, int64_t row_begin, int64_t row_end);
   void (*exponential)(const float* x, float* out, int64_t count);
   void (*to_f16)(const float* values, uint16_t* halves, int64_t count);
-  void (*from_f16)(const uint16_t* halves, float* values, int64_t count);
   void (*matmul_float)(const FloatArguments& arguments, int64_t row_begin, int64_t row_end);
   // Machine limits: each returns something that depends on the work, so that the loop stays.
   float (*read_memory)(const std::byte* data, int64_t bytes);

@@ -89,7 +89,7 @@ FRUGAL_INLINE Vec copysign(Vec a, Vec b) {
   return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(abs(a).v), sign))};
 }
 FRUGAL_INLINE Vec round(Vec a) { return {_mm512_cvtepi32_ps(_mm512_cvtps_epi32(a.v))}; }
-FRUGAL_INLINE Vec power_of_two(Vec n) {  // n integral in [-126, 127]
+FRUGAL_INLINE Vec power_of_two(Vec n) {  // n integral in [-127, 127], 0 for -127; anything for NaN
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
 }
 FRUGAL_INLINE Mask less(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
@@ -101,14 +101,6 @@ FRUGAL_INLINE float reduce_add(Vec a) {
   __m128 x = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
   x = _mm_add_ps(x, _mm_movehl_ps(x, x));
   return _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps(x, x, 1)));
-}
-// results[i] = sum of the lanes of a[i], by the same tree for each i.
-FRUGAL_INLINE void reduce_add_8(const Vec (&a)[8], float* results) {
-  __m256 b[8];
-  for (int i = 0; i < 8; ++i) b[i] = _mm256_add_ps(low_half(a[i].v), high_half(a[i].v));
-  const __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(b[0], b[1]), _mm256_hadd_ps(b[2], b[3]));
-  const __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(b[4], b[5]), _mm256_hadd_ps(b[6], b[7]));
-  _mm256_storeu_ps(results, _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)));
 }
 FRUGAL_INLINE float reduce_max(Vec a) {
   const __m256 y = _mm256_max_ps(low_half(a.v), high_half(a.v));

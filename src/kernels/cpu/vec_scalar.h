@@ -57,8 +57,8 @@ FRUGAL_INLINE Vec abs(Vec a) { FRUGAL_EACH a.v[i] = __builtin_fabsf(a.v[i]); ret
 FRUGAL_INLINE Vec copysign(Vec a, Vec b) { FRUGAL_EACH a.v[i] = __builtin_copysignf(a.v[i], b.v[i]); return a; }
 // Adding and subtracting 1.5 * 2^23 rounds to nearest even for |x| < 2^22.
 FRUGAL_INLINE Vec round(Vec a) { FRUGAL_EACH { volatile float t = a.v[i] + 0x1.8p23f; a.v[i] = t - 0x1.8p23f; } return a; }
-FRUGAL_INLINE Vec power_of_two(Vec n) {  // n integral in [-126, 127]
-  FRUGAL_EACH n.v[i] = __builtin_bit_cast(float, static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23);
+FRUGAL_INLINE Vec power_of_two(Vec n) {  // n integral in [-127, 127], 0 for -127; anything for NaN
+  FRUGAL_EACH n.v[i] = __builtin_bit_cast(float, static_cast<uint32_t>(n.v[i] == n.v[i] ? static_cast<int32_t>(n.v[i]) + 127 : 127) << 23);
   return n;
 }
 FRUGAL_INLINE Mask less(Vec a, Vec b) { Mask m; FRUGAL_EACH m.v[i] = a.v[i] < b.v[i]; return m; }
@@ -69,8 +69,6 @@ FRUGAL_INLINE float reduce_add(Vec a) {  // the same tree as the AVX2 form
   const float x0 = a.v[0] + a.v[4], x1 = a.v[1] + a.v[5], x2 = a.v[2] + a.v[6], x3 = a.v[3] + a.v[7];
   return (x0 + x2) + (x1 + x3);
 }
-// results[i] = sum of the lanes of a[i], by the same tree for each i.
-FRUGAL_INLINE void reduce_add_8(const Vec (&a)[8], float* results) { FRUGAL_EACH results[i] = reduce_add(a[i]); }
 FRUGAL_INLINE float reduce_max(Vec a) { float m = a.v[0]; FRUGAL_EACH m = a.v[i] > m ? a.v[i] : m; return m; }
 FRUGAL_INLINE double reduce_add_double(Vec a) { double s = 0; FRUGAL_EACH s += a.v[i]; return s; }
 
