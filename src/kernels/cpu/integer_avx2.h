@@ -110,8 +110,9 @@ inline int64_t integer_chains(int64_t iterations) {
   for (int64_t n = 0; n < iterations; ++n) {
 #pragma GCC unroll 8
     for (int step = 0; step < 8; ++step) {
-      asm volatile("" : : "r"(activations) : "memory");  // not constants to the compiler
-      const __m256i a = broadcast_4(activations + 4 * step);
+      const int8_t* unknown = activations;
+      asm volatile("" : "+r"(unknown));  // loaded anew, without a clobber of memory: that would keep the sums there
+      const __m256i a = broadcast_4(unknown + 4 * step);
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
         const __m256i products = _mm256_maddubs_epi16(weight, a);

@@ -32,6 +32,7 @@ struct PackedArguments {
   int64_t blocks_per_group = 0;
   int64_t panel_begin = 0, panel_end = 0;
   int64_t token_begin = 0, token_end = 0;
+  bool prefetch = false;  // the panels come from memory
   int64_t padded_columns = 0;
   const int8_t* codes = nullptr;
   const float* scales = nullptr;

@@ -9,10 +9,19 @@
 namespace frugal::kernels {
 namespace {
 
-// Tokens that are multiplied with a matrix before it is read again from memory: their codes stay in the L2/L3 cache.
-constexpr int64_t kTokenBlock = 256;
 // Bytes of weights (times tiles of tokens) in a chunk of work: about 10 us.
 constexpr int64_t kChunkBytes = 48 << 10;
+// Many tokens: a chunk is kPanels panels times as many tokens as the L1 cache holds beside a panel. Neighbouring chunks share
+// their panels, which stay in L2.
+constexpr int64_t kFewTokens = 16;
+constexpr int64_t kPanels = 8;
+constexpr int64_t kTokenBytes = 20 << 10;
+
+int64_t tokens_of_chunk(int64_t tokens, int64_t padded_columns) {
+  if (tokens <= kFewTokens) return tokens;
+  const int64_t bytes = padded_columns + padded_columns / 32 * 8;  // codes, scales and sums
+  return std::clamp<int64_t>(kTokenBytes / bytes / 8 * 8, 8, tokens);
+}
 
 PackedArguments arguments_of(const PackedProduct& product, const ActivationView& view) {
   const PackedMatrix& matrix = *product.matrix;
@@ -69,22 +78,25 @@ void matmul_packed(std::span<const PackedProduct> products, const QuantizedActiv
     bytes += panels * arguments.back().panel_bytes;
   }
   const int64_t panels = first_panel.back();
-  if (panels == 0) return;
-  for (int64_t token = 0; token < activations.tokens(); token += kTokenBlock) {
-    const int64_t token_end = std::min(activations.tokens(), token + kTokenBlock);
-    const int64_t tiles = (token_end - token + 3) / 4;
-    const int64_t chunk = std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, bytes / panels * tiles));
-    for_each_chunk(panels, chunk, bytes * tiles > kChunkBytes / 2, [&](int64_t begin, int64_t end) {
+  if (panels == 0 || activations.tokens() == 0) return;
+  const int64_t tokens = activations.tokens(), chunk_tokens = tokens_of_chunk(tokens, activations.view().padded_columns);
+  const int64_t tiles = (chunk_tokens + 3) / 4, blocks = (tokens + chunk_tokens - 1) / chunk_tokens;
+  const int64_t chunk_panels = tokens > kFewTokens ? kPanels : std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, bytes / panels * tiles));
+  const int64_t chunks = (panels + chunk_panels - 1) / chunk_panels * blocks;
+  for_each_chunk(chunks, 1, bytes * tiles * blocks > kChunkBytes / 2, [&](int64_t first, int64_t last) {
+    for (int64_t chunk = first; chunk < last; ++chunk) {
+      const int64_t begin = chunk / blocks * chunk_panels, end = begin + chunk_panels, token = chunk % blocks * chunk_tokens;
       for (size_t i = 0; i < arguments.size(); ++i) {
         PackedArguments own = arguments[i];
         own.panel_begin = std::max<int64_t>(0, begin - first_panel[i]);
         own.panel_end = std::min(end, first_panel[i + 1]) - first_panel[i];
+        own.prefetch = tokens <= kFewTokens;
         own.token_begin = token;
-        own.token_end = token_end;
+        own.token_end = std::min(tokens, token + chunk_tokens);
         if (own.panel_begin < own.panel_end) table.matmul_packed(own);
       }
-    });
-  }
+    }
+  });
 }
 
 void matmul_packed(const PackedMatrix& matrix, const QuantizedActivations& activations, float* out, int64_t out_stride) {

@@ -124,19 +124,18 @@ void panel_tile(const PackedArguments& a, const std::byte* panel, int64_t row, i
 
 template <int Bits, int Block>
 void panel_range(const PackedArguments& a) {
-  const bool prefetch = a.token_end - a.token_begin <= 16;
   for (int64_t panel = a.panel_begin; panel < a.panel_end; ++panel) {
     const std::byte* data = a.panels + panel * a.panel_bytes;
     int64_t token = a.token_begin;
     if constexpr (kTokenTile >= 8) {
-      for (; token + 8 <= a.token_end; token += 8) panel_tile<Bits, Block, 8>(a, data, panel * 16, token, prefetch);
+      for (; token + 8 <= a.token_end; token += 8) panel_tile<Bits, Block, 8>(a, data, panel * 16, token, a.prefetch);
     }
-    for (; token + 4 <= a.token_end; token += 4) panel_tile<Bits, Block, 4>(a, data, panel * 16, token, prefetch);
+    for (; token + 4 <= a.token_end; token += 4) panel_tile<Bits, Block, 4>(a, data, panel * 16, token, a.prefetch);
     if (token + 2 <= a.token_end) {
-      panel_tile<Bits, Block, 2>(a, data, panel * 16, token, prefetch);
+      panel_tile<Bits, Block, 2>(a, data, panel * 16, token, a.prefetch);
       token += 2;
     }
-    if (token < a.token_end) panel_tile<Bits, Block, 1>(a, data, panel * 16, token, prefetch);
+    if (token < a.token_end) panel_tile<Bits, Block, 1>(a, data, panel * 16, token, a.prefetch);
   }
 }
 
