@@ -213,7 +213,9 @@ void run_team(const std::function<void(int, int)>& body) {
 
 void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
   if (count <= 0) return;
-  const int64_t parts = std::min<int64_t>(team_size(), std::max<int64_t>(1, count / std::max<int64_t>(1, grain)));
+  // Grains are chosen for a fork and join; a hand-over to a held team costs a fraction of that.
+  const int64_t least = held ? grain / 8 : grain;
+  const int64_t parts = std::min<int64_t>(team_size(), std::max<int64_t>(1, count / std::max<int64_t>(1, least)));
   if (parts == 1 || (!held && inside_team())) {
     body(0, count);
     return;

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "base/team.h"
 #include "nn/model.h"
 #include "nn/rope_table.h"
 #include "ops/into.h"
@@ -76,31 +77,30 @@ void Block::attend_sequences(const Tensor& q, const Tensor& k, const Tensor& v, 
   for (size_t i = 0; i < sequences.size();) {
     // Neighbours of a kind in one call: those with a state, those without.
     const bool cached = sequences[i].state != nullptr;
-    const int64_t first = sequences[i].begin;
-    int64_t count = 0;
-    std::vector<ops::AttentionRange> ranges;
-    std::vector<ops::CachedSequence> caches;
-    ops::CacheLayout layout;
-    for (; i < sequences.size() && (sequences[i].state != nullptr) == cached; ++i) {
-      const SequenceSlice& slice = sequences[i];
-      count += slice.count;
-      if (!cached) {
-        ranges.push_back({slice.begin - first, slice.count});
-        continue;
-      }
-      LayerState& slot = slice.state->slot(spec.state_slot);
-      slot.append(k, v, slice.begin, slice.count);
-      FRUGAL_ASSERT(caches.empty() || layout == slot.layout());
-      layout = slot.layout();
-      caches.push_back({slice.begin - first, slice.count, &slot.key_pages(), &slot.value_pages(), slot.length()});
-    }
+    const size_t begin = i;
+    while (i < sequences.size() && (sequences[i].state != nullptr) == cached) ++i;
+    const std::span<const SequenceSlice> alike = sequences.subspan(begin, i - begin);
+    const int64_t first = alike.front().begin, count = alike.back().begin + alike.back().count - first;
     const bool all = count == q.size(0);
     const auto part = [&](const Tensor& rows) { return all ? rows : rows.narrow(0, first, count); };
     Tensor target = part(out);
-    if (cached)
-      ops::cached_attention_into(part(q), layout, caches, attention_options(), target);
-    else
+    if (!cached) {
+      std::vector<ops::AttentionRange> ranges;
+      for (const SequenceSlice& slice : alike) ranges.push_back({slice.begin - first, slice.count});
       ops::attention_into(part(q), part(k), part(v), ranges, attention_options(), target);
+      continue;
+    }
+    const auto slot = [&](const SequenceSlice& slice) -> LayerState& { return slice.state->slot(spec.state_slot); };
+    parallel_for(std::ssize(alike), 8, [&](int64_t from, int64_t to) {
+      for (const SequenceSlice& slice : alike.subspan(static_cast<size_t>(from), static_cast<size_t>(to - from)))
+        slot(slice).append(k, v, slice.begin, slice.count);
+    });
+    std::vector<ops::CachedSequence> caches;
+    for (const SequenceSlice& slice : alike) {
+      FRUGAL_ASSERT(slot(slice).layout() == slot(alike.front()).layout());
+      caches.push_back({slice.begin - first, slice.count, &slot(slice).key_pages(), &slot(slice).value_pages(), slot(slice).length()});
+    }
+    ops::cached_attention_into(part(q), slot(alike.front()).layout(), caches, attention_options(), target);
   }
 }
 
