@@ -5,11 +5,12 @@
 #   frugal_test(NAME text_test SRCS ... DEPS text [TORCH])
 #   frugal_fuzzer(NAME fuzz_gguf SRCS ... DEPS io)     # in fuzz/, with clang; its saved inputs: fuzz/corpus/fuzz_gguf
 find_package(Threads REQUIRED)
+add_library(OpenMP::OpenMP_CXX INTERFACE IMPORTED)
 if(FRUGAL_STD_THREADS)
   add_compile_definitions(FRUGAL_STD_THREADS)
-  add_library(OpenMP::OpenMP_CXX INTERFACE IMPORTED)
 else()
-  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  # The compiler's flag, not find_package's path to its libgomp: at run time the copy of the torch wheel is loaded.
+  set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_COMPILE_OPTIONS -fopenmp INTERFACE_LINK_OPTIONS -fopenmp)
 endif()
 find_package(PkgConfig REQUIRED)
 find_package(fmt REQUIRED)
