@@ -109,13 +109,13 @@ def run_gtest(binary, text_filter, prefix=(), **environment):
     return dict(passed=passed, failures=failures, skipped=skipped, output=output, seconds=seconds)
 
 
-def run_gtests(tally, title, folder, text_filter, together=1, prefix=(), **environment):
-    """`together` binaries at a time: 1 where a test uses the whole machine (its compute team spins)."""
+def run_gtests(tally, title, folder, text_filter, prefix=(), **environment):
+    """As many binaries at a time as there are cores."""
     say(title)
     binaries = listed(folder, "tests.list")
     if not binaries:
         tally.add(title, failures=["no test binaries"])
-    with concurrent.futures.ThreadPoolExecutor(together) as pool:
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         jobs = [(binary, pool.submit(run_gtest, binary, text_filter, prefix, **environment)) for binary in binaries]
         for binary, job in jobs:
             tally.add(f"{folder}/{binary.name}", **job.result())
@@ -125,7 +125,8 @@ def run_pytest(tally, text_filter, full):
     say("structure guards and end to end")
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "--tb=short", f"--junitxml={result}", "tests"]
+        command = [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "--tb=short", f"--junitxml={result}",
+                   f"--numprocesses={JOBS}", "--dist=worksteal", "tests"]
         if text_filter:
             command += ["-k", text_filter]
         if not full:
@@ -199,10 +200,10 @@ def main():
         os.environ["FRUGAL_FULL"] = "1"
 
     if build(tally, "build", "-DCMAKE_BUILD_TYPE=Release", torch):
-        run_gtests(tally, "unit and oracle tests", "build", options.filter)
+        run_gtests(tally, "unit and oracle tests", "build", options.filter, **shared)
         run_pytest(tally, options.filter, options.full)
     if build(tally, "build-asan", *debug, "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_SANITIZE=address,undefined"):
-        run_gtests(tally, "torch-free folders under ASan + UBSan", "build-asan", options.filter, together=JOBS, **shared)
+        run_gtests(tally, "torch-free folders under ASan + UBSan", "build-asan", options.filter, **shared)
     if build(tally, "build-fuzz", *debug, "-DCMAKE_CXX_COMPILER=clang++", "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_FUZZ=ON", "-DFRUGAL_TESTS=OFF",
              "-DFRUGAL_STD_THREADS=ON", "-DFRUGAL_SANITIZE=address,undefined,fuzzer-no-link", only="fuzzers.list"):
         run_fuzzers(tally, options.filter)
