@@ -122,7 +122,7 @@ def compare_speed(name, model, tests, rounds):
         share = statistics.median(row["peak_share" if test.reads else "bandwidth_share"] for row in ours)
         a, b = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
         ratio = statistics.median(a / b for a, b in pairs)
-        limit = "int8 peak" if test.reads else "bandwidth"
+        limit = "the integer peak" if test.reads else "bandwidth"
         print(f"{name:<12} {test.name:<14} frugal {a:7.1f} t/s, llama.cpp {b:7.1f} t/s, ratio {ratio:.2f}, {100 * share:.0f} % of {limit}", flush=True)
 
 

@@ -56,7 +56,7 @@ std::vector<eval::SpeedTest> tests_of(const BenchValues& values) {
 // Markdown as llama-bench prints it; csv, jsonl and sql have the keys of the JSON rows as columns.
 std::string markdown(const Json& rows) {
   const auto share = [](const Json& value) { return value.is_null() ? "" : fmt::format("{:.0f} %", 100 * value.get<double>()); };
-  std::string out = "| model | size | params | backend | threads | test | t/s | bandwidth | int8 peak |\n|---|---:|---:|---|---:|---|---:|---:|---:|\n";
+  std::string out = "| model | size | params | backend | threads | test | t/s | bandwidth | integer peak |\n|---|---:|---:|---|---:|---|---:|---:|---:|\n";
   for (const Json& row : rows) {
     out += fmt::format("| {} | {:.1f} MB | {:.1f} M | CPU {} | {} | {} | {:.2f} ± {:.2f} | {} | {} |\n", row["model"].get<std::string>(),
                        row["size"].get<double>() / 1e6, row["params"].get<double>() / 1e6, row["isa"].get<std::string>(), row["threads"].get<int64_t>(),
@@ -102,14 +102,15 @@ void run(Context& context, const BenchValues& values) {
   const nn::LoadedModel loaded = load_model(context, values.model);
   loaded.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
   const auto bytes = static_cast<double>(eval::bytes_per_decoded_token(*loaded.model));
-  const auto work = static_cast<double>(eval::multiply_adds_per_token(*loaded.model));
+  const eval::MultiplyAdds work = eval::multiply_adds_per_token(*loaded.model);
   Json rows = Json::array();
   std::string machines;
   for (const int64_t threads : context.thread_counts) {
     use_threads(context, threads);
     const kernels::MachineLimits limits = kernels::measure_machine();
-    machines += fmt::format("machine: {:.1f} GB/s read, {:.0f} G int8 multiply-adds/s ({} threads, {})\n", limits.read_bandwidth / 1e9,
-                            limits.integer_peak / 1e9, limits.threads, limits.isa);
+    machines += fmt::format("machine: {:.1f} GB/s read, {:.0f} G multiply-adds/s of 8-bit weights, {:.0f} of 4-bit ones ({} threads, {})\n",
+                            limits.read_bandwidth / 1e9, limits.integer_peak / 1e9, limits.integer_peak_4bit / 1e9, limits.threads, limits.isa);
+    const double seconds_at_peak = static_cast<double>(work.up_to_4_bits) / limits.integer_peak_4bit + static_cast<double>(work.wider) / limits.integer_peak;
     for (const eval::SpeedTest& test : tests) {
       const eval::SpeedResult result = eval::measure_speed(*loaded.model, test, static_cast<int>(values.repetitions));
       const double tps = result.mean();
@@ -124,7 +125,7 @@ void run(Context& context, const BenchValues& values) {
                       {"tps_stddev", result.standard_deviation()},
                       {"samples_tps", result.tokens_per_second},
                       {"bandwidth_share", decodes ? Json(tps / static_cast<double>(test.streams) * bytes / limits.read_bandwidth) : Json(nullptr)},
-                      {"peak_share", reads && !values.exact ? Json(tps * work / limits.integer_peak) : Json(nullptr)}});
+                      {"peak_share", reads && !values.exact ? Json(tps * seconds_at_peak) : Json(nullptr)}});
     }
   }
   const std::string format = context.json ? "json" : values.output;

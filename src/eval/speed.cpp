@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/progress.h"
 #include "base/rng.h"
+#include "ops/packed_linear.h"
 
 namespace frugal::eval {
 namespace {
@@ -82,12 +83,13 @@ uint64_t bytes_per_decoded_token(const nn::Model& model) {
   return total;
 }
 
-uint64_t multiply_adds_per_token(const nn::Model& model) {
+MultiplyAdds multiply_adds_per_token(const nn::Model& model) {
   // The head is not run for the inner tokens of a prompt.
-  uint64_t total = 0;
+  MultiplyAdds total;
   for (const nn::Block& block : model.blocks) {
     for (const nn::Linear* linear : const_cast<nn::Block&>(block).linears()) {
-      total += static_cast<uint64_t>(linear->out_features() * linear->in_features());
+      const ops::PackedMatrix* packed = linear->kinds().front()->packed();
+      (packed && packed->bits() <= 4 ? total.up_to_4_bits : total.wider) += static_cast<uint64_t>(linear->out_features() * linear->in_features());
     }
   }
   return total;

@@ -30,9 +30,12 @@ struct SpeedResult {
 // The model must be in the execution form that is to be measured. Throws Interrupted.
 SpeedResult measure_speed(const nn::Model& model, const SpeedTest& test, int repetitions);
 
-// Bytes that one decoded token reads: weights in the form that they have now, and multiply-adds that one token of a prompt
-// costs; for the shares of bandwidth and peak.
+// For the shares of bandwidth and peak: bytes that one decoded token reads, weights in the form that they have now; and
+// multiply-adds that one token of a prompt costs, those of packed weights of up to 4 bits apart, which a machine may do faster.
 uint64_t bytes_per_decoded_token(const nn::Model& model);
-uint64_t multiply_adds_per_token(const nn::Model& model);
+struct MultiplyAdds {
+  uint64_t up_to_4_bits = 0, wider = 0;
+};
+MultiplyAdds multiply_adds_per_token(const nn::Model& model);
 
 }  // namespace frugal::eval
