@@ -53,7 +53,7 @@ ModelName parse_name(const std::string& spec) {
   }
   const bool good = is_plain_part(name.user) && is_plain_part(name.repository) && has_only(name.user, "._-") && has_only(name.repository, "._-") &&
                     (colon == spec.npos || (is_plain_part(name.quant) && has_only(name.quant, "._-")));
-  if (!good) fail(ErrorKind::invalid_input, "\"{}\" is neither a path that exists nor a model name like user/repo or user/repo:Q4_K_M", printable(spec));
+  if (!good) fail(ErrorKind::invalid_input, "\"{}\" is neither a path that exists nor a model name like user/repo or user/repo:Q4_K_M", printable(spec, 4096));
   return name;
 }
 
