@@ -111,14 +111,19 @@ TEST(Gptq, ChangesTheOutputLessThanRoundingToNearest) {
   fresh_seed();
   GptqOptions options;
   options.grid = {.bits = 3, .group = 64};
-  const Tensor x = correlated_inputs(1000, 150);
-  const Tensor hessian = at::matmul(x.t(), x) / 1000, weight = at::randn({50, 150}, at::kDouble);
-  const Tensor nearest = chain::round_to_grid(weight.to(at::kFloat), {}, options.grid).decode();
-  for (const bool activation_order : {false, true}) {
-    options.activation_order = activation_order;
-    const Tensor result = gptq(weight, {}, gptq_inputs(hessian, options, at::kDouble), options).decode();
-    EXPECT_LT(layer_loss(weight, result, hessian), 0.9 * layer_loss(weight, nearest, hessian));
+  // Over eight draws: a single one may go the other way (the errors that are passed on round differently).
+  double nearest_loss = 0, losses[2] = {0, 0};
+  for (int draw = 0; draw < 8; ++draw) {
+    const Tensor x = correlated_inputs(1000, 150);
+    const Tensor hessian = at::matmul(x.t(), x) / 1000, weight = at::randn({50, 150}, at::kDouble);
+    nearest_loss += layer_loss(weight, chain::round_to_grid(weight.to(at::kFloat), {}, options.grid).decode(), hessian);
+    for (const bool activation_order : {false, true}) {
+      options.activation_order = activation_order;
+      losses[activation_order] += layer_loss(weight, gptq(weight, {}, gptq_inputs(hessian, options, at::kDouble), options).decode(), hessian);
+    }
   }
+  EXPECT_LT(losses[0], 0.9 * nearest_loss);
+  EXPECT_LT(losses[1], 0.9 * nearest_loss);
 }
 
 TEST(Gptq, RefusesNumbersThatAreNotFinite) {
