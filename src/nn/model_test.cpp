@@ -63,13 +63,23 @@ TEST_P(ModelTest, AForkSharesPagesUntilItWritesAndARollbackForgets) {
   EXPECT_TRUE(at::equal(model.forward(Batch::single(more, &state)).logits, first));
 }
 
-TEST_P(ModelTest, ACacheInHalfPrecisionTakesHalfTheBytesAndRoundsKeysAndValuesOnly) {
-  const Model model = tiny_model(GetParam());
+// The same tokens with a cache of floats and with one of `type`.
+struct TwoCaches {
+  SequenceState full, rounded;
+  double error;  // of the logits, relative
+};
+
+TwoCaches with_cache(const Model& model, CacheType type) {
   const std::vector<int32_t> tokens = random_tokens(100, model.spec.vocab);
-  SequenceState full(model.spec), half(model.spec, CacheType::f16);
-  const Tensor want = model.forward(Batch::single(tokens, &full)).logits, got = model.forward(Batch::single(tokens, &half)).logits;
+  TwoCaches caches{SequenceState(model.spec), SequenceState(model.spec, type), 0};
+  const Tensor want = model.forward(Batch::single(tokens, &caches.full)).logits;
+  caches.error = relative_error(model.forward(Batch::single(tokens, &caches.rounded)).logits, want);
+  return caches;
+}
+
+TEST_P(ModelTest, ACacheInHalfPrecisionTakesHalfTheBytesAndRoundsKeysAndValuesOnly) {
+  auto [full, half, error] = with_cache(tiny_model(GetParam()), CacheType::f16);
   EXPECT_EQ(half.bytes() * 2, full.bytes());
-  const double error = relative_error(got, want);
   EXPECT_LT(error, 2e-3);
   EXPECT_GT(error, 1e-6);
   // The entries are those of the other cache, rounded; in the first block, whose input is the same.
@@ -82,12 +92,8 @@ TEST_P(ModelTest, ACacheInHalfPrecisionTakesHalfTheBytesAndRoundsKeysAndValuesOn
 }
 
 TEST_P(ModelTest, ACacheInEightBitsRoundsEachEntryOfAHeadByItsOwnScale) {
-  const Model model = tiny_model(GetParam());
-  const std::vector<int32_t> tokens = random_tokens(100, model.spec.vocab);
-  SequenceState full(model.spec), small(model.spec, CacheType::int8);
-  const Tensor want = model.forward(Batch::single(tokens, &full)).logits, got = model.forward(Batch::single(tokens, &small)).logits;
+  auto [full, small, error] = with_cache(tiny_model(GetParam()), CacheType::int8);
   EXPECT_LT(small.bytes() * 2, full.bytes());
-  const double error = relative_error(got, want);
   EXPECT_LT(error, 5e-2);
   EXPECT_GT(error, 1e-5);
   // Codes times scales against the floats of the first block.

@@ -4,6 +4,8 @@
 // the same sequence of operations: an entry that it must not see gets score -infinity, hence weight exactly 0.
 #pragma once
 
+#include "kernels/cpu/float_matmul_body.h"
+
 namespace frugal::kernels::FRUGAL_ISA_NS {
 
 inline constexpr int kTileVectors = kAttentionTile / Vec::kLanes;
@@ -15,17 +17,9 @@ inline constexpr int64_t kQueriesForCopy = 7;
 template <CacheType Type>
 struct Cached;
 template <>
-struct Cached<CacheType::f32> {
-  using Element = float;
-  static FRUGAL_INLINE Vec full(const float* p) { return load(p); }
-  static FRUGAL_INLINE Vec part(const float* p, int n) { return load_part(p, n); }
-};
+struct Cached<CacheType::f32> : Weights<FloatType::f32> {};
 template <>
-struct Cached<CacheType::f16> {
-  using Element = uint16_t;
-  static FRUGAL_INLINE Vec full(const uint16_t* p) { return load_f16(p); }
-  static FRUGAL_INLINE Vec part(const uint16_t* p, int n) { return load_f16_part(p, n); }
-};
+struct Cached<CacheType::f16> : Weights<FloatType::f16> {};
 template <>
 struct Cached<CacheType::int8> {
   using Element = int8_t;

@@ -22,7 +22,7 @@ struct Cache {
       const float* x = values.data() + row * d;
       float largest = 0;
       for (int64_t i = 0; i < d; ++i) largest = std::max(largest, std::fabs(x[i]));
-      const float scale = largest / 127.0f, inverse = 1.0f / scale;
+      const float scale = largest / 127.0f, inverse = 127.0f / largest;
       for (int64_t i = 0; i < d; ++i) rounded.push_back(scale * std::nearbyint(x[i] * inverse));
     }
     for (const CacheType type : {CacheType::f32, CacheType::f16, CacheType::int8}) {

@@ -1,13 +1,12 @@
 #include "kernels/cpu/kv_cache.h"
 
-#include <cmath>
 #include <cstddef>
 #include <cstring>
-#include <limits>
 #include <vector>
 
 #include "base/error.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/quantize_activations.h"
 
 namespace frugal::kernels {
 namespace {
@@ -21,28 +20,13 @@ void check(const CacheLayout& layout, int64_t count, int64_t offset) {
   }
 }
 
-// Codes and scale of one entry of one head.
-float quantize_entry(const float* x, int64_t dim, int8_t* codes) {
-  float largest = 0;
-  for (int64_t d = 0; d < dim; ++d) {
-    if (!std::isfinite(x[d])) {
-      std::memset(codes, 0, static_cast<size_t>(dim));
-      return std::numeric_limits<float>::quiet_NaN();
-    }
-    largest = std::max(largest, std::fabs(x[d]));
-  }
-  const float scale = largest / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
-  for (int64_t d = 0; d < dim; ++d) codes[d] = static_cast<int8_t>(std::lrintf(std::fmin(std::fmax(x[d] * inverse, -127.0f), 127.0f)));
-  return scale;
-}
-
-// rows [count, kv_heads, dim] of elements into the blocks of a page.
+// rows [count, kv_heads, dim] of elements, heads `stride` apart, into the blocks of a page.
 template <typename Element>
-void place(const CacheLayout& layout, bool keys, const Element* rows, int64_t count, std::byte* page, int64_t offset) {
-  const int64_t width = layout.kv_heads * layout.dim;
+void place(const CacheLayout& layout, bool keys, const Element* rows, int64_t stride, int64_t count, std::byte* page, int64_t offset) {
+  const int64_t width = layout.kv_heads * stride;
   for (int64_t head = 0; head < layout.kv_heads; ++head) {
     auto* block = reinterpret_cast<Element*>(page + head * layout.block_bytes());
-    const Element* source = rows + head * layout.dim;
+    const Element* source = rows + head * stride;
     if (keys) {
       for (int64_t d = 0; d < layout.dim; ++d) {
         Element* out = block + d * layout.page_size + offset;
@@ -59,20 +43,21 @@ void place(const CacheLayout& layout, bool keys, const Element* rows, int64_t co
 void write(const CacheLayout& layout, bool keys, const float* rows, int64_t count, void* page, int64_t offset) {
   check(layout, count, offset);
   auto* bytes = static_cast<std::byte*>(page);
-  const int64_t width = layout.kv_heads * layout.dim;
-  if (layout.type == CacheType::f32) return place(layout, keys, rows, count, bytes, offset);
+  if (layout.type == CacheType::f32) return place(layout, keys, rows, layout.dim, count, bytes, offset);
+  const int64_t heads = count * layout.kv_heads;
   if (layout.type == CacheType::f16) {
-    std::vector<uint16_t> halves(static_cast<size_t>(count * width));
-    kernels().to_f16(rows, halves.data(), count * width);
-    return place(layout, keys, halves.data(), count, bytes, offset);
+    std::vector<uint16_t> halves(static_cast<size_t>(heads * layout.dim));
+    kernels().to_f16(rows, halves.data(), heads * layout.dim);
+    return place(layout, keys, halves.data(), layout.dim, count, bytes, offset);
   }
-  std::vector<int8_t> codes(static_cast<size_t>(count * width));
-  for (int64_t i = 0; i < count * layout.kv_heads; ++i) {
-    const float scale = quantize_entry(rows + i * layout.dim, layout.dim, codes.data() + i * layout.dim);
+  thread_local QuantizedActivations quantized;
+  quantized.quantize(rows, heads, layout.dim, layout.dim, {.mode = ActivationScale::per_token});
+  const ActivationView& view = quantized.view();
+  for (int64_t i = 0; i < heads; ++i) {
     std::byte* scales = bytes + i % layout.kv_heads * layout.block_bytes() + layout.page_size * layout.dim;
-    std::memcpy(scales + (offset + i / layout.kv_heads) * 4, &scale, 4);
+    std::memcpy(scales + (offset + i / layout.kv_heads) * 4, view.scales + i * (view.padded_columns / kActivationBlock), 4);
   }
-  place(layout, keys, codes.data(), count, bytes, offset);
+  place(layout, keys, view.codes, view.padded_columns, count, bytes, offset);
 }
 
 }  // namespace
