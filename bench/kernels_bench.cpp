@@ -202,8 +202,8 @@ class Stack {
       matmul_packed(qkv, activations_);
       rope(q_.data(), tokens, kHidden, positions_.data(), cos_.data(), sin_.data(), kContext, {9, 64, 64, RopePairs::halves});
       rope(k_.data(), tokens, kKv, positions_.data(), cos_.data(), sin_.data(), kContext, {3, 64, 64, RopePairs::halves});
-      write_keys(kCache, k_.data(), tokens, key_cache_[i].data(), position);
-      write_values(kCache, v_.data(), tokens, value_cache_[i].data(), position);
+      write_cache(CachePart::keys, kCache, k_.data(), tokens, key_cache_[i].data(), position);
+      write_cache(CachePart::values, kCache, v_.data(), tokens, value_cache_[i].data(), position);
       attend(i, tokens, position);
       project(l.o, normed_.data(), kHidden, tokens, hidden);
       rms_norm({hidden.data(), 0, normed_.data(), 0, tokens, kHidden}, norm_.data(), {});
@@ -292,8 +292,8 @@ void run_attention(const MachineLimits& limits, Rng& rng) {
   for (const CacheType type : {CacheType::f32, CacheType::f16, CacheType::int8}) {
     const CacheLayout layout = {type, 3, 64, kPage};
     std::vector<std::byte> keys(static_cast<size_t>(layout.page_bytes())), values(keys.size());
-    write_keys(layout, entries.data(), kPage, keys.data(), 0);
-    write_values(layout, entries.data(), kPage, values.data(), 0);
+    write_cache(CachePart::keys, layout, entries.data(), kPage, keys.data(), 0);
+    write_cache(CachePart::values, layout, entries.data(), kPage, values.data(), 0);
     // 12 layers, each with pages of its own: decode reads memory.
     std::vector<std::vector<std::byte>> pages;
     std::vector<const void*> pointers;

@@ -109,8 +109,7 @@ void write_cache(CachePart part, const CacheLayout& layout, const Tensor& x, int
   FRUGAL_ASSERT(source.dim() == 3 && source.size(1) == layout.kv_heads && source.size(2) == layout.dim);
   FRUGAL_ASSERT(begin >= 0 && begin + count <= source.size(0) && page.scalar_type() == at::kByte && page.numel() == layout.page_bytes());
   const float* rows = source.const_data_ptr<float>() + begin * layout.kv_heads * layout.dim;
-  const auto write = part == CachePart::keys ? kernels::write_keys : kernels::write_values;
-  write(layout, rows, count, page.mutable_data_ptr(), offset);
+  kernels::write_cache(part, layout, rows, count, page.mutable_data_ptr(), offset);
 }
 
 }  // namespace frugal::ops

@@ -14,6 +14,7 @@ namespace frugal::ops {
 
 using at::Tensor;
 using kernels::CacheLayout;
+using kernels::CachePart;
 using kernels::CacheType;
 
 // True when autograd would record an operation on one of these.
@@ -58,7 +59,6 @@ struct CachedSequence {
 // q [tokens, heads, head_dim] -> the same shape. The sequences cover the rows; their pages have one layout. No gradient.
 Tensor cached_attention(const Tensor& q, const CacheLayout& layout, std::span<const CachedSequence> sequences, const AttentionOptions& options);
 // Writes rows [begin, begin + count) of x [tokens, kv_heads, dim] to a page of keys or of values, from its entry `offset` on.
-enum class CachePart { keys, values };
 void write_cache(CachePart part, const CacheLayout& layout, const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset);
 
 // Throws Error{internal} unless `tensor` is float32 on the CPU; returns it contiguous.

@@ -16,7 +16,7 @@ struct Cache {
   std::vector<float> rounded;  // the same through int8
   std::map<CacheType, std::vector<Guarded<uint8_t>>> pages;
 
-  Cache(bool keys, int64_t length, int64_t page_size, int64_t heads, int64_t d, Rng& rng) : kv_heads(heads), dim(d) {
+  Cache(CachePart part, int64_t length, int64_t page_size, int64_t heads, int64_t d, Rng& rng) : kv_heads(heads), dim(d) {
     for (int64_t i = 0; i < length * heads * d; ++i) values.push_back(half_to_float(float_to_half(static_cast<float>(rng.normal()))));
     for (int64_t row = 0; row < length * heads; ++row) {
       const float* x = values.data() + row * d;
@@ -31,9 +31,8 @@ struct Cache {
         // What lies behind the last entry must not be read as a value: every byte 0xff is a NaN in f32 and f16, and as a scale.
         Guarded<uint8_t>& page = pages[type].emplace_back(layout.page_bytes() + 4, uint8_t{0xff});
         const int64_t count = std::min(page_size, length - begin), some = count / 3;
-        const auto write = keys ? write_keys : write_values;
-        write(layout, values.data() + begin * heads * d, some, aligned(page), 0);  // as a sequence grows
-        write(layout, values.data() + (begin + some) * heads * d, count - some, aligned(page), some);
+        write_cache(part, layout, values.data() + begin * heads * d, some, aligned(page), 0);  // as a sequence grows
+        write_cache(part, layout, values.data() + (begin + some) * heads * d, count - some, aligned(page), some);
       }
     }
   }
@@ -73,8 +72,8 @@ std::vector<double> reference(const AttentionShape& s, const float* q, int64_t h
 class AttentionTest : public KernelTest {
  protected:
   void expect_equal(AttentionShape shape, int64_t length, int64_t value_dim, std::vector<int64_t> positions) {
-    Cache keys(true, length, shape.page_size, shape.kv_heads, shape.head_dim, rng_);
-    Cache values(false, length, shape.page_size, shape.kv_heads, value_dim, rng_);
+    Cache keys(CachePart::keys, length, shape.page_size, shape.kv_heads, shape.head_dim, rng_);
+    Cache values(CachePart::values, length, shape.page_size, shape.kv_heads, value_dim, rng_);
     shape.value_dim = value_dim;
     const auto rows = static_cast<int64_t>(positions.size());
     const int64_t q_stride = shape.heads * shape.head_dim + 1, out_stride = shape.heads * value_dim + 1;
@@ -151,7 +150,7 @@ TEST_P(AttentionTest, ARowsResultDoesNotDependOnItsBatchNorOnTheTeam) {
     shape.window = window;
     shape.cache = type;
     const int64_t length = 1300, rows = 30, width = 6 * 43;
-    Cache keys(true, length, 64, 2, 43, rng_), values(false, length, 64, 2, 43, rng_);
+    Cache keys(CachePart::keys, length, 64, 2, 43, rng_), values(CachePart::values, length, 64, 2, 43, rng_);
     const auto key_pages = keys.pointers(type), value_pages = values.pointers(type);
     std::vector<float> q(static_cast<size_t>(rows * width)), together(q.size()), alone(static_cast<size_t>(width));
     fill_normal(q, rng_);
@@ -185,7 +184,7 @@ TEST_P(AttentionTest, ARowsResultDoesNotDependOnItsBatchNorOnTheTeam) {
 
 TEST_P(AttentionTest, RowsWithoutEntriesAreZeroAndBadPositionsAreErrors) {
   AttentionShape shape = shape_of(2, 1, 8, 32);
-  Cache keys(true, 4, 32, 1, 8, rng_), values(false, 4, 32, 1, 8, rng_);
+  Cache keys(CachePart::keys, 4, 32, 1, 8, rng_), values(CachePart::values, 4, 32, 1, 8, rng_);
   const auto key_pages = keys.pointers(CacheType::f32), value_pages = values.pointers(CacheType::f32);
   std::vector<float> q(16, 1.0f), out(16, 5.0f);
   int64_t position = -1;
@@ -213,7 +212,7 @@ TEST_P(AttentionTest, WhatIsNotFiniteIsNotHiddenByEightBits) {
   const CacheLayout layout = {CacheType::int8, 1, 8, 32};
   std::vector<float> row(8, 1.0f), page(static_cast<size_t>(layout.page_bytes()) / 4), q(8, 1.0f), out(8);
   row[3] = INFINITY;
-  write_keys(layout, row.data(), 1, page.data(), 0);
+  write_cache(CachePart::keys, layout, row.data(), 1, page.data(), 0);
   const void* pages = page.data();
   const int64_t position = 0;
   AttentionShape shape = shape_of(1, 1, 8, 32);
@@ -227,8 +226,8 @@ TEST_P(AttentionTest, WhatIsNotFiniteIsNotHiddenByEightBits) {
   s.length = 1;
   attention(shape, std::span(&s, 1));
   EXPECT_TRUE(std::isnan(out[0]));
-  EXPECT_THROW(write_keys(layout, row.data(), 1, page.data(), 32), Error);
-  EXPECT_THROW(write_values({CacheType::f16, 1, 8, 24}, row.data(), 1, page.data(), 0), Error);
+  EXPECT_THROW(write_cache(CachePart::keys, layout, row.data(), 1, page.data(), 32), Error);
+  EXPECT_THROW(write_cache(CachePart::values, {CacheType::f16, 1, 8, 24}, row.data(), 1, page.data(), 0), Error);
 }
 
 FRUGAL_FOR_EACH_SET(AttentionTest);

@@ -22,12 +22,12 @@ void check(const CacheLayout& layout, int64_t count, int64_t offset) {
 
 // rows [count, kv_heads, dim] of elements, heads `stride` apart, into the blocks of a page.
 template <typename Element>
-void place(const CacheLayout& layout, bool keys, const Element* rows, int64_t stride, int64_t count, std::byte* page, int64_t offset) {
+void place(CachePart part, const CacheLayout& layout, const Element* rows, int64_t stride, int64_t count, std::byte* page, int64_t offset) {
   const int64_t width = layout.kv_heads * stride;
   for (int64_t head = 0; head < layout.kv_heads; ++head) {
     auto* block = reinterpret_cast<Element*>(page + head * layout.block_bytes());
     const Element* source = rows + head * stride;
-    if (keys) {
+    if (part == CachePart::keys) {
       for (int64_t d = 0; d < layout.dim; ++d) {
         Element* out = block + d * layout.page_size + offset;
         for (int64_t r = 0; r < count; ++r) out[r] = source[r * width + d];
@@ -40,15 +40,17 @@ void place(const CacheLayout& layout, bool keys, const Element* rows, int64_t st
   }
 }
 
-void write(const CacheLayout& layout, bool keys, const float* rows, int64_t count, void* page, int64_t offset) {
+}  // namespace
+
+void write_cache(CachePart part, const CacheLayout& layout, const float* rows, int64_t count, void* page, int64_t offset) {
   check(layout, count, offset);
   auto* bytes = static_cast<std::byte*>(page);
-  if (layout.type == CacheType::f32) return place(layout, keys, rows, layout.dim, count, bytes, offset);
+  if (layout.type == CacheType::f32) return place(part, layout, rows, layout.dim, count, bytes, offset);
   const int64_t heads = count * layout.kv_heads;
   if (layout.type == CacheType::f16) {
     std::vector<uint16_t> halves(static_cast<size_t>(heads * layout.dim));
     kernels().to_f16(rows, halves.data(), heads * layout.dim);
-    return place(layout, keys, halves.data(), layout.dim, count, bytes, offset);
+    return place(part, layout, halves.data(), layout.dim, count, bytes, offset);
   }
   thread_local QuantizedActivations quantized;
   quantized.quantize(rows, heads, layout.dim, layout.dim, {.mode = ActivationScale::per_token});
@@ -57,12 +59,7 @@ void write(const CacheLayout& layout, bool keys, const float* rows, int64_t coun
     std::byte* scales = bytes + i % layout.kv_heads * layout.block_bytes() + layout.page_size * layout.dim;
     std::memcpy(scales + (offset + i / layout.kv_heads) * 4, view.scales + i * (view.padded_columns / kActivationBlock), 4);
   }
-  place(layout, keys, view.codes, view.padded_columns, count, bytes, offset);
+  place(part, layout, view.codes, view.padded_columns, count, bytes, offset);
 }
-
-}  // namespace
-
-void write_keys(const CacheLayout& layout, const float* rows, int64_t count, void* page, int64_t offset) { write(layout, true, rows, count, page, offset); }
-void write_values(const CacheLayout& layout, const float* rows, int64_t count, void* page, int64_t offset) { write(layout, false, rows, count, page, offset); }
 
 }  // namespace frugal::kernels

@@ -23,9 +23,10 @@ struct CacheLayout {
   bool operator==(const CacheLayout&) const = default;
 };
 
+enum class CachePart : uint8_t { keys, values };
+
 // Writes rows [count, kv_heads, dim] at entries [offset, offset + count) of a page, rounded to the cache's type (to nearest even).
 // In an int8 cache, a row with a value that is not finite gets the scale NaN. Throws Error{invalid_input} for bad sizes.
-void write_keys(const CacheLayout& layout, const float* rows, int64_t count, void* page, int64_t offset);
-void write_values(const CacheLayout& layout, const float* rows, int64_t count, void* page, int64_t offset);
+void write_cache(CachePart part, const CacheLayout& layout, const float* rows, int64_t count, void* page, int64_t offset);
 
 }  // namespace frugal::kernels
