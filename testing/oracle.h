@@ -2,15 +2,17 @@
 // the shared data lie.
 #pragma once
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
-#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <sstream>
 #include <string>
 
 #include "base/error.h"
@@ -60,20 +62,56 @@ class TemporaryFolder {
 
 inline std::string python() { return environment_or("FRUGAL_PYTHON", FRUGAL_SOURCE_DIR "/.venv/bin/python"); }
 
-// Runs tests/oracle/<script> with the project's Python and gives its standard output. An absent oracle fails the test.
-inline std::string run_oracle(const std::string& script, const std::string& arguments) {
-  const std::string command = python() + " " FRUGAL_SOURCE_DIR "/tests/oracle/" + script + " " + arguments;
-  FILE* pipe = ::popen(command.c_str(), "r");
-  if (!pipe) fail_errno("cannot run", command);
-  std::string output;
-  char buffer[65536];
-  while (const size_t count = std::fread(buffer, 1, sizeof buffer, pipe)) output.append(buffer, count);
-  const int status = ::pclose(pipe);
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-    ADD_FAILURE() << "the oracle failed: " << command << "\n" << output;
-    fail(ErrorKind::internal, "{}", command);
+// One Python for all oracles of a test binary (tests/oracle/serve.py): importing torch and transformers takes seconds each time.
+class OracleServer {
+ public:
+  OracleServer() {
+    int request[2], answer[2];
+    if (::pipe2(request, O_CLOEXEC) != 0 || ::pipe2(answer, O_CLOEXEC) != 0) fail_errno("cannot create", "a pipe");
+    const std::string program = python(), script = FRUGAL_SOURCE_DIR "/tests/oracle/serve.py";
+    const pid_t child = ::fork();
+    if (child < 0) fail_errno("cannot start", program);
+    if (child == 0) {
+      ::dup2(request[0], STDIN_FILENO);
+      ::dup2(answer[1], STDOUT_FILENO);
+      ::execl(program.c_str(), program.c_str(), script.c_str(), nullptr);
+      ::_exit(127);
+    }
+    ::close(request[0]);
+    ::close(answer[1]);
+    requests_ = ::fdopen(request[1], "w");
+    answers_ = ::fdopen(answer[0], "r");
   }
-  return output;
+  OracleServer(const OracleServer&) = delete;  // lives until the process ends, and ends with it: its standard input closes
+
+  // The exit code of the script; -1 when there is none.
+  int run(const std::string& output, const std::string& script, const std::string& arguments) {
+    std::fprintf(requests_, "%s %s %s\n", output.c_str(), script.c_str(), arguments.c_str());
+    std::fflush(requests_);
+    int code = -1;
+    return std::fscanf(answers_, "%d", &code) == 1 ? code : -1;
+  }
+
+ private:
+  FILE *requests_, *answers_;
+};
+
+// Runs tests/oracle/<script> with the project's Python and gives what it prints; `arguments` are separated by spaces. An absent
+// oracle fails the test, with what the script wrote to both its outputs.
+inline std::string run_oracle(const std::string& script, const std::string& arguments) {
+  static OracleServer server;
+  const TemporaryFolder folder;
+  const int code = server.run(folder / "output", script, arguments);
+  const auto written = [&](const std::string& name) {
+    std::ostringstream text;
+    text << std::ifstream(folder / name, std::ios::binary).rdbuf();
+    return text.str();
+  };
+  if (code != 0) {
+    ADD_FAILURE() << "the oracle failed: " << script << " " << arguments << "\n" << written("output") << written("output.errors");
+    fail(ErrorKind::internal, "{} {}", script, arguments);
+  }
+  return written("output");
 }
 
 // SmolLM2-135M-Instruct as scripts/fetch-model leaves it, the same rule as in scripts/lib.sh.

@@ -43,13 +43,13 @@ def check_state(frugal, folder, output="directory"):
 
 
 @pytest.mark.parametrize("output, name, fault", CASES)
-def test_a_fault_at_any_call_leaves_no_half_output(frugal, tiny, tmp_path, output, name, fault):
+def test_a_fault_at_any_call_leaves_no_half_output(frugal, one_block, tmp_path, output, name, fault):
     folder = tmp_path / "count"
     folder.mkdir()
     old = ["cp", "-r", folder / "out"]
     if output == "overwrite":
-        assert subprocess.run(command(tiny / "model", folder), capture_output=True).returncode == 0
-    lines = list_calls(tiny / "model", folder, CALLS[name], output)
+        assert subprocess.run(command(one_block, folder), capture_output=True).returncode == 0
+    lines = list_calls(one_block, folder, CALLS[name], output)
     # Opens before the first one that can create a file only read libraries and the model.
     first = next((i for i, line in enumerate(lines) if "O_CREAT" in line), 0) if name == "open" else 0
     total = len(lines)
@@ -60,7 +60,7 @@ def test_a_fault_at_any_call_leaves_no_half_output(frugal, tiny, tmp_path, outpu
         run.mkdir()
         if output == "overwrite":
             subprocess.run([*old, run / "out"], check=True)
-        subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={CALLS[name]}:{fault}:when={k}", *command(tiny / "model", run, output)],
+        subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={CALLS[name]}:{fault}:when={k}", *command(one_block, run, output)],
                        capture_output=True, timeout=120)
         check_state(frugal, run, output)
         if fault != "signal=KILL":
@@ -69,7 +69,7 @@ def test_a_fault_at_any_call_leaves_no_half_output(frugal, tiny, tmp_path, outpu
         if k == first + 1 or k == total:
             shutil.rmtree(run / "out", ignore_errors=True)
             out_of("gguf", run).unlink(missing_ok=True)
-            assert subprocess.run(command(tiny / "model", run, output), capture_output=True).returncode == 0
+            assert subprocess.run(command(one_block, run, output), capture_output=True).returncode == 0
             assert not [p.name for p in run.iterdir() if ".tmp" in p.name]
         shutil.rmtree(run)
 

@@ -64,7 +64,7 @@ class TinyModels {
 
  private:
   TinyModels() {
-    std::istringstream lines(io::run_oracle("make_tiny_models.py", fmt::format("{} {} 2>/dev/null", folder_.path(), testing::test_seed())));
+    std::istringstream lines(io::run_oracle("make_tiny_models.py", fmt::format("{} {}", folder_.path(), testing::test_seed())));
     for (std::string line; std::getline(lines, line);) {
       if (!line.empty()) names_.push_back(line);
     }
@@ -81,7 +81,7 @@ inline std::vector<Tensor> transformers_logits(const std::vector<std::string>& p
     write_tokens(folder / fmt::format("{}.tokens", i), tokens[i]);
     arguments += fmt::format("{} {} {} ", paths[i], folder / fmt::format("{}.tokens", i), folder / fmt::format("{}.logits", i));
   }
-  io::run_oracle("check_models.py", arguments + " 2>&1");
+  io::run_oracle("check_models.py", arguments);
   std::vector<Tensor> logits;
   for (size_t i = 0; i < paths.size(); ++i) logits.push_back(read_tensors(folder / fmt::format("{}.logits", i)).at("logits"));
   return logits;

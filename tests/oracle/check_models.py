@@ -4,15 +4,20 @@ check_models.py (MODEL TOKENS.safetensors OUT.safetensors)...
     MODEL: a directory, or a .gguf file (transformers' own GGUF loader). Computes in float32 the logits [T, vocab] of
     `tokens` [T] i32 and stores them in OUT; prints for each model a line {"ids": [...]}: TEXT through the tokenizer there.
 """
+import functools
 import json
 import sys
 from pathlib import Path
 
+import gguf
 import torch
-from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+# transformers reads the file anew for each question, and makes the map of names once for each module: half a minute for SmolLM2.
+gguf.GGUFReader = functools.cache(gguf.GGUFReader)
+gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
 
 TEXT = "The quick brown fox, naïve café"
 
@@ -22,7 +27,7 @@ def load_gguf(path):
     keys = load_gguf_checkpoint(path, return_tensors=False)["config"]
     if keys.get("pad_token_id", 0) >= keys["vocab_size"]:
         del keys["pad_token_id"]  # 2^32 - 1: none
-    fields = GGUFReader(path).fields
+    fields = gguf.GGUFReader(path).fields
     key_length = fields.get(fields["general.architecture"].contents() + ".attention.key_length")
     if key_length:  # transformers 5.24 overlooks it for Qwen 3
         keys["head_dim"] = int(key_length.contents())
