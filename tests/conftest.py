@@ -40,35 +40,29 @@ def smollm2():
     return path
 
 
-def make_tiny(folder, blocks):
-    """A Llama with odd sizes."""
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """model, a Llama with odd sizes; one-block, the same with one block; a text that is long enough to calibrate and to evaluate on."""
+    folder = tmp_path_factory.mktemp("tiny")
     script = f"""
 import sys, torch
 sys.path.insert(0, {str(ROOT / "tests/oracle")!r})
 import make_tiny_models as made
 from transformers import AutoModelForCausalLM, LlamaConfig
-torch.manual_seed(1)
 tokenizer = made.make_tokenizer()
-config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=72, intermediate_size=136, num_hidden_layers={blocks}, num_attention_heads=6,
-                     num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2, tie_word_embeddings=True,
-                     bos_token_id=0, eos_token_id=1)
-AutoModelForCausalLM.from_config(config).save_pretrained({str(folder / "model")!r})
-tokenizer.save_pretrained({str(folder / "model")!r})
+for name, blocks in (("model", 3), ("one-block", 1)):
+    torch.manual_seed(1)
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=72, intermediate_size=136, num_hidden_layers=blocks, num_attention_heads=6,
+                         num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2, tie_word_embeddings=True,
+                         bos_token_id=0, eos_token_id=1)
+    AutoModelForCausalLM.from_config(config).save_pretrained({str(folder)!r} + "/" + name)
+    tokenizer.save_pretrained({str(folder)!r} + "/" + name)
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A model, and a text that is long enough to calibrate and to evaluate on."""
-    folder = tmp_path_factory.mktemp("tiny")
-    make_tiny(folder, blocks=3)
     (folder / "text.txt").write_text(" ".join(f"Sentence {i} says that grouped integers and sparse masks add up to {i * 7}." for i in range(400)))
     return folder
 
 
 @pytest.fixture(scope="session")
-def one_block(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("one-block")
-    make_tiny(folder, blocks=1)
-    return folder / "model"
+def one_block(tiny):
+    return tiny / "one-block"
