@@ -109,16 +109,24 @@ def run_gtest(binary, text_filter, prefix=(), **environment):
     return dict(passed=passed, failures=failures, skipped=skipped, output=output, seconds=seconds)
 
 
-def run_gtests(tally, title, folder, text_filter, prefix=(), **environment):
-    """As many binaries at a time as there are cores."""
-    say(title)
+def start_gtests(pool, tally, folder, text_filter, prefix=(), **environment):
+    """Every test binary of a build, as jobs of `pool`."""
     binaries = listed(folder, "tests.list")
     if not binaries:
-        tally.add(title, failures=["no test binaries"])
+        tally.add(folder, failures=["no test binaries"])
+    return [(f"{folder}/{binary.name}", pool.submit(run_gtest, binary, text_filter, prefix, **environment)) for binary in binaries]
+
+
+def collect(tally, title, jobs):
+    say(title)
+    for name, job in jobs:
+        tally.add(**{"name": name, **job.result()})
+
+
+def run_gtests(tally, title, folder, text_filter, **options):
+    """As many binaries at a time as there are cores."""
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        jobs = [(binary, pool.submit(run_gtest, binary, text_filter, prefix, **environment)) for binary in binaries]
-        for binary, job in jobs:
-            tally.add(f"{folder}/{binary.name}", **job.result())
+        collect(tally, title, start_gtests(pool, tally, folder, text_filter, **options))
 
 
 def run_pytest(tally, text_filter, full):
@@ -167,15 +175,13 @@ def run_fuzzer(binary):
     if not corpus.is_dir():
         failures.append(f"no saved corpus {corpus.relative_to(ROOT)}")
     runs = re.search(r"stat::number_of_executed_units:\s*(\d+)", output)
-    return dict(passed=int(not failures), failures=failures, output=output, seconds=seconds), int(runs[1]) if runs else 0
+    return dict(name=f"{binary.name} ({runs[1] if runs else 0} inputs)", passed=int(not failures), failures=failures, output=output,
+                seconds=seconds)
 
 
-def run_fuzzers(tally, text_filter):
-    say(f"fuzzers, {FUZZ_S} s each")
+def start_fuzzers(pool, text_filter):
     binaries = [b for b in listed("build-fuzz", "fuzzers.list") if text_filter in b.name]
-    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        for binary, (result, runs) in zip(binaries, pool.map(run_fuzzer, binaries)):
-            tally.add(f"{binary.name} ({runs} inputs)", **result)
+    return [(binary.name, pool.submit(run_fuzzer, binary)) for binary in binaries]
 
 
 def run_thread_sanitizer(tally, text_filter):
@@ -202,11 +208,14 @@ def main():
     if build(tally, "build", "-DCMAKE_BUILD_TYPE=Release", torch):
         run_gtests(tally, "unit and oracle tests", "build", options.filter, **shared)
         run_pytest(tally, options.filter, options.full)
-    if build(tally, "build-asan", *debug, "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_SANITIZE=address,undefined"):
-        run_gtests(tally, "torch-free folders under ASan + UBSan", "build-asan", options.filter, **shared)
-    if build(tally, "build-fuzz", *debug, "-DCMAKE_CXX_COMPILER=clang++", "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_FUZZ=ON", "-DFRUGAL_TESTS=OFF",
-             "-DFRUGAL_STD_THREADS=ON", "-DFRUGAL_SANITIZE=address,undefined,fuzzer-no-link", only="fuzzers.list"):
-        run_fuzzers(tally, options.filter)
+    asan = build(tally, "build-asan", *debug, "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_SANITIZE=address,undefined")
+    fuzz = build(tally, "build-fuzz", *debug, "-DCMAKE_CXX_COMPILER=clang++", "-DFRUGAL_TORCH_FREE=ON", "-DFRUGAL_FUZZ=ON", "-DFRUGAL_TESTS=OFF",
+                 "-DFRUGAL_STD_THREADS=ON", "-DFRUGAL_SANITIZE=address,undefined,fuzzer-no-link", only="fuzzers.list")
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:  # one for both: a core that the last test binary leaves idle can fuzz
+        tests = start_gtests(pool, tally, "build-asan", options.filter, **shared) if asan else []
+        fuzzers = start_fuzzers(pool, options.filter) if fuzz else []
+        collect(tally, "torch-free folders under ASan + UBSan", tests)
+        collect(tally, f"fuzzers, {FUZZ_S} s each", fuzzers)
 
     if options.full:
         run_thread_sanitizer(tally, options.filter)
