@@ -25,6 +25,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 FRUGAL = ROOT / "build/frugal"
 THREADS, CTX = 2, 512
+SILENT = llama_cpp.llama_log_callback(lambda level, text, data: None)
+llama_cpp.llama_log_set(SILENT, None)
 
 
 def frugal(*arguments):

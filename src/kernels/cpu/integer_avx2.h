@@ -44,9 +44,16 @@ FRUGAL_INLINE __m256i broadcast_4(const int8_t* p) {
   return _mm256_set1_epi32(four);
 }
 
-template <int Bits, int Step, int M>
+// A unit of 16 columns as the 8-bit layout has it.
+template <int Bits, int V = 0>
+FRUGAL_INLINE void unpack_unit(const uint8_t* unit, uint8_t* bytes) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes + V * 32), unpack<Bits, V>(unit));
+  if constexpr (V < 7) unpack_unit<Bits, V + 1>(unit, bytes);
+}
+
+template <int Bits, int Layout, int Step, int M>
 FRUGAL_INLINE void step_dots(const uint8_t* unit, const int8_t* const (&q)[M], int64_t column, __m256i (&narrow)[2][M], __m256i (&wide)[2][M]) {
-  const __m256i w0 = unpack<Bits, Step * 2>(unit), w1 = unpack<Bits, Step * 2 + 1>(unit);
+  const __m256i w0 = unpack<Layout, Step * 2>(unit), w1 = unpack<Layout, Step * 2 + 1>(unit);
   if constexpr (Bits == 8) {
     const __m256i ones = _mm256_set1_epi16(1);
     const __m256i m0 = _mm256_abs_epi8(w0), m1 = _mm256_abs_epi8(w1);
@@ -79,7 +86,9 @@ FRUGAL_INLINE void widen(__m256i (&narrow)[2][M], __m256i (&wide)[2][M]) {
   }
 }
 
-template <int Bits, int Block, int M>
+// dots[h][m] = sum over the block's columns of code * activation, for the rows of half h and token m. Codes of `Bits` bits are
+// read from the layout of `Layout` bits: the same, or 8 where they have been unpacked.
+template <int Bits, int Layout, int Block, int M>
 FRUGAL_INLINE void block_dots(const uint8_t* units, const int8_t* const (&q)[M], int64_t column, Vec (&dots)[2][M]) {
   __m256i narrow[2][M], wide[2][M];
   for (int h = 0; h < 2; ++h) {
@@ -87,12 +96,12 @@ FRUGAL_INLINE void block_dots(const uint8_t* units, const int8_t* const (&q)[M],
   }
 #pragma GCC unroll 2
   for (int unit = 0; unit < Block / 16; ++unit) {
-    const uint8_t* p = units + unit * Bits * 32;
-    step_dots<Bits, 0>(p, q, column + unit * 16, narrow, wide);
-    step_dots<Bits, 1>(p, q, column + unit * 16, narrow, wide);
+    const uint8_t* p = units + unit * Layout * 32;
+    step_dots<Bits, Layout, 0>(p, q, column + unit * 16, narrow, wide);
+    step_dots<Bits, Layout, 1>(p, q, column + unit * 16, narrow, wide);
     if constexpr (Bits == 6) widen(narrow, wide);
-    step_dots<Bits, 2>(p, q, column + unit * 16, narrow, wide);
-    step_dots<Bits, 3>(p, q, column + unit * 16, narrow, wide);
+    step_dots<Bits, Layout, 2>(p, q, column + unit * 16, narrow, wide);
+    step_dots<Bits, Layout, 3>(p, q, column + unit * 16, narrow, wide);
     if constexpr (Bits == 5 || Bits == 6) widen(narrow, wide);
   }
   if constexpr (Bits <= 4) widen(narrow, wide);

@@ -43,9 +43,16 @@ FRUGAL_INLINE __m512i unpack(const uint8_t* unit) {
   if constexpr (Bits == 3) return add_bit<4>(unpack<2, V>(unit), unit + 64 + V * 8);
 }
 
-template <int Bits, int V, int M>
+template <int Bits, int V = 0>
+FRUGAL_INLINE void unpack_unit(const uint8_t* unit, uint8_t* bytes) {
+  const __m512i codes = unpack<Bits, V>(unit);
+  _mm512_storeu_si512(bytes + V * 64, codes);
+  if constexpr (V < 3) unpack_unit<Bits, V + 1>(unit, bytes);
+}
+
+template <int Layout, int V, int M>
 FRUGAL_INLINE void step_dots(const uint8_t* unit, const int8_t* const (&q)[M], int64_t column, __m512i (&wide)[M]) {
-  const __m512i w = unpack<Bits, V>(unit);
+  const __m512i w = unpack<Layout, V>(unit);
   for (int m = 0; m < M; ++m) {
     int32_t four;
     __builtin_memcpy(&four, q[m] + column + V * 4, 4);
@@ -53,17 +60,17 @@ FRUGAL_INLINE void step_dots(const uint8_t* unit, const int8_t* const (&q)[M], i
   }
 }
 
-template <int Bits, int Block, int M>
+template <int Bits, int Layout, int Block, int M>
 FRUGAL_INLINE void block_dots(const uint8_t* units, const int8_t* const (&q)[M], int64_t column, Vec (&dots)[1][M]) {
   __m512i wide[M];
   for (int m = 0; m < M; ++m) wide[m] = _mm512_setzero_si512();
 #pragma GCC unroll 2
   for (int unit = 0; unit < Block / 16; ++unit) {
-    const uint8_t* p = units + unit * Bits * 32;
-    step_dots<Bits, 0>(p, q, column + unit * 16, wide);
-    step_dots<Bits, 1>(p, q, column + unit * 16, wide);
-    step_dots<Bits, 2>(p, q, column + unit * 16, wide);
-    step_dots<Bits, 3>(p, q, column + unit * 16, wide);
+    const uint8_t* p = units + unit * Layout * 32;
+    step_dots<Layout, 0>(p, q, column + unit * 16, wide);
+    step_dots<Layout, 1>(p, q, column + unit * 16, wide);
+    step_dots<Layout, 2>(p, q, column + unit * 16, wide);
+    step_dots<Layout, 3>(p, q, column + unit * 16, wide);
   }
   for (int m = 0; m < M; ++m) dots[0][m] = {_mm512_cvtepi32_ps(wide[m])};
 }

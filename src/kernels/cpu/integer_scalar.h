@@ -20,15 +20,21 @@ FRUGAL_INLINE int code_at(const uint8_t* unit, int v, int i) {
   if constexpr (Bits == 3) return code_at<2>(unit, v, i) | (((unit[64 + i] >> v) & 1) << 2);
 }
 
-// dots[h][m] = sum over the block's columns of code * activation, for the rows of half h and token m.
-template <int Bits, int Block, int M>
+template <int Bits>
+FRUGAL_INLINE void unpack_unit(const uint8_t* unit, uint8_t* bytes) {
+  for (int v = 0; v < 8; ++v) {
+    for (int i = 0; i < 32; ++i) bytes[v * 32 + i] = static_cast<uint8_t>(code_at<Bits>(unit, v, i));
+  }
+}
+
+template <int Bits, int Layout, int Block, int M>
 FRUGAL_INLINE void block_dots(const uint8_t* units, const int8_t* const (&q)[M], int64_t column, Vec (&dots)[2][M]) {
   for (int m = 0; m < M; ++m) {
     int32_t sums[16] = {};
     for (int unit = 0; unit < Block / 16; ++unit) {
       for (int v = 0; v < 8; ++v) {
         const int8_t* activations = q[m] + column + unit * 16 + v / 2 * 4;
-        for (int i = 0; i < 32; ++i) sums[v % 2 * 8 + i / 4] += code_at<Bits>(units + unit * Bits * 32, v, i) * activations[i % 4];
+        for (int i = 0; i < 32; ++i) sums[v % 2 * 8 + i / 4] += code_at<Layout>(units + unit * Layout * 32, v, i) * activations[i % 4];
       }
     }
     for (int i = 0; i < 16; ++i) dots[i / 8][m].v[i % 8] = static_cast<float>(sums[i]);

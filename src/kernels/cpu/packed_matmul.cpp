@@ -9,18 +9,20 @@
 namespace frugal::kernels {
 namespace {
 
-// Bytes of weights (times tiles of tokens) in a chunk of work: about 10 us.
-constexpr int64_t kChunkBytes = 48 << 10;
-// Many tokens: a chunk is kPanels panels times as many tokens as the L1 cache holds beside a panel. Neighbouring chunks share
-// their panels, which stay in L2.
+// Few tokens: bytes of weights (times tiles of tokens) in a chunk of work, about 10 us.
 constexpr int64_t kFewTokens = 16;
+constexpr int64_t kChunkBytes = 48 << 10;
+// Many tokens: a chunk is up to kPanels panels times as many tokens as a part of the L2 cache holds; neighbouring chunks share
+// their panels. At least kLeastTokens, for which a panel is unpacked once.
 constexpr int64_t kPanels = 8;
-constexpr int64_t kTokenBytes = 20 << 10;
+constexpr int64_t kTokenBytes = 96 << 10;
+constexpr int64_t kLeastTokens = 32;
 
 int64_t tokens_of_chunk(int64_t tokens, int64_t padded_columns) {
   if (tokens <= kFewTokens) return tokens;
   const int64_t bytes = padded_columns + padded_columns / 32 * 8;  // codes, scales and sums
-  return std::clamp<int64_t>(kTokenBytes / bytes / 8 * 8, 8, tokens);
+  const int64_t most = std::max(kTokenBytes / bytes, kLeastTokens), chunks = (tokens + most - 1) / most;
+  return ((tokens + chunks - 1) / chunks + 7) / 8 * 8;
 }
 
 PackedArguments arguments_of(const PackedProduct& product, const ActivationView& view) {
@@ -81,7 +83,8 @@ void matmul_packed(std::span<const PackedProduct> products, const QuantizedActiv
   if (panels == 0 || activations.tokens() == 0) return;
   const int64_t tokens = activations.tokens(), chunk_tokens = tokens_of_chunk(tokens, activations.view().padded_columns);
   const int64_t tiles = (chunk_tokens + 3) / 4, blocks = (tokens + chunk_tokens - 1) / chunk_tokens;
-  const int64_t chunk_panels = tokens > kFewTokens ? kPanels : std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, bytes / panels * tiles));
+  const int64_t chunk_panels = tokens > kFewTokens ? std::clamp<int64_t>(panels * blocks / (4 * team_size()), 1, kPanels)
+                                                   : std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, bytes / panels * tiles));
   const int64_t chunks = (panels + chunk_panels - 1) / chunk_panels * blocks;
   for_each_chunk(chunks, 1, bytes * tiles * blocks > kChunkBytes / 2, [&](int64_t first, int64_t last) {
     for (int64_t chunk = first; chunk < last; ++chunk) {
