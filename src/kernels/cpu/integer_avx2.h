@@ -44,7 +44,6 @@ FRUGAL_INLINE __m256i broadcast_4(const int8_t* p) {
   return _mm256_set1_epi32(four);
 }
 
-// A unit of 16 columns as the 8-bit layout has it.
 template <int Bits, int V = 0>
 FRUGAL_INLINE void unpack_unit(const uint8_t* unit, uint8_t* bytes) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes + V * 32), unpack<Bits, V>(unit));
@@ -86,8 +85,6 @@ FRUGAL_INLINE void widen(__m256i (&narrow)[2][M], __m256i (&wide)[2][M]) {
   }
 }
 
-// dots[h][m] = sum over the block's columns of code * activation, for the rows of half h and token m. Codes of `Bits` bits are
-// read from the layout of `Layout` bits: the same, or 8 where they have been unpacked.
 template <int Bits, int Layout, int Block, int M>
 FRUGAL_INLINE void block_dots(const uint8_t* units, const int8_t* const (&q)[M], int64_t column, Vec (&dots)[2][M]) {
   __m256i narrow[2][M], wide[2][M];

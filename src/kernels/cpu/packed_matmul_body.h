@@ -2,6 +2,11 @@
 // A tile is one panel (16 rows) times up to kTokenTile tokens: integer sums of a block stay in registers, and per block each
 // sum takes a conversion, a multiply by the activation scale and two fused multiply-adds into its float accumulator. The order
 // of these is the same for every tile, so a token's result does not depend on its neighbours.
+//
+// From the set's integer_*.h:
+//   block_dots<Bits, Layout, Block, M>   dots[h][m] = sum over a block's columns of code * activation, for the rows of half h and
+//                                        token m; codes of `Bits` bits in the layout of `Layout` bits: the same, or 8
+//   unpack_unit<Bits>                    a unit of 16 columns from its own layout to that of 8 bits
 #pragma once
 
 namespace frugal::kernels::FRUGAL_ISA_NS {
@@ -161,15 +166,16 @@ void panel_tile(const PackedArguments& a, const std::byte* panel, int64_t row, i
 }
 
 // Many tokens: a part of a panel is unpacked once for all of them, to bytes in the order of an 8-bit panel and floats. Of the
-// 208 vector operations of a 4-bit block with minimums times 4 tokens (AVX2), 24 unpack codes and 8 convert scales. Measured on
+// 192 vector operations of a 4-bit block with minimums times 4 tokens (AVX2), 24 unpack codes and 8 convert scales. Measured on
 // Zen 3, GOP/s of one thread, 576 columns, a tile that unpacks / this: 4 bits 177 / 160 for 8 tokens, 180 / 183 for 16,
 // 189 / 201 for 32, 187 / 211 for 256; 256 tokens of 3 bits 157 / 212, of 6 bits 142 / 177, of 8 bits (scales only) 115 / 117.
 inline constexpr int64_t kManyTokens = 16;
 
 template <int Block>
 struct PanelPart {
-  static constexpr int64_t kBlocks = 512 / Block;  // 8 KB of codes: they share the L1 cache with the scales and a tile of tokens
-  alignas(64) uint8_t codes[512 * 16];
+  static constexpr int64_t kColumns = 512;  // 8 KB of codes: they share the L1 cache with the scales and a tile of tokens
+  static constexpr int64_t kBlocks = kColumns / Block;
+  alignas(64) uint8_t codes[kColumns * 16];
   alignas(64) float scales[kBlocks][16];
   alignas(64) float minimums[kBlocks][16];
   int64_t first = 0, count = 0;  // blocks of the row
