@@ -83,7 +83,7 @@ void matmul_packed(std::span<const PackedProduct> products, const QuantizedActiv
   if (panels == 0 || activations.tokens() == 0) return;
   const int64_t tokens = activations.tokens(), chunk_tokens = tokens_of_chunk(tokens, activations.view().padded_columns);
   const int64_t tiles = (chunk_tokens + 3) / 4, blocks = (tokens + chunk_tokens - 1) / chunk_tokens;
-  const int64_t chunk_panels = tokens > kFewTokens ? std::clamp<int64_t>(panels * blocks / (4 * team_size()), 1, kPanels)
+  const int64_t chunk_panels = tokens > kFewTokens ? std::clamp<int64_t>(panels * blocks / (16 * team_size()), 1, kPanels)
                                                    : std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, bytes / panels * tiles));
   const int64_t chunks = (panels + chunk_panels - 1) / chunk_panels * blocks;
   for_each_chunk(chunks, 1, bytes * tiles * blocks > kChunkBytes / 2, [&](int64_t first, int64_t last) {

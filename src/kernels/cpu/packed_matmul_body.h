@@ -173,7 +173,7 @@ inline constexpr int64_t kManyTokens = 16;
 
 template <int Block>
 struct PanelPart {
-  static constexpr int64_t kColumns = 512;  // 8 KB of codes: they share the L1 cache with the scales and a tile of tokens
+  static constexpr int64_t kColumns = 768;  // 8 KB of codes: they share the L1 cache with the scales and a tile of tokens
   static constexpr int64_t kBlocks = kColumns / Block;
   alignas(64) uint8_t codes[kColumns * 16];
   alignas(64) float scales[kBlocks][16];
@@ -229,7 +229,14 @@ void panel_of_many(const PackedArguments& a, const std::byte* panel, int64_t row
           store(part.minimums[part.count] + h * kLaneRows, s.minimum[h]);
         }
         if (++part.count < part.kBlocks && block + 1 < a.blocks) return;
-        for_each_tile(a.token_begin, a.token_end, [&](int64_t token, auto width) { part_tile<Bits, Block, decltype(width)::value>(a, part, row, token); });
+        // The next part comes from memory while the tiles of this one run.
+        const uint8_t* ahead = codes + Bits * 2 * Block;
+        const int64_t bytes_per_token = part.count * (Bits * 2 * Block + 64) / (a.token_end - a.token_begin);
+        for_each_tile(a.token_begin, a.token_end, [&](int64_t token, auto width) {
+          constexpr int kWidth = decltype(width)::value;
+          for (const uint8_t* stop = ahead + kWidth * bytes_per_token; ahead < stop; ahead += 64) __builtin_prefetch(ahead);
+          part_tile<Bits, Block, kWidth>(a, part, row, token);
+        });
         part.first = block + 1;
         part.count = 0;
       });
