@@ -99,8 +99,7 @@ std::string formatted(const Json& rows, const std::string& format) {
 
 void run(Context& context, const BenchValues& values) {
   const std::vector<eval::SpeedTest> tests = tests_of(values);
-  const nn::LoadedModel loaded = load_model(context, values.model);
-  loaded.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
+  const nn::LoadedModel loaded = load_model(context, values.model, values.exact ? nn::Execution::expanded : nn::Execution::packed);
   const auto bytes = static_cast<double>(eval::bytes_per_decoded_token(*loaded.model));
   const eval::MultiplyAdds work = eval::multiply_adds_per_token(*loaded.model);
   Json rows = Json::array();

@@ -144,17 +144,16 @@ void evaluate(const Context& context, const EvalValues& values) {
   if (!values.ledger.empty()) require_appendable(values.ledger);
   reset_peak_rss();
   const std::optional<double> energy_before = package_energy_joules();
-  const nn::LoadedModel loaded = load_model(context, values.model);
-  loaded.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
+  const nn::Execution execution = values.exact ? nn::Execution::expanded : nn::Execution::packed;
+  const nn::LoadedModel loaded = load_model(context, values.model, execution);
   const eval::EvalText text = load_eval_text(loaded, values.text);
   Measured measured;
   if (!values.no_speed) measure_speed_and_memory(*loaded.model, measured);
 
   std::unique_ptr<eval::BaseScores> base;
   if (!values.base.empty()) {
-    nn::LoadedModel base_model = load_model(context, values.base);
+    nn::LoadedModel base_model = load_model(context, values.base, execution);
     measured.base_hash = weights_hash(base_model);
-    base_model.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
     const int64_t available = static_cast<int64_t>(text.tokens.size()) / values.ctx;
     base = std::make_unique<eval::LiveBase>(base_model.model, text, values.ctx, values.chunks > 0 ? values.chunks : available);
   } else if (!values.base_logits.empty()) {

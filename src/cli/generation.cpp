@@ -89,12 +89,11 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
 }
 
 nn::LoadedModel load_for_generation(const Context& context, const GenerationValues& values) {
-  nn::LoadedModel loaded = load_model(context, values.model);
+  nn::LoadedModel loaded = load_model(context, values.model, values.exact ? nn::Execution::expanded : nn::Execution::packed);
   if (!loaded.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", loaded.name);
   if (values.context > loaded.model->spec.context_length) {
     log_warning("a context of {} tokens is more than the {} that the model was trained with", values.context, loaded.model->spec.context_length);
   }
-  loaded.model->set_execution(values.exact ? nn::Execution::expanded : nn::Execution::packed);
   if (!values.chat_template.empty() && !values.chat_template_file.empty())
     fail(ErrorKind::invalid_input, "give either --chat-template or --chat-template-file");
   if (!values.chat_template_file.empty()) {

@@ -57,7 +57,9 @@ std::string resolve_model_path(const Context& context, const std::string& spec) 
   return io::resolve_model(spec, options);
 }
 
-nn::LoadedModel load_model(const Context& context, const std::string& spec) { return context.loader.load(resolve_model_path(context, spec)); }
+nn::LoadedModel load_model(const Context& context, const std::string& spec, nn::Execution execution) {
+  return context.loader.load(resolve_model_path(context, spec), execution);
+}
 
 void use_threads(Context& context, int64_t count) {
   context.threads = count > 0 ? count : static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));

@@ -16,7 +16,7 @@ std::string cache_directory();
 
 // A path as it is; "user/repo[:quant]" through the hub cache, downloading what is missing unless --offline.
 std::string resolve_model_path(const Context& context, const std::string& spec);
-nn::LoadedModel load_model(const Context& context, const std::string& spec);
+nn::LoadedModel load_model(const Context& context, const std::string& spec, nn::Execution execution = nn::Execution::stored);
 
 // From here on the compute team, torch's as well, has this many threads (0: all cores).
 void use_threads(Context& context, int64_t count);

@@ -22,7 +22,7 @@ using nn::ModelSpec;
 
 constexpr size_t kMaxTemplateBytes = size_t{4} << 20;
 
-nn::Block read_block(WeightReader& reader, const nn::BlockSpec& spec, size_t index) {
+nn::Block read_block(WeightReader& reader, const nn::BlockSpec& spec, size_t index, nn::Execution execution) {
   nn::Block block;
   block.spec = spec;
   for (const BlockNorm& norm : block_norms(spec)) {
@@ -35,6 +35,7 @@ nn::Block read_block(WeightReader& reader, const nn::BlockSpec& spec, size_t ind
                                           .shape = shape,
                                           .bias = has_bias(spec, linear.bias),
                                           .rotary_head_dim = linear.rotary ? spec.head_dim : 0});
+    (block.*linear.member).set_execution(execution);
   }
   return block;
 }
@@ -66,7 +67,7 @@ void report_unused(const std::vector<std::string>& names, int64_t blocks, const 
               unknown.size(), printable(unknown.front()));
 }
 
-std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& checkpoint, ModelSpec spec) {
+std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& checkpoint, ModelSpec spec, nn::Execution execution) {
   WeightReader reader(checkpoint, family_at(spec.family).gguf_interleaves_rotary_rows);
   auto model = std::make_shared<nn::Model>();
   const MatrixShape table = {spec.vocab, spec.hidden};
@@ -74,11 +75,12 @@ std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& c
   if (embedding.kinds().size() != 1)
     fail(ErrorKind::unsupported, "{}: the embedding is a sum of {} terms, only one is supported", checkpoint->path, embedding.kinds().size());
   model->embedding = embedding.kinds().front();
-  for (size_t i = 0; i < spec.blocks.size(); ++i) model->blocks.push_back(read_block(reader, spec.blocks[i], i));
+  for (size_t i = 0; i < spec.blocks.size(); ++i) model->blocks.push_back(read_block(reader, spec.blocks[i], i, execution));
   model->final_norm = {spec.final_norm, spec.final_norm_eps, reader.vector(final_norm_name(), ".weight", spec.hidden)};
   model->head = spec.tied_embeddings ? nn::Linear(head_name().huggingface, model->embedding) : reader.linear({.name = head_name(), .shape = table});
   model->spec = std::move(spec);
   model->owners.push_back(checkpoint);
+  model->set_execution(execution);
   report_unused(reader.unused(), static_cast<int64_t>(model->blocks.size()), checkpoint->path);
   return model;
 }
@@ -196,10 +198,10 @@ std::string name_of(const std::string& path) {
 
 }  // namespace
 
-LoadedModel Loader::load(const std::string& path) const {
+LoadedModel Loader::load(const std::string& path, nn::Execution execution) const {
   const std::shared_ptr<const Checkpoint> checkpoint = io::open_checkpoint(path);
   LoadedModel loaded;
-  loaded.model = read_model(checkpoint, describe(*checkpoint));
+  loaded.model = read_model(checkpoint, describe(*checkpoint), execution);
   loaded.model->original_parameters = original_parameters(*checkpoint, *loaded.model);
   read_text_parts(*checkpoint, loaded);
   loaded.manifest = checkpoint->manifest;

@@ -38,10 +38,10 @@ std::shared_ptr<GroupedWeight> round_to_grid(const Tensor& dense, int bits, int6
   return weight;
 }
 
-void quantize_blocks(nn::Model& model, int bits, bool symmetric) {
+void quantize_blocks(nn::Model& model, int bits, bool symmetric, int64_t group = 4) {
   for (nn::Block& block : model.blocks) {
     for (nn::Linear* linear : block.linears()) {
-      linear->replace(std::make_shared<nn::GroupedKind>(round_to_grid(linear->dense(), bits, 4, symmetric)));
+      linear->replace(std::make_shared<nn::GroupedKind>(round_to_grid(linear->dense(), bits, group, symmetric)));
     }
   }
 }
@@ -119,6 +119,25 @@ TEST(ModelSaver, GroupedIntegersAreReadByCompressedTensors) {
     std::printf("%s: relative logit difference to transformers + compressed-tensors %.2e\n", paths[i].c_str(), difference);
     EXPECT_LE(difference, 1e-3);
   }
+}
+
+// Packed while it is read, a model lets its weights go, computes the same, and reads them again when they are asked for.
+TEST(ModelSaver, WeightsThatWerePackedWhileLoadingComeBack) {
+  const io::TemporaryFolder folder;
+  nn::LoadedModel loaded = Loader().load(TinyModels::get().path("llama"));
+  quantize_blocks(*loaded.model, 4, false, 16);
+  Loader().save(loaded, folder / "saved", {.format = SaveFormat::frugal});
+  const nn::LoadedModel packed = Loader().load(folder / "saved", nn::Execution::packed);
+  for (nn::Linear* linear : packed.model->blocks.front().linears()) EXPECT_NE(linear->kinds().front()->packed(), nullptr) << linear->name();
+  const std::vector<int32_t> tokens = ids_of(TinyModels::get().expected("llama").at("tokens"));
+  loaded.model->set_execution(nn::Execution::packed);
+  EXPECT_TRUE(at::equal(logits_of(packed, tokens), logits_of(loaded, tokens)));
+  expect_same_weights(*loaded.model, *packed.model);
+  Loader().save(packed, folder / "again", {.format = SaveFormat::frugal});
+  expect_same_weights(*loaded.model, *Loader().load(folder / "again").model);
+  packed.model->set_execution(nn::Execution::expanded);
+  loaded.model->set_execution(nn::Execution::expanded);
+  EXPECT_TRUE(at::equal(logits_of(packed, tokens), logits_of(loaded, tokens)));
 }
 
 TEST(ModelSaver, GgufKeepsLogitsAndTokenizerBothWays) {

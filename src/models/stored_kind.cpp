@@ -18,18 +18,23 @@ std::optional<at::ScalarType> float_type(std::string_view format) {
 }
 
 template <typename Value>
-const std::shared_ptr<const Value>& held(const io::StoredTerm& term) {
+std::shared_ptr<const Value> held(const io::StoredTerm& term) {
   return std::get<std::shared_ptr<const Value>>(term.value);
 }
 
+using Reread = std::function<io::StoredTerm()>;
+
 std::shared_ptr<LinearKind> kind_of(const std::string& name, const io::StoredTerm& term, const ActivationQuant& activation,
-                                    const std::shared_ptr<const void>& owner) {
+                                    const std::shared_ptr<const void>& owner, const Reread& reread) {
   if (const auto* matrix = std::get_if<io::BlockWeight>(&term.value)) return kind_of_matrix(name, *matrix, matrix->owner ? matrix->owner : owner);
   if (const auto* low_rank = std::get_if<io::LowRankWeight>(&term.value)) {
-    return std::make_shared<nn::LowRankKind>(kind_of(name, *low_rank->first, activation, owner), kind_of(name, *low_rank->second, activation, owner));
+    const auto factor = [&](std::shared_ptr<const io::StoredTerm> io::LowRankWeight::*member) {
+      return kind_of(name, *(low_rank->*member), activation, owner, [reread, member] { return *(std::get<io::LowRankWeight>(reread().value).*member); });
+    };
+    return std::make_shared<nn::LowRankKind>(factor(&io::LowRankWeight::first), factor(&io::LowRankWeight::second));
   }
   if (std::holds_alternative<std::shared_ptr<const formats::GroupedWeight>>(term.value)) {
-    return std::make_shared<nn::GroupedKind>(held<formats::GroupedWeight>(term), activation);
+    return std::make_shared<nn::GroupedKind>(held<formats::GroupedWeight>(term), activation, [reread] { return held<formats::GroupedWeight>(reread()); });
   }
   if (std::holds_alternative<std::shared_ptr<const formats::SparseWeight>>(term.value)) {
     return std::make_shared<nn::SparseKind>(held<formats::SparseWeight>(term), activation);
@@ -86,7 +91,7 @@ uint64_t StoredKind::storage_bytes() const {
     return static_cast<uint64_t>(weight.scales.size()) * static_cast<uint64_t>(formats::format_at(weight.scale_format).block_bytes);
   };
   if (const auto* fp8 = std::get_if<std::shared_ptr<const io::Fp8Weight>>(&term_.value)) return (*fp8)->codes.size() + scales(**fp8);
-  const auto& codebook = held<io::CodebookWeight>(term_);
+  const auto codebook = held<io::CodebookWeight>(term_);
   return codebook->codes.size() + scales(*codebook);
 }
 
@@ -104,9 +109,12 @@ std::shared_ptr<LinearKind> kind_of_matrix(const std::string& name, const io::Bl
   fail(ErrorKind::unsupported, "{}: a weight in {} is neither floats nor blocks that can be decoded", name, matrix.format);
 }
 
-std::vector<std::shared_ptr<LinearKind>> kinds_of(const std::string& name, const io::StoredWeight& weight, const std::shared_ptr<const void>& owner) {
+std::vector<std::shared_ptr<LinearKind>> kinds_of(const std::string& name, const io::StoredWeight& weight, const std::function<io::StoredWeight()>& reread,
+                                                  const std::shared_ptr<const void>& owner) {
   std::vector<std::shared_ptr<LinearKind>> kinds;
-  for (const io::StoredTerm& term : weight.terms) kinds.push_back(kind_of(name, term, weight.activation, owner));
+  for (size_t i = 0; i < weight.terms.size(); ++i) {
+    kinds.push_back(kind_of(name, weight.terms[i], weight.activation, owner, [reread, i] { return reread().terms[i]; }));
+  }
   return kinds;
 }
 

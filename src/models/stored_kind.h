@@ -1,6 +1,7 @@
 // Linear kinds from the weights that io/ reads, and back.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,8 +32,10 @@ class StoredKind final : public nn::EncodedKind {
 // `name` leads messages. Throws Error{unsupported} for a format that is neither.
 std::shared_ptr<nn::LinearKind> kind_of_matrix(const std::string& name, const io::BlockWeight& matrix, std::shared_ptr<const void> owner);
 
-// One kind for each term. `owner` keeps alive what the terms only view.
-std::vector<std::shared_ptr<nn::LinearKind>> kinds_of(const std::string& name, const io::StoredWeight& weight, const std::shared_ptr<const void>& owner);
+// One kind for each term. `reread` reads the same weight again, for kinds that let it go while they are packed; `owner` keeps
+// alive what the terms only view.
+std::vector<std::shared_ptr<nn::LinearKind>> kinds_of(const std::string& name, const io::StoredWeight& weight, const std::function<io::StoredWeight()>& reread,
+                                                      const std::shared_ptr<const void>& owner);
 
 // The stored form of kinds, which the result keeps alive. Throws Error{unsupported} when the kinds ask for different
 // quantizations of one input.

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "base/checked.h"
+#include "base/file.h"
 #include "formats/format.h"
 #include "io/quantized_layout.h"
 #include "models/row_order.h"
@@ -79,7 +80,13 @@ WeightReader::Kinds WeightReader::kinds(const MatrixRequest& request) {
   for (const io::StoredTerm& term : stored->terms) {
     require_shape(*checkpoint_, module, std::array{io::rows_of(term), io::columns_of(term)}, std::array{request.shape.out, request.shape.in});
   }
-  return kinds_of(module, *stored, checkpoint_);
+  Kinds kinds = kinds_of(
+      module, *stored, [checkpoint = checkpoint_, module] { return *io::read_quantized(*checkpoint, module); }, checkpoint_);
+  // What the terms hold is copied, or read again when it is used.
+  for (auto it = checkpoint_->tensors.lower_bound(module + "."); it != checkpoint_->tensors.end() && it->first.starts_with(module + "."); ++it) {
+    release_mapped(it->second.bytes);
+  }
+  return kinds;
 }
 
 nn::Linear WeightReader::linear(const MatrixRequest& request) {

@@ -17,6 +17,7 @@ EncodedKind::~EncodedKind() = default;
 Tensor EncodedKind::dense() const {
   if (expanded_.defined()) return expanded_;
   const at::NoGradGuard no_grad;
+  hold_source();
   Tensor out = at::empty({out_features(), in_features()}, at::kFloat);
   float* values = out.mutable_data_ptr<float>();
   const int64_t columns = in_features();
@@ -27,6 +28,7 @@ Tensor EncodedKind::dense() const {
 }
 
 Tensor EncodedKind::rows(const Tensor& ids) const {
+  hold_source();
   const Tensor index = ids.contiguous();
   Tensor out = at::empty({index.numel(), in_features()}, at::kFloat);
   float* values = out.mutable_data_ptr<float>();
@@ -42,7 +44,10 @@ uint64_t EncodedKind::resident_bytes() const {
 void EncodedKind::set_execution(Execution execution) {
   invariant_ = execution == Execution::packed;
   if (execution == Execution::packed) {
-    if (!packed_) packed_ = make_packed();
+    if (!packed_) {
+      packed_ = make_packed();
+      if (packed_) drop_source();
+    }
   } else {
     packed_ = nullptr;
   }
@@ -84,12 +89,13 @@ void BlockKind::decode_row_into(int64_t row, float* values) const { format_->dec
 std::shared_ptr<const ops::PackedMatrix> BlockKind::make_packed() const {
   const formats::IntegerForm form = format_->integer;
   if (form.bits == 0 || !ops::supports_packing(form.bits, form.group, in_features_)) return nullptr;
-  const auto packed = std::make_shared<ops::PackedMatrix>(ops::IntegerRows{
+  return std::make_shared<ops::PackedMatrix>(ops::IntegerRows{
       out_features_, in_features_, form.bits, form.group,
       [this](int64_t row, uint8_t* codes, float* scales, float* minimums) { format_->split(row_bytes(row).data(), codes, scales, minimums, in_features_); }});
-  release_mapped(bytes_);  // from here on the panels are read, of these bytes only a row of the embedding now and then
-  return packed;
 }
+
+// Of a tied embedding, rows are read now and then: their pages come back.
+void BlockKind::drop_source() const { release_mapped(bytes_); }
 
 namespace {
 
@@ -117,14 +123,30 @@ bool can_pack(const formats::GroupedWeight& weight) {
 
 }  // namespace
 
-GroupedKind::GroupedKind(std::shared_ptr<const formats::GroupedWeight> weight, ActivationQuant activation)
-    : EncodedKind(activation), weight_(std::move(weight)) {}
+GroupedKind::GroupedKind(Weight weight, ActivationQuant activation, std::function<Weight()> reread)
+    : EncodedKind(activation), storage_bytes_(weight->storage_bytes()), weight_(std::move(weight)), reread_(std::move(reread)) {
+  header_.rows = weight_->rows;
+  header_.columns = weight_->columns;
+  header_.bits = weight_->bits;
+  header_.group_size = weight_->group_size;
+  header_.symmetric = weight_->symmetric;
+  header_.float_zeros = weight_->float_zeros;
+}
+
+const GroupedKind::Weight& GroupedKind::weight() const {
+  if (!weight_) weight_ = reread_();
+  return weight_;
+}
+
+void GroupedKind::drop_source() const {
+  if (reread_) weight_ = nullptr;
+}
 
 void GroupedKind::decode_row_into(int64_t row, float* values) const { formats::decode_row(*weight_, row, values); }
 
 std::shared_ptr<const ops::PackedMatrix> GroupedKind::make_packed() const {
-  if (!integer_activation() || !can_pack(*weight_)) return nullptr;
-  return std::make_shared<ops::PackedMatrix>(integer_rows(*weight_));
+  if (!integer_activation() || !can_pack(*weight())) return nullptr;
+  return std::make_shared<ops::PackedMatrix>(integer_rows(*weight()));
 }
 
 namespace {
@@ -138,8 +160,8 @@ std::string describe_activation(const ActivationQuant& quant) {
 
 std::string GroupedKind::describe() const {
   std::string text =
-      fmt::format("int{} {}", weight_->bits, weight_->group_size >= weight_->columns ? std::string("per row") : fmt::format("g{}", weight_->group_size));
-  if (!weight_->symmetric) text += weight_->float_zeros ? " float zeros" : " asym";
+      fmt::format("int{} {}", header_.bits, header_.group_size >= header_.columns ? std::string("per row") : fmt::format("g{}", header_.group_size));
+  if (!header_.symmetric) text += header_.float_zeros ? " float zeros" : " asym";
   return text + describe_activation(activation());
 }
 

@@ -101,8 +101,11 @@ class EncodedKind : public LinearKind {
 
  protected:
   explicit EncodedKind(formats::ActivationQuant activation = {}) : activation_(activation) {}
-  virtual void decode_row_into(int64_t row, float* values) const = 0;  // [in_features]
+  virtual void decode_row_into(int64_t row, float* values) const = 0;  // [in_features], after hold_source()
   virtual std::shared_ptr<const kernels::PackedMatrix> make_packed() const { return nullptr; }
+  // The weight that rows are decoded from: had again if it was let go; not needed for now, since panels stand for it.
+  virtual void hold_source() const {}
+  virtual void drop_source() const {}
 
   // Integer kernels quantize activations to 8 bits; another width computes in float.
   bool integer_activation() const { return activation_.kind == formats::ActivationQuant::Kind::none || activation_.bits == 8; }
@@ -129,6 +132,7 @@ class BlockKind : public EncodedKind {
  protected:
   void decode_row_into(int64_t row, float* values) const override;
   std::shared_ptr<const kernels::PackedMatrix> make_packed() const override;
+  void drop_source() const override;
 
  private:
   std::span<const std::byte> row_bytes(int64_t row) const;
@@ -141,19 +145,26 @@ class BlockKind : public EncodedKind {
 // Grouped integers, optionally with quantized activations (W8A8, W4A8).
 class GroupedKind : public EncodedKind {
  public:
-  explicit GroupedKind(std::shared_ptr<const formats::GroupedWeight> weight, formats::ActivationQuant activation = {});
-  int64_t out_features() const override { return weight_->rows; }
-  int64_t in_features() const override { return weight_->columns; }
+  using Weight = std::shared_ptr<const formats::GroupedWeight>;
+  // reread: reads the weight again; where there is one, the weight is let go while panels stand for it.
+  explicit GroupedKind(Weight weight, formats::ActivationQuant activation = {}, std::function<Weight()> reread = nullptr);
+  int64_t out_features() const override { return header_.rows; }
+  int64_t in_features() const override { return header_.columns; }
   std::string describe() const override;
-  uint64_t storage_bytes() const override { return weight_->storage_bytes(); }
-  const std::shared_ptr<const formats::GroupedWeight>& weight() const { return weight_; }
+  uint64_t storage_bytes() const override { return storage_bytes_; }
+  const Weight& weight() const;  // not from two threads at once
 
  protected:
   void decode_row_into(int64_t row, float* values) const override;
   std::shared_ptr<const kernels::PackedMatrix> make_packed() const override;
+  void hold_source() const override { weight(); }
+  void drop_source() const override;
 
  private:
-  std::shared_ptr<const formats::GroupedWeight> weight_;
+  formats::GroupedWeight header_;  // of the weight: all but the numbers
+  uint64_t storage_bytes_;
+  mutable Weight weight_;
+  std::function<Weight()> reread_;
 };
 
 // Bitmap or N:M sparse, values plain or grouped integers.

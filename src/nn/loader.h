@@ -54,8 +54,8 @@ struct SaveOptions {
 class ModelLoader {
  public:
   virtual ~ModelLoader() = default;
-  // path: a .gguf file or a Hugging Face / frugal directory. Throws Error.
-  virtual LoadedModel load(const std::string& path) const = 0;
+  // path: a .gguf file or a Hugging Face / frugal directory; execution: as Model::set_execution. Throws Error.
+  virtual LoadedModel load(const std::string& path, Execution execution = Execution::stored) const = 0;
   // Writes atomically. Throws Error{unsupported} that names the first weight that the format cannot express, before
   // anything is written.
   virtual void save(const LoadedModel& model, const std::string& path, const SaveOptions& options) const = 0;
