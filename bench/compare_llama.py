@@ -1,10 +1,13 @@
 """frugal against llama.cpp (llama_cpp_python, which scripts/setup --full builds) on the same GGUF, in one run.
 
-    bench/compare_llama.py speed MODEL.gguf|1.1B [--tests pp256,tg64] [--formats Q4_0,Q8_0,...] [--rounds 5]
+    bench/compare_llama.py speed MODEL.gguf|1.1B [--tests pp256,tg64] [--formats Q4_0,Q8_0,int4,...] [--rounds 5]
         alternating, medians and their ratios. Tests as frugal bench names them: "tg64 @ d8000", "tg32 x 8". With --formats the
-        model is first expanded to F32 (by frugal) and quantized to each (by llama.cpp). 1.1B: TinyLlama's shape, random weights.
-    bench/compare_llama.py quality MODEL.gguf --text FILE [--chunks 8]
+        model is first expanded to F32 (by frugal) and quantized to each (by llama.cpp; int2 to int8, which llama.cpp does not
+        read: by frugal, groups of 64). 1.1B: TinyLlama's shape, random weights.
+    bench/compare_llama.py quality MODEL.gguf --text FILE [--formats Q4_0,...] [--chunks 8]
         what each one's quantized path costs against its own float path: KL, ln-perplexity, top-1, by llama-perplexity's protocol.
+    bench/compare_llama.py start MODEL...
+        from a new process to the first token, and its peak memory, beside a program that does nothing but load libtorch.
 
 bench/compare runs it after building both.
 """
@@ -12,7 +15,10 @@ import argparse
 import ctypes
 import json
 import math
+import os
 import re
+import resource
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -24,6 +30,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 FRUGAL = ROOT / "build/frugal"
+EMPTY = ROOT / "build/bench/empty_libtorch"
 THREADS, CTX = 2, 512
 SILENT = llama_cpp.llama_log_callback(lambda level, text, data: None)
 llama_cpp.llama_log_set(SILENT, None)
@@ -111,21 +118,22 @@ class LlamaCpp:
 
 
 def compare_speed(name, model, tests, rounds):
-    """Prints a line for each test: medians, the median of the rounds' ratios, and frugal's share of the limit of its machine."""
+    """Prints a line for each test: medians, the median of the rounds' ratios (of a file that llama.cpp reads), and frugal's share
+    of the limit of its machine."""
     for test in map(Test, tests):
-        theirs = LlamaCpp(model, test.depth + test.count, test.streams)
-        theirs.rate(test)
-        ours = []
-        pairs = []
+        theirs = LlamaCpp(model, test.depth + test.count, test.streams) if model.suffix == ".gguf" else None
+        if theirs:
+            theirs.rate(test)
+        rows, rates = [], []
         for _ in range(rounds):
-            ours.append(frugal("bench", model, *test.flags(), "-r", 1)[0])
-            pairs.append((ours[-1]["tps"], theirs.rate(test)))
-        theirs.close()
-        share = statistics.median(row["peak_share" if test.reads else "bandwidth_share"] for row in ours)
-        a, b = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
-        ratio = statistics.median(a / b for a, b in pairs)
-        limit = "the integer peak" if test.reads else "bandwidth"
-        print(f"{name:<12} {test.name:<14} frugal {a:7.1f} t/s, llama.cpp {b:7.1f} t/s, ratio {ratio:.2f}, {100 * share:.0f} % of {limit}", flush=True)
+            rows.append(frugal("bench", model, *test.flags(), "-r", 1)[0])
+            rates.append(theirs.rate(test) if theirs else math.nan)
+        share = statistics.median(row["peak_share" if test.reads else "bandwidth_share"] for row in rows)
+        line = f"{name:<12} {test.name:<14} frugal {statistics.median(row['tps'] for row in rows):7.1f} t/s"
+        if theirs:
+            theirs.close()
+            line += f", llama.cpp {statistics.median(rates):7.1f} t/s, ratio {statistics.median(row['tps'] / rate for row, rate in zip(rows, rates)):.2f}"
+        print(f"{line}, {100 * share:.0f} % of {'the integer peak' if test.reads else 'bandwidth'}", flush=True)
 
 
 def expanded(model, folder):
@@ -136,8 +144,16 @@ def expanded(model, folder):
     return path
 
 
+OWN = re.compile(r"int([2-8])")
+
+
 def quantized(source, name, folder):
+    if own := OWN.fullmatch(name):
+        path = Path(folder) / name
+        frugal("compress", source, "-o", path, "--format", "frugal", "--step", f"rtn:bits={own[1]},group=64")
+        return path
     path = Path(folder) / f"{name}.gguf"
+    name = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S"}.get(name, name)  # "pure" makes S, M and L one
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}")
     parameters.nthread = THREADS
@@ -186,18 +202,23 @@ def random_model(path, hidden=2048, inner=5632, blocks=22, heads=32, kv_heads=4)
     return path
 
 
-def speed(options):
-    tests = options.tests.split(",")
+def each_format(options, compare):
+    """Calls compare(name, model) on the model, or with --formats on its forms, which are made one after the other."""
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        source = random_model(Path(folder) / "random.gguf") if str(options.model) == "1.1B" else options.model
+        random = str(options.model) == "1.1B"
+        source = random_model(Path(folder) / "random.gguf") if random else options.model
         if not options.formats:
-            compare_speed(source.stem, source, tests, options.rounds)
+            compare(source.stem, source)
             return
-        source = source if str(options.model) == "1.1B" else expanded(source, folder)
+        source = source if random else expanded(source, folder)
         for name in options.formats.split(","):
             model = quantized(source, name, folder)
-            compare_speed(name, model, tests, options.rounds)
-            model.unlink()
+            compare(name, model)
+            shutil.rmtree(model) if model.is_dir() else model.unlink()
+
+
+def speed(options):
+    each_format(options, lambda name, model: compare_speed(name, model, options.tests.split(","), options.rounds))
 
 
 def their_log_probabilities(llm, tokens):
@@ -211,14 +232,18 @@ def their_log_probabilities(llm, tokens):
 
 
 def quality(options):
-    with tempfile.TemporaryDirectory() as folder:
+    each_format(options, lambda name, model: compare_quality(name, model, options))
+
+
+def compare_quality(name, model, options):
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         base = Path(folder) / "base.logits"
-        common = ["eval", options.model, "--text", options.text, "--ctx", CTX, "--chunks", options.chunks, "--no-speed"]
+        common = ["eval", model, "--text", options.text, "--ctx", CTX, "--chunks", options.chunks, "--no-speed"]
         frugal(*common, "--exact", "--save-logits", base)
         ours = frugal(*common, "--base-logits", base)
-        print(f"frugal:    KL {ours['kl_mean']:.3e} +- {ours['kl_stderr']:.1e}, ln-perplexity {ours['ln_ratio']:+.5f} +- {ours['ln_ratio_stderr']:.5f}, "
+        print(f"{name:<12} frugal:    KL {ours['kl_mean']:.3e} +- {ours['kl_stderr']:.1e}, ln-perplexity {ours['ln_ratio']:+.5f} +- {ours['ln_ratio_stderr']:.5f}, "
               f"top-1 {100 * ours['top1_agreement']:.2f} %")
-        floats, integers = llama(expanded(options.model, folder), logits_all=True), llama(options.model, logits_all=True)
+        floats, integers = llama(expanded(model, folder), logits_all=True), llama(model, logits_all=True)
         ids = integers.tokenize(Path(options.text).read_bytes(), add_bos=False)
         kl, difference, agree = [], [], []
         for chunk in range(options.chunks):
@@ -230,25 +255,52 @@ def quality(options):
             difference.append((p[rows, targets] - q[rows, targets]).mean())
             agree.append((p.argmax(1) == q.argmax(1)).mean())
         error = lambda values: statistics.stdev(values) / math.sqrt(len(values))
-        print(f"llama.cpp: KL {np.mean(kl):.3e} +- {error(kl):.1e}, ln-perplexity {np.mean(difference):+.5f} +- {error(difference):.5f}, "
-              f"top-1 {100 * np.mean(agree):.2f} %")
+        print(f"{name:<12} llama.cpp: KL {np.mean(kl):.3e} +- {error(kl):.1e}, ln-perplexity {np.mean(difference):+.5f} +- {error(difference):.5f}, "
+              f"top-1 {100 * np.mean(agree):.2f} %", flush=True)
+
+
+def seconds_and_peak(command):
+    """Wall time of a command and its peak memory in bytes."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"{command}: status {status}")
+    return time.perf_counter() - start, usage.ru_maxrss * 1024
+
+
+def start(options):
+    for model in options.models:
+        size = sum(file.stat().st_size for file in model.iterdir()) if model.is_dir() else model.stat().st_size
+        runs = [(seconds_and_peak([FRUGAL, "generate", model, "-p", "Hello", "-n", "1", "-t", str(THREADS)]), seconds_and_peak([EMPTY])) for _ in range(options.rounds)]
+        (seconds, peak), (empty_seconds, empty_peak) = ([statistics.median(run[side][what] for run in runs) for what in (0, 1)] for side in (0, 1))
+        print(f"{model.name}: first token after {seconds:.2f} s ({empty_seconds:.2f} s of it libtorch's); peak {peak / 1e6:.0f} MB: the file's {size / 1e6:.0f}, "
+              f"libtorch's {empty_peak / 1e6:.0f}, {(peak - size - empty_peak) / 1e6:+.0f} (KV included)", flush=True)
 
 
 def main():
+    def add_formats(verb):
+        verb.add_argument("--formats", default="")
+        verb.add_argument("--scratch", type=Path, help="folder for temporary models (several GB for 1.1B)")
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
     verb = verbs.add_parser("speed")
     verb.add_argument("model", type=Path)
     verb.add_argument("--tests", default="pp256,tg64")
-    verb.add_argument("--formats", default="")
-    verb.add_argument("--scratch", type=Path, help="folder for temporary models (several GB for 1.1B)")
+    add_formats(verb)
     verb.add_argument("--rounds", type=int, default=5)
     verb.set_defaults(run=speed)
     verb = verbs.add_parser("quality")
     verb.add_argument("model", type=Path)
     verb.add_argument("--text", required=True)
+    add_formats(verb)
     verb.add_argument("--chunks", type=int, default=8)
     verb.set_defaults(run=quality)
+    verb = verbs.add_parser("start")
+    verb.add_argument("models", type=Path, nargs="+")
+    verb.add_argument("--rounds", type=int, default=5)
+    verb.set_defaults(run=start)
     options = parser.parse_args()
     options.run(options)
 
