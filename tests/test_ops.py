@@ -25,11 +25,31 @@ def attended(q, k, v, lengths, scale):
     return torch.cat(out)
 
 
-def cases():
+def grouped(bits, rows, columns, group_size):
+    """Codes as words of 32 bits, LSB first, and the numbers that they stand for before the scale."""
+    codes = torch.randint(0, 2**bits, (rows, columns))
+    words = []
+    for row in codes.tolist():
+        number = sum(code << i * bits for i, code in enumerate(row))
+        words.append([number >> 32 * i & 0xffffffff for i in range(-(-columns * bits // 32))])
+    packed = torch.tensor(words).to(torch.uint32).view(torch.int32)
+    return codes, packed, torch.arange(columns) // group_size
+
+
+def grouped_case(bits, rows, columns, group_size, with_zeros, device):
+    codes, packed, group = (t.to(device) for t in grouped(bits, rows, columns, group_size))
+    groups = int(group.max()) + 1
+    inputs = [torch.randn(shape, device=device) for shape in [(6, columns), (rows, groups)] + [(rows, groups)] * with_zeros]
+    ours = lambda ops, x, scales, zeros=None: ops.grouped_linear(x, packed, scales, zeros, bits, group_size)
+    theirs = lambda x, scales, zeros=None: x @ ((codes - (2**(bits - 1) if zeros is None else zeros[:, group])) * scales[:, group]).T
+    return inputs, ours, theirs
+
+
+def cases(device):
     torch.manual_seed(3)
-    draw = lambda *shape: torch.randn(shape)
-    angles = torch.rand(40, 9) * 6
-    positions, cos, sin = torch.randint(0, 40, (11,)), angles.cos(), angles.sin()
+    draw = lambda *shape: torch.randn(shape, device=device)
+    angles = torch.rand(40, 9, device=device) * 6
+    positions, cos, sin = torch.randint(0, 40, (11,), device=device), angles.cos(), angles.sin()
     lengths = [5, 1, 8]
     return {
         "rms_norm": ([draw(7, 30), draw(30)], lambda ops, x, w: ops.rms_norm(x, w, 1e-5, 0.0), lambda x, w: F.rms_norm(x, (30,), w, 1e-5)),
@@ -38,12 +58,17 @@ def cases():
         "gelu_tanh": ([draw(5, 17), draw(5, 17)], lambda ops, g, u: ops.gated_activation(g, u, "gelu_tanh"), lambda g, u: F.gelu(g, approximate="tanh") * u),
         "attention": ([draw(14, 6, 12), draw(14, 2, 12), draw(14, 2, 12)], lambda ops, q, k, v: ops.attention(q, k, v, lengths, 0.3),
                       lambda q, k, v: attended(q, k, v, lengths, 0.3)),
+        **{f"grouped {bits}": grouped_case(bits, 11, 40 + bits, 24, bits % 2 == 0, device) for bits in range(1, 9)},
     }
 
 
-@pytest.mark.parametrize("name", cases())
-def test_values_and_gradients_are_those_of_torch(ops, name):
-    inputs, ours, theirs = cases()[name]
+DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", cases("cpu"))
+def test_values_and_gradients_are_those_of_torch(ops, name, device):
+    inputs, ours, theirs = cases(device)[name]
     with torch.no_grad():
         torch.testing.assert_close(ours(ops, *inputs), theirs(*inputs), rtol=1e-5, atol=1e-5)
     for tensor in inputs:
@@ -60,3 +85,10 @@ def test_wrong_arguments_are_errors_that_say_what(ops):
         ops.attention(torch.zeros(4, 2, 8), torch.zeros(4, 2, 8), torch.zeros(4, 2, 8), [3], 1.0)
     with pytest.raises(RuntimeError, match="silu or gelu_tanh"):
         ops.gated_activation(torch.zeros(2, 8), torch.zeros(2, 8), "swish")
+    with pytest.raises(RuntimeError, match=r"scales must be \[rows, groups\], is \[3, 2\]"):
+        ops.grouped_linear(torch.zeros(1, 64), torch.zeros(3, 8, dtype=torch.int32), torch.zeros(3, 2), None, 4, 64)
+
+
+def test_operators_are_registered_for_cuda(ops):
+    for name in ["rms_norm", "rope", "gated_activation", "attention", "grouped_linear"]:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"frugal::{name}", "CUDA")

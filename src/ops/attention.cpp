@@ -21,7 +21,7 @@ Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, st
     const auto part = [&](const Tensor& x) { return x.narrow(0, range.begin, range.count).transpose(0, 1); };
     const Tensor keys = part(k).repeat_interleave(share, 0), values = part(v).repeat_interleave(share, 0);
     Tensor scores = at::matmul(part(q) * options.scale, keys.transpose(1, 2));  // [heads, count, count]
-    const Tensor index = at::arange(range.count);
+    const Tensor index = at::arange(range.count, q.options().dtype(at::kLong));
     const Tensor distance = index.unsqueeze(1) - index.unsqueeze(0);
     Tensor hidden = distance < 0;
     if (options.window > 0) hidden = hidden.logical_or(distance >= options.window);

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -60,6 +61,18 @@ struct CachedSequence {
 Tensor cached_attention(const Tensor& q, const CacheLayout& layout, std::span<const CachedSequence> sequences, const AttentionOptions& options);
 // Writes rows [begin, begin + count) of x [tokens, kv_heads, dim] to a page of keys or of values, from its entry `offset` on.
 void write_cache(CachePart part, const CacheLayout& layout, const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset);
+
+// Grouped integers as formats/grouped.h has them, in tensors: codes int32 [rows, ceil(columns * bits / 32)], scales and (unless every
+// zero is 2^(bits - 1)) zeros [rows, groups].
+struct GroupedTensors {
+  Tensor codes, scales;
+  std::optional<Tensor> zeros;
+  int64_t bits = 4, group_size = 128;
+};
+// x [tokens, columns] -> [tokens, rows], by decoding the weight; models serve from packed panels instead (packed_linear.h).
+Tensor grouped_linear(const Tensor& x, const GroupedTensors& weight);
+// Throws Error{invalid_input} for shapes that do not fit.
+void check_grouped(const Tensor& x, const GroupedTensors& weight);
 
 // Throws Error{internal} unless `tensor` is float32 on the CPU; returns it contiguous.
 Tensor checked_float(const Tensor& tensor, const char* what);
