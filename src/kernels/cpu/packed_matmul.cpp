@@ -50,6 +50,8 @@ PackedArguments arguments_of(const PackedProduct& product, const ActivationView&
   return a;
 }
 
+int64_t panels_of(const PackedArguments& a) { return (a.rows + 15) / 16; }
+
 void check(const PackedProduct& product, const QuantizedActivations& activations, const KernelTable& table) {
   if (product.matrix == nullptr || product.matrix->empty()) fail(ErrorKind::invalid_input, "packed product: the matrix is empty");
   const PackedMatrix& matrix = *product.matrix;
@@ -70,34 +72,48 @@ void check(const PackedProduct& product, const QuantizedActivations& activations
 void matmul_packed(std::span<const PackedProduct> products, const QuantizedActivations& activations) {
   const KernelTable& table = kernels();
   std::vector<PackedArguments> arguments;
-  std::vector<int64_t> first_panel{0};
-  int64_t bytes = 0;
+  int64_t panels = 0, bytes = 0;
   for (const PackedProduct& product : products) {
     check(product, activations, table);
     arguments.push_back(arguments_of(product, activations.view()));
-    const int64_t panels = (product.matrix->rows() + 15) / 16;
-    first_panel.push_back(first_panel.back() + panels);
-    bytes += panels * arguments.back().panel_bytes;
+    panels += panels_of(arguments.back());
+    bytes += panels_of(arguments.back()) * arguments.back().panel_bytes;
   }
-  const int64_t panels = first_panel.back();
-  if (panels == 0 || activations.tokens() == 0) return;
-  const int64_t tokens = activations.tokens(), chunk_tokens = tokens_of_chunk(tokens, activations.view().padded_columns);
+  const int64_t tokens = activations.tokens();
+  if (panels == 0 || tokens == 0) return;
+  const int64_t chunk_tokens = tokens_of_chunk(tokens, activations.view().padded_columns);
   const int64_t tiles = (chunk_tokens + 3) / 4, blocks = (tokens + chunk_tokens - 1) / chunk_tokens;
   const int64_t chunk_panels = tokens > kFewTokens ? std::clamp<int64_t>(panels * blocks / (16 * team_size()), 1, kPanels)
                                                    : std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, bytes / panels * tiles));
-  const int64_t chunks = (panels + chunk_panels - 1) / chunk_panels * blocks;
-  for_each_chunk(chunks, 1, bytes * tiles * blocks > kChunkBytes / 2, [&](int64_t first, int64_t last) {
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      const int64_t begin = chunk / blocks * chunk_panels, end = begin + chunk_panels, token = chunk % blocks * chunk_tokens;
-      for (size_t i = 0; i < arguments.size(); ++i) {
-        PackedArguments own = arguments[i];
-        own.panel_begin = std::max<int64_t>(0, begin - first_panel[i]);
-        own.panel_end = std::min(end, first_panel[i + 1]) - first_panel[i];
-        own.prefetch = tokens <= kFewTokens;
-        own.token_begin = token;
-        own.token_end = std::min(tokens, token + chunk_tokens);
-        if (own.panel_begin < own.panel_end) table.matmul_packed(own);
+  // A member's share: of each matrix the panels that it packed (parallel_for splits in the same way), so that where memory belongs
+  // to sockets it reads its own.
+  const bool parallel = bytes * tiles * blocks > kChunkBytes / 2;
+  const int shares = parallel ? team_size() : 1;
+  struct Chunk {
+    const PackedArguments* product;
+    int64_t panel_begin, panel_end, token;
+  };
+  std::vector<Chunk> chunks;
+  std::vector<int64_t> share_ends;
+  for (int share = 0; share < shares; ++share) {
+    for (const PackedArguments& product : arguments) {
+      const int64_t end = panels_of(product) * (share + 1) / shares;
+      for (int64_t panel = panels_of(product) * share / shares; panel < end; panel += chunk_panels) {
+        for (int64_t token = 0; token < tokens; token += chunk_tokens) chunks.push_back({&product, panel, std::min(panel + chunk_panels, end), token});
       }
+    }
+    share_ends.push_back(static_cast<int64_t>(chunks.size()));
+  }
+  for_each_in_shares(share_ends, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Chunk& chunk = chunks[static_cast<size_t>(i)];
+      PackedArguments own = *chunk.product;
+      own.panel_begin = chunk.panel_begin;
+      own.panel_end = chunk.panel_end;
+      own.token_begin = chunk.token;
+      own.token_end = std::min(tokens, chunk.token + chunk_tokens);
+      own.prefetch = tokens <= kFewTokens;
+      table.matmul_packed(own);
     }
   });
 }

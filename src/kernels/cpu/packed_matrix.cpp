@@ -270,7 +270,8 @@ PackedMatrix::PackedMatrix(const IntegerRows& source) : rows_(source.rows), colu
   for (;;) {
     finish_layout(layout_, bits_, needs);
     // 64 bytes behind the last panel, so that prefetches and full-width loads stay inside.
-    buffer_ = AlignedBuffer(static_cast<uint64_t>(panels * layout_.panel_bytes) + 64);
+    buffer_ = AlignedBuffer(static_cast<uint64_t>(panels * layout_.panel_bytes) + 64, AlignedBuffer::Fill::none);
+    std::memset(buffer_.data() + panels * layout_.panel_bytes, 0, 64);
     std::atomic<bool> minimums{needs.minimums}, not_f16{needs.not_f16}, not_int8{needs.not_int8}, fits{true};
     const PanelWriter writer(source, layout_, table.signed_bytes);
     parallel_for(panels, 1, [&](int64_t begin, int64_t end) {
@@ -287,7 +288,9 @@ PackedMatrix::PackedMatrix(const IntegerRows& source) : rows_(source.rows), colu
             fits = false;
           }
         }
-        if (fits) writer.write(rows, count, buffer_.data() + panel * layout_.panel_bytes);
+        std::byte* const out = buffer_.data() + panel * layout_.panel_bytes;
+        std::memset(out, 0, static_cast<size_t>(layout_.panel_bytes));
+        if (fits) writer.write(rows, count, out);
       }
     });
     if (fits) return;

@@ -5,40 +5,46 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/team.h"
 
 namespace frugal::kernels {
 
-// Calls body(begin, end) on chunks that cover [0, count). `parallel` false: one call on this thread.
+// Calls body(begin, end) on chunks that cover [0, share_ends.back()); share i ends at share_ends[i] and is member i's to begin with.
+// One share: all on this thread.
 template <typename Body>
-void for_each_chunk(int64_t count, int64_t chunk, bool parallel, const Body& body) {
-  if (count <= 0) return;
-  if (!parallel || count <= chunk || team_size() == 1) {
-    body(0, count);
+void for_each_in_shares(std::span<const int64_t> share_ends, int64_t chunk, const Body& body) {
+  const auto shares = static_cast<int>(share_ends.size());
+  if (shares == 1) {
+    if (share_ends[0] > 0) body(0, share_ends[0]);
     return;
   }
-  struct alignas(64) Share {
-    std::atomic<int64_t> next{0};
-    int64_t end = 0;
+  struct alignas(64) Next {
+    std::atomic<int64_t> chunk{0};
   };
-  const int shares = team_size();
-  std::vector<Share> share(static_cast<size_t>(shares));
-  for (int i = 0; i < shares; ++i) {
-    share[static_cast<size_t>(i)].next.store(count * i / shares, std::memory_order_relaxed);
-    share[static_cast<size_t>(i)].end = count * (i + 1) / shares;
-  }
-  run_team([&](int member, int members) {
+  std::vector<Next> next(share_ends.size());
+  for (size_t i = 1; i < next.size(); ++i) next[i].chunk.store(share_ends[i - 1], std::memory_order_relaxed);
+  run_team([&](int member, int) {
     for (int i = 0; i < shares; ++i) {
-      Share& own = share[static_cast<size_t>((member + i) % shares)];
+      const auto share = static_cast<size_t>((member + i) % shares);
       for (;;) {
-        const int64_t begin = own.next.fetch_add(chunk, std::memory_order_relaxed);
-        if (begin >= own.end) break;
-        body(begin, std::min(begin + chunk, own.end));
+        const int64_t begin = next[share].chunk.fetch_add(chunk, std::memory_order_relaxed);
+        if (begin >= share_ends[share]) break;
+        body(begin, std::min(begin + chunk, share_ends[share]));
       }
     }
   });
+}
+
+// The same for equal shares. `parallel` false: one call on this thread.
+template <typename Body>
+void for_each_chunk(int64_t count, int64_t chunk, bool parallel, const Body& body) {
+  const int shares = parallel && count > chunk ? team_size() : 1;
+  std::vector<int64_t> ends;
+  for (int i = 1; i <= shares; ++i) ends.push_back(count * i / shares);
+  for_each_in_shares(ends, chunk, body);
 }
 
 }  // namespace frugal::kernels
