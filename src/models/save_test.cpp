@@ -237,7 +237,7 @@ TEST(GgufWeight, GroupedIntegersBecomeBlocksWithTheSameNumbers) {
       formats::format_at(format).decode(bytes.data(), decoded.mutable_data_ptr<float>(), decoded.numel());
       EXPECT_TRUE(at::equal(decoded, linear.dense()));
       if (!symmetric) continue;
-      const nn::BlockKind blocks(formats::format_at(format), bytes, 6, 128, nullptr);
+      const nn::BlockKind blocks(formats::format_at(format), {bytes, nullptr}, 6, 128);
       EXPECT_TRUE(at::equal(nn::GroupedKind(grouped_from_blocks(blocks)).dense(), decoded));
     }
   }

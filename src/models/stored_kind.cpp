@@ -95,7 +95,8 @@ uint64_t StoredKind::storage_bytes() const {
   return codebook->codes.size() + scales(*codebook);
 }
 
-std::shared_ptr<LinearKind> kind_of_matrix(const std::string& name, const io::BlockWeight& matrix, std::shared_ptr<const void> owner) {
+std::shared_ptr<LinearKind> kind_of_matrix(const std::string& name, const io::BlockWeight& matrix, std::shared_ptr<const void> owner,
+                                           std::function<nn::BlockKind::Source()> reread) {
   const formats::Format& format = formats::format_at(matrix.format);
   if (const std::optional<at::ScalarType> type = float_type(matrix.format)) {
     // Mapped copy-on-write (base/file.h), so that a write through the tensor stays private.
@@ -104,7 +105,7 @@ std::shared_ptr<LinearKind> kind_of_matrix(const std::string& name, const io::Bl
         data, {matrix.rows, matrix.columns}, [owner = std::move(owner)](void*) {}, at::TensorOptions(*type)));
   }
   if (format.block_weights > 1 && format.decode) {
-    return std::make_shared<nn::BlockKind>(format, matrix.bytes, matrix.rows, matrix.columns, std::move(owner));
+    return std::make_shared<nn::BlockKind>(format, nn::BlockKind::Source{matrix.bytes, std::move(owner)}, matrix.rows, matrix.columns, std::move(reread));
   }
   fail(ErrorKind::unsupported, "{}: a weight in {} is neither floats nor blocks that can be decoded", name, matrix.format);
 }

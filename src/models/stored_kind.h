@@ -29,8 +29,9 @@ class StoredKind final : public nn::EncodedKind {
 };
 
 // A matrix of floats or of blocks whose bytes `owner` keeps alive (views of mapped files are not copied).
-// `name` leads messages. Throws Error{unsupported} for a format that is neither.
-std::shared_ptr<nn::LinearKind> kind_of_matrix(const std::string& name, const io::BlockWeight& matrix, std::shared_ptr<const void> owner);
+// `name` leads messages; reread: as for BlockKind. Throws Error{unsupported} for a format that is neither.
+std::shared_ptr<nn::LinearKind> kind_of_matrix(const std::string& name, const io::BlockWeight& matrix, std::shared_ptr<const void> owner,
+                                               std::function<nn::BlockKind::Source()> reread = nullptr);
 
 // One kind for each term. `reread` reads the same weight again, for kinds that let it go while they are packed; `owner` keeps
 // alive what the terms only view.

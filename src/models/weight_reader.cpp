@@ -63,13 +63,20 @@ std::shared_ptr<nn::LinearKind> WeightReader::plain_kind(const MatrixRequest& re
   const auto [rows, columns] = request.shape;
   require_shape(*checkpoint_, name, view.shape, std::array{rows, columns});
   io::BlockWeight matrix{view.format, rows, columns, view.bytes, checkpoint_};
+  std::function<nn::BlockKind::Source()> reread;
   if (interleaved_ && request.rotary_head_dim > 0) {
-    auto copy = std::make_shared<std::vector<std::byte>>(view.bytes.size());
-    reorder_rows(view.bytes, split_from_interleaved(rows, request.rotary_head_dim), *copy);
-    matrix.bytes = *copy;
-    matrix.owner = std::move(copy);
+    reread = [file = checkpoint_, bytes = view.bytes, order = split_from_interleaved(rows, request.rotary_head_dim)] {
+      auto copy = std::make_shared<std::vector<std::byte>>(bytes.size());
+      reorder_rows(bytes, order, *copy);
+      release_mapped(bytes);
+      const std::span<const std::byte> reordered = *copy;
+      return nn::BlockKind::Source{reordered, std::move(copy)};
+    };
+    const nn::BlockKind::Source source = reread();
+    matrix.bytes = source.bytes;
+    matrix.owner = source.owner;
   }
-  return kind_of_matrix(fmt::format("{}: tensor {}", checkpoint_->path, name), matrix, matrix.owner);
+  return kind_of_matrix(fmt::format("{}: tensor {}", checkpoint_->path, name), matrix, matrix.owner, std::move(reread));
 }
 
 WeightReader::Kinds WeightReader::kinds(const MatrixRequest& request) {

@@ -72,30 +72,45 @@ Tensor EncodedKind::forward(const Activation& input) const {
   return ops::packed_linear(*packed_, input.quantized(activation_));
 }
 
-BlockKind::BlockKind(const formats::Format& format, std::span<const std::byte> bytes, int64_t out_features, int64_t in_features,
-                     std::shared_ptr<const void> owner)
-    : format_(&format), bytes_(bytes), out_features_(out_features), in_features_(in_features), owner_(std::move(owner)) {
-  FRUGAL_ASSERT(bytes.size() == formats::bytes_of(format, static_cast<uint64_t>(out_features * in_features)));
+BlockKind::BlockKind(const formats::Format& format, Source source, int64_t out_features, int64_t in_features, std::function<Source()> reread)
+    : format_(&format),
+      source_(std::move(source)),
+      out_features_(out_features),
+      in_features_(in_features),
+      storage_bytes_(source_.bytes.size()),
+      reread_(std::move(reread)) {
+  FRUGAL_ASSERT(storage_bytes_ == formats::bytes_of(format, static_cast<uint64_t>(out_features * in_features)));
   FRUGAL_ASSERT(format.decode && in_features % format.block_weights == 0);
 }
 
-std::span<const std::byte> BlockKind::row_bytes(int64_t row) const {
-  const size_t size = static_cast<size_t>(in_features_ / format_->block_weights * format_->block_bytes);
-  return bytes_.subspan(static_cast<size_t>(row) * size, size);
+std::span<const std::byte> BlockKind::bytes() const {
+  if (source_.bytes.empty() && reread_) source_ = reread_();
+  return source_.bytes;
 }
 
-void BlockKind::decode_row_into(int64_t row, float* values) const { format_->decode(row_bytes(row).data(), values, in_features_); }
+const std::byte* BlockKind::row_bytes(int64_t row) const {
+  return source_.bytes.data() + row * (in_features_ / format_->block_weights * static_cast<int64_t>(format_->block_bytes));
+}
+
+void BlockKind::decode_row_into(int64_t row, float* values) const { format_->decode(row_bytes(row), values, in_features_); }
 
 std::shared_ptr<const ops::PackedMatrix> BlockKind::make_packed() const {
   const formats::IntegerForm form = format_->integer;
   if (form.bits == 0 || !ops::supports_packing(form.bits, form.group, in_features_)) return nullptr;
+  hold_source();
   return std::make_shared<ops::PackedMatrix>(ops::IntegerRows{
       out_features_, in_features_, form.bits, form.group,
-      [this](int64_t row, uint8_t* codes, float* scales, float* minimums) { format_->split(row_bytes(row).data(), codes, scales, minimums, in_features_); }});
+      [this](int64_t row, uint8_t* codes, float* scales, float* minimums) { format_->split(row_bytes(row), codes, scales, minimums, in_features_); }});
 }
 
 // Of a tied embedding, rows are read now and then: their pages come back.
-void BlockKind::drop_source() const { release_mapped(bytes_); }
+void BlockKind::drop_source() const {
+  if (reread_) {
+    source_ = {};
+  } else {
+    release_mapped(source_.bytes);
+  }
+}
 
 namespace {
 

@@ -118,28 +118,36 @@ class EncodedKind : public LinearKind {
   bool invariant_ = false;
 };
 
-// A block format of formats/ (Q4_1, Q6_K, ...): rows of blocks, as GGUF stores them. `owner` keeps the bytes alive.
+// A block format of formats/ (Q4_1, Q6_K, ...): rows of blocks, as GGUF stores them.
 class BlockKind : public EncodedKind {
  public:
-  BlockKind(const formats::Format& format, std::span<const std::byte> bytes, int64_t out_features, int64_t in_features, std::shared_ptr<const void> owner);
+  struct Source {
+    std::span<const std::byte> bytes;
+    std::shared_ptr<const void> owner;  // keeps the bytes alive
+  };
+  // reread: makes a source that is no view of a mapped file again; where there is one, the source is let go while panels stand
+  // for it.
+  BlockKind(const formats::Format& format, Source source, int64_t out_features, int64_t in_features, std::function<Source()> reread = nullptr);
   int64_t out_features() const override { return out_features_; }
   int64_t in_features() const override { return in_features_; }
   std::string describe() const override { return std::string(format_->id); }
-  uint64_t storage_bytes() const override { return bytes_.size(); }
+  uint64_t storage_bytes() const override { return storage_bytes_; }
   const formats::Format& format() const { return *format_; }
-  std::span<const std::byte> bytes() const { return bytes_; }
+  std::span<const std::byte> bytes() const;  // not from two threads at once
 
  protected:
   void decode_row_into(int64_t row, float* values) const override;
   std::shared_ptr<const kernels::PackedMatrix> make_packed() const override;
+  void hold_source() const override { bytes(); }
   void drop_source() const override;
 
  private:
-  std::span<const std::byte> row_bytes(int64_t row) const;
+  const std::byte* row_bytes(int64_t row) const;
   const formats::Format* format_;
-  std::span<const std::byte> bytes_;
+  mutable Source source_;
   int64_t out_features_, in_features_;
-  std::shared_ptr<const void> owner_;
+  uint64_t storage_bytes_;
+  std::function<Source()> reread_;
 };
 
 // Grouped integers, optionally with quantized activations (W8A8, W4A8).

@@ -58,7 +58,7 @@ TEST(Linear, BlockKindsMultiplyAsTheyDecode) {
     const Tensor weight = at::randn({17, 96});
     const auto bytes = std::make_shared<std::vector<std::byte>>(formats::bytes_of(format, 17 * 96));
     format.encode(weight.const_data_ptr<float>(), nullptr, bytes->data(), 17 * 96);
-    BlockKind kind(format, *bytes, 17, 96, bytes);
+    BlockKind kind(format, {*bytes, bytes}, 17, 96);
     EXPECT_LT(relative_error(kind.dense(), weight), 0.15);
     expect_consistent(kind, 1.5e-2);
   }

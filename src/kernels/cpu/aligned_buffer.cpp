@@ -16,11 +16,13 @@ constexpr uint64_t kHugePage = 2u << 20;
 
 AlignedBuffer::AlignedBuffer(uint64_t bytes, Fill fill) {
   if (bytes == 0) return;
-  const uint64_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
-  const uint64_t rounded = checked_round_up<uint64_t>(bytes, alignment, "aligned buffer");
-  data_ = static_cast<std::byte*>(std::aligned_alloc(alignment, rounded));
-  if (data_ == nullptr) fail(ErrorKind::out_of_memory, "no memory for a buffer of {} bytes", bytes);
-  if (alignment == kHugePage) madvise(data_, rounded, MADV_HUGEPAGE);  // a hint: where refused, small pages do
+  const bool large = bytes >= 2 * kHugePage;
+  const uint64_t rounded = checked_round_up<uint64_t>(bytes, 64, "aligned buffer");
+  void* data = nullptr;
+  if (posix_memalign(&data, large ? kHugePage : 64, rounded) != 0) fail(ErrorKind::out_of_memory, "no memory for a buffer of {} bytes", bytes);
+  data_ = static_cast<std::byte*>(data);
+  // A hint: where refused, small pages do. For the whole huge pages only: the rest of the last one would be memory for nothing.
+  if (large) madvise(data_, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   if (fill == Fill::zeros) std::memset(data_, 0, rounded);
   bytes_ = bytes;
 }

@@ -11,7 +11,7 @@ namespace frugal::kernels {
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  enum class Fill { zeros, none };  // none: the memory belongs to the socket of whoever writes it first
+  enum class Fill { zeros, none };                                  // none: the memory belongs to the socket of whoever writes it first
   explicit AlignedBuffer(uint64_t bytes, Fill fill = Fill::zeros);  // throws Error{out_of_memory}
   ~AlignedBuffer();
   AlignedBuffer(AlignedBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
