@@ -8,6 +8,8 @@
         what each one's quantized path costs against its own float path: KL, ln-perplexity, top-1, by llama-perplexity's protocol.
     bench/compare_llama.py start MODEL...
         from a new process to the first token, and its peak memory, beside a program that does nothing but load libtorch.
+    bench/compare_llama.py empty-step
+        what a decoding step costs per layer when its matrices are next to nothing (32 x 32, Q8_0): between 4 and 104 layers.
 
 bench/compare runs it after building both.
 """
@@ -278,6 +280,17 @@ def start(options):
               f"libtorch's {empty_peak / 1e6:.0f}, {(peak - size - empty_peak) / 1e6:+.0f} (KV included)", flush=True)
 
 
+def empty_step(options):
+    few, many = 4, 104
+    with tempfile.TemporaryDirectory() as folder:
+        times = {}
+        for blocks in (few, many):
+            source = random_model(Path(folder) / "random.gguf", hidden=32, inner=32, blocks=blocks, heads=1, kv_heads=1)
+            rates = frugal("bench", quantized(source, "Q8_0", folder), "-p", 0, "-n", 64, "-r", 9)[0]["samples_tps"]
+            times[blocks] = statistics.median(1e6 / rate for rate in rates)
+    print(f"empty step: {(times[many] - times[few]) / (many - few):.1f} us per layer")
+
+
 def main():
     def add_formats(verb):
         verb.add_argument("--formats", default="")
@@ -297,6 +310,7 @@ def main():
     add_formats(verb)
     verb.add_argument("--chunks", type=int, default=8)
     verb.set_defaults(run=quality)
+    verbs.add_parser("empty-step").set_defaults(run=empty_step)
     verb = verbs.add_parser("start")
     verb.add_argument("models", type=Path, nargs="+")
     verb.add_argument("--rounds", type=int, default=5)
