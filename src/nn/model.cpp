@@ -1,6 +1,7 @@
 #include "nn/model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -59,9 +60,10 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
   FRUGAL_ASSERT(where.size(0) == static_cast<int64_t>(batch.tokens.size()));
   Tensor hidden = embed(batch.tokens);
   Workspace workspace;
+  const bool serving = execution_ == Execution::packed && !at::GradMode::is_enabled();
   for (const Block& block : blocks) {
     stop_point();
-    if (execution_ == Execution::packed && block.serves() && !ops::wants_gradient({hidden}))
+    if (serving)
       block.serve(hidden, batch.sequences, where, workspace);
     else
       hidden = block.forward(hidden, batch.sequences, where);

@@ -69,8 +69,7 @@ class Block {
   // hidden [tokens, spec.hidden] -> the same shape. positions [tokens] int64.
   Tensor forward(const Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap = {}) const;
 
-  // The same in place and without gradient, for a block that serves(): all of its Linears are single packed matrices.
-  bool serves() const;
+  // The same in place and without gradient; fastest where Linears that read one input are single packed matrices.
   void serve(Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, Workspace& workspace) const;
 
   // The two halves, without residual and outer norms; x is what the first Linear of each reads.

@@ -109,14 +109,21 @@ TEST_P(ModelTest, ACacheInEightBitsRoundsEachEntryOfAHeadByItsOwnScale) {
 
 TEST_P(ModelTest, ServingBlocksComputeWhatTheirDefinitionDoesToTheBit) {
   Model model = tiny_model(GetParam());
+  const auto grouped = [](int64_t rows, int64_t columns) {
+    return std::make_shared<GroupedKind>(std::make_shared<formats::GroupedWeight>(testing::random_grouped(rows, columns, 4, 16, true)));
+  };
+  size_t count = 0;
   for (Block& block : model.blocks) {
     for (Linear* linear : block.linears()) {
-      linear->replace(std::make_shared<GroupedKind>(
-          std::make_shared<formats::GroupedWeight>(testing::random_grouped(linear->out_features(), linear->in_features(), 4, 16, true))));
+      const int64_t out = linear->out_features(), in = linear->in_features();
+      // The first block has single packed matrices only; in the others a product of two and a sum are among them.
+      const size_t way = &block == &model.blocks.front() ? 0 : count++ % 3;
+      if (way == 0) linear->replace(grouped(out, in));
+      if (way == 1) linear->replace(std::make_shared<LowRankKind>(grouped(16, in), grouped(out, 16)));
+      if (way == 2) linear->replace({grouped(out, in), grouped(out, in)});
     }
   }
   model.set_execution(Execution::packed);
-  for (const Block& block : model.blocks) ASSERT_TRUE(block.serves());
   const std::vector<int32_t> a = random_tokens(70, model.spec.vocab), b = random_tokens(9, model.spec.vocab);
   // Two sequences with a state, one without, all in one batch; then a token more for each of the two.
   const SequenceState empty(model.spec, CacheType::f16);
@@ -133,6 +140,7 @@ TEST_P(ModelTest, ServingBlocksComputeWhatTheirDefinitionDoesToTheBit) {
         batch = {{a[0], a[1]}, {{0, 1, &states[way][0]}, {1, 1, &states[way][1]}}};
       }
       if (way == 0) {
+        const at::NoGradGuard serving;
         results[way] = model.forward(batch).logits;
         continue;
       }

@@ -38,6 +38,11 @@ bool share_packed_input(std::span<const Linear* const> linears) {
 }
 
 void apply(std::span<const Linear* const> linears, const Tensor& x, std::span<Tensor* const> outputs, ops::QuantizedActivations& quantized) {
+  if (!share_packed_input(linears)) {
+    const Activation input(x);
+    for (size_t i = 0; i < linears.size(); ++i) outputs[i]->view({x.size(0), -1}).copy_(linears[i]->forward(input));
+    return;
+  }
   ops::quantize_into(x, linears.front()->kinds().front()->activation(), quantized);
   const ops::PackedMatrix* matrices[3];
   for (size_t i = 0; i < linears.size(); ++i) matrices[i] = linears[i]->kinds().front()->packed();
@@ -52,11 +57,6 @@ void apply(const Norm& norm, const Tensor& x, Tensor& out) {
 }
 
 }  // namespace
-
-bool Block::serves() const {
-  return (!query || (share_packed_input(std::array{&query, &key, &value}) && share_packed_input(std::array{&output}))) &&
-         (!gate || (share_packed_input(std::array{&gate, &up}) && share_packed_input(std::array{&down})));
-}
 
 void Block::serve(Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, Workspace& workspace) const {
   Workspace::Buffers& b = workspace.buffers();
