@@ -2,7 +2,7 @@
 
     bench/compare_llama.py speed MODEL.gguf|1.1B [--tests pp256,tg64] [--formats Q4_0,Q8_0,int4,...] [--rounds 5]
         alternating, medians and their ratios. Tests as frugal bench names them: "tg64 @ d8000", "tg32 x 8". With --formats the
-        model is first expanded to F32 (by frugal) and quantized to each (by llama.cpp; int2 to int8, which llama.cpp does not
+        model is first expanded to F32 and quantized to each (by llama.cpp; int2 to int8, which llama.cpp does not
         read: by frugal, groups of 64). 1.1B: TinyLlama's shape, random weights.
     bench/compare_llama.py quality MODEL.gguf --text FILE [--formats Q4_0,...] [--chunks 8]
         what each one's quantized path costs against its own float path: KL, ln-perplexity, top-1, by llama-perplexity's protocol.
@@ -27,6 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import gguf
 import llama_cpp
 import numpy as np
 
@@ -138,11 +139,29 @@ def compare_speed(name, model, tests, rounds):
         print(f"{line}, {100 * share:.0f} % of {'the integer peak' if test.reads else 'bandwidth'}", flush=True)
 
 
+def copy_fields(source, writer, prefix=""):
+    for field in source.fields.values():
+        if field.name.startswith(prefix) and not field.name.startswith("GGUF.") and field.name not in ("general.architecture", "general.file_type"):
+            value_type = field.types[0]
+            writer.add_key_value(field.name, field.contents(), value_type, sub_type=field.types[-1] if value_type == gguf.GGUFValueType.ARRAY else None)
+
+
+def write(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def expanded(model, folder):
-    """Through a Hugging Face directory: it has no words for GGUF's blocks, so that they become floats."""
-    directory, path = Path(folder) / "f32", Path(folder) / "f32.gguf"
-    frugal("convert", model, directory, "--format", "hf", "--expand", "--dtype", "F32")
-    frugal("convert", directory, path, "--dtype", "F32")
+    """The same weights in F32, by gguf's own decoder. (Not by frugal convert: a directory can hold Q4_0 and Q8_0 as integers, which
+    come back as Q4_0 and Q8_0.)"""
+    source, path = gguf.GGUFReader(model), Path(folder) / "f32.gguf"
+    writer = gguf.GGUFWriter(path, source.fields["general.architecture"].contents())
+    copy_fields(source, writer)
+    for tensor in source.tensors:
+        writer.add_tensor(tensor.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
+    write(writer)
     return path
 
 
@@ -167,14 +186,10 @@ def quantized(source, name, folder):
 
 def random_model(path, hidden=2048, inner=5632, blocks=22, heads=32, kv_heads=4):
     """The shape of TinyLlama-1.1B with random F16 weights, and the tokenizer of the default model."""
-    import gguf
     source = gguf.GGUFReader(subprocess.run([str(ROOT / "scripts/fetch-model")], capture_output=True, text=True, check=True).stdout.strip())
     writer = gguf.GGUFWriter(path, "llama")
     vocab = len(source.fields["tokenizer.ggml.tokens"].data)
-    for field in source.fields.values():
-        if field.name.startswith("tokenizer."):
-            value_type = field.types[0]
-            writer.add_key_value(field.name, field.contents(), value_type, sub_type=field.types[-1] if value_type == gguf.GGUFValueType.ARRAY else None)
+    copy_fields(source, writer, "tokenizer.")
     writer.add_context_length(16384)
     writer.add_embedding_length(hidden)
     writer.add_block_count(blocks)
@@ -197,10 +212,7 @@ def random_model(path, hidden=2048, inner=5632, blocks=22, heads=32, kv_heads=4)
             writer.add_tensor(f"blk.{i}.{name}.weight", matrix(rows, columns))
         writer.add_tensor(f"blk.{i}.attn_norm.weight", norm())
         writer.add_tensor(f"blk.{i}.ffn_norm.weight", norm())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write(writer)
     return path
 
 
