@@ -38,12 +38,12 @@ Tensor Model::logits(const Tensor& normed) const {
 }
 
 Tensor Model::positions(std::span<const SequenceSlice> sequences) {
-  std::vector<Tensor> parts;
+  std::vector<int64_t> all;
   for (const SequenceSlice& slice : sequences) {
     const int64_t start = slice.state ? slice.state->length() : 0;
-    parts.push_back(at::arange(start, start + slice.count, at::kLong));
+    for (int64_t i = 0; i < slice.count; ++i) all.push_back(start + i);
   }
-  return parts.size() == 1 ? parts.front() : at::cat(parts, 0);
+  return at::tensor(all);
 }
 
 ForwardResult Model::forward(const Batch& batch, const ForwardOptions& options) const {
@@ -74,9 +74,9 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
   ForwardResult result;
   using Logits = ForwardOptions::Logits;
   if (options.logits == Logits::last) {
-    std::vector<Tensor> rows;
-    for (const SequenceSlice& slice : batch.sequences) rows.push_back(hidden.narrow(0, slice.begin + slice.count - 1, 1));
-    result.hidden = final_norm.forward(at::cat(rows, 0));
+    std::vector<int64_t> last;
+    for (const SequenceSlice& slice : batch.sequences) last.push_back(slice.begin + slice.count - 1);
+    result.hidden = final_norm.forward(hidden.index_select(0, at::tensor(last)));
   } else {
     result.hidden = final_norm.forward(hidden);
   }
