@@ -26,7 +26,7 @@ def attended(q, k, v, lengths, scale):
 
 
 def grouped(bits, rows, columns, group_size):
-    """Codes as words of 32 bits, LSB first, and the numbers that they stand for before the scale."""
+    """Random codes, the same in words of 32 bits, LSB first, and the group of each column."""
     codes = torch.randint(0, 2**bits, (rows, columns))
     words = []
     for row in codes.tolist():

@@ -18,7 +18,7 @@ std::optional<at::ScalarType> float_type(std::string_view format) {
 }
 
 template <typename Value>
-std::shared_ptr<const Value> held(const io::StoredTerm& term) {
+const std::shared_ptr<const Value>& held(const io::StoredTerm& term) {
   return std::get<std::shared_ptr<const Value>>(term.value);
 }
 
@@ -91,7 +91,7 @@ uint64_t StoredKind::storage_bytes() const {
     return static_cast<uint64_t>(weight.scales.size()) * static_cast<uint64_t>(formats::format_at(weight.scale_format).block_bytes);
   };
   if (const auto* fp8 = std::get_if<std::shared_ptr<const io::Fp8Weight>>(&term_.value)) return (*fp8)->codes.size() + scales(**fp8);
-  const auto codebook = held<io::CodebookWeight>(term_);
+  const auto& codebook = held<io::CodebookWeight>(term_);
   return codebook->codes.size() + scales(*codebook);
 }
 

@@ -146,6 +146,7 @@ GroupedKind::GroupedKind(Weight weight, ActivationQuant activation, std::functio
   header_.group_size = weight_->group_size;
   header_.symmetric = weight_->symmetric;
   header_.float_zeros = weight_->float_zeros;
+  header_.scale_format = weight_->scale_format;
 }
 
 const GroupedKind::Weight& GroupedKind::weight() const {

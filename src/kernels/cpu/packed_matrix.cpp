@@ -288,9 +288,10 @@ PackedMatrix::PackedMatrix(const IntegerRows& source) : rows_(source.rows), colu
             fits = false;
           }
         }
+        if (!fits) break;
         std::byte* const out = buffer_.data() + panel * layout_.panel_bytes;
         std::memset(out, 0, static_cast<size_t>(layout_.panel_bytes));
-        if (fits) writer.write(rows, count, out);
+        writer.write(rows, count, out);
       }
     });
     if (fits) return;

@@ -106,12 +106,12 @@ TEST_P(PackedMatrixTest, ProductsEqualExactSumsForModelShapes) {
   expect_product(Source(48, 576, 8, 32, Scales::f16_symmetric, rng_), 9);
 }
 
-// From 16 tokens on, 512 columns at a time are unpacked for all of them.
+// From 16 tokens on, 768 columns at a time are unpacked for all of them.
 TEST_P(PackedMatrixTest, ProductsOfManyTokensEqualExactSums) {
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
     for (const Scales kind : {Scales::f16_symmetric, Scales::super}) {
       for (const int64_t group : {16, 32, 96}) {
-        expect_product(Source(rng_.between(1, 40), rng_.between(500, slow() ? 600 : 1200), bits, group, kind, rng_), rng_.between(16, slow() ? 18 : 40));
+        expect_product(Source(rng_.between(1, 40), rng_.between(700, slow() ? 900 : 1700), bits, group, kind, rng_), rng_.between(16, slow() ? 18 : 40));
       }
     }
   }
@@ -144,13 +144,13 @@ TEST_P(PackedMatrixTest, LargestCodesDoNotSaturate) {
 }
 
 TEST_P(PackedMatrixTest, ATokensResultDoesNotDependOnItsBatchNorOnTheTeam) {
-  const Source source(70, 592, 4, 32, Scales::f16_minimums, rng_), other(35, 592, 6, 16, Scales::super, rng_);
+  const Source source(70, 848, 4, 32, Scales::f16_minimums, rng_), other(35, 848, 6, 16, Scales::super, rng_);
   const PackedMatrix matrix(source.rows_of()), second(other.rows_of());
   constexpr int64_t kTokens = 19;
-  std::vector<float> x(kTokens * 592);
+  std::vector<float> x(kTokens * 848);
   fill_normal(x, rng_);
   QuantizedActivations all, one;
-  all.quantize(x.data(), kTokens, 592, 592);
+  all.quantize(x.data(), kTokens, 848, 848);
   Guarded<float> together(kTokens * 70), together_second(kTokens * 35);
   const std::vector<PackedProduct> both{{&matrix, together.data(), 70}, {&second, together_second.data(), 35}};
   {
@@ -161,7 +161,7 @@ TEST_P(PackedMatrixTest, ATokensResultDoesNotDependOnItsBatchNorOnTheTeam) {
   for (int64_t t = 0; t < kTokens; ++t) {
     const TeamSize team(1);
     std::vector<float> alone(70), alone_second(35);
-    one.quantize(x.data() + t * 592, 1, 592, 592);
+    one.quantize(x.data() + t * 848, 1, 848, 848);
     matmul_packed(matrix, one, alone.data(), 70);
     matmul_packed(second, one, alone_second.data(), 35);
     ASSERT_EQ(std::memcmp(alone.data(), together.data() + t * 70, 70 * 4), 0) << t;

@@ -12,7 +12,7 @@ namespace frugal::kernels::cuda {
 // out = x / sqrt(mean(x^2) + eps) * (weight + weight_offset). x, out [rows, columns]; weight [columns].
 const char* rms_norm(const float* x, const float* weight, float* out, int64_t rows, int64_t columns, float eps, float weight_offset, void* stream);
 
-// x, out [tokens, heads, head_dim]; positions [tokens] index cos, sin [positions, half]; channels i and i + half are a pair.
+// x, out [tokens, heads, head_dim]; positions [tokens] index cos, sin [positions, half] and are not checked; channels i and i + half are a pair.
 struct Rope {
   int64_t tokens = 0, heads = 0, head_dim = 0, half = 0;
 };
