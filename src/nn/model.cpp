@@ -68,6 +68,7 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
     else
       hidden = block.forward(hidden, batch.sequences, where);
   }
+  if (serving) workspace.finish(hidden);
   for (const SequenceSlice& slice : batch.sequences) {
     if (slice.state) slice.state->advance(slice.count);
   }

@@ -44,13 +44,15 @@ struct Batch {
 
 using InputTap = std::function<void(InputPoint point, const Tensor& input)>;  // input [tokens, features]
 
-// Buffers that the blocks of one forward share in serving (Block::serve).
+// Buffers that the blocks of one forward share in serving (Block::serve), and what the last one has yet to add to the hidden rows: the
+// next block's norm reads them anyhow.
 class Workspace {
  public:
   Workspace();
   ~Workspace();
   struct Buffers;
   Buffers& buffers() { return *buffers_; }
+  void finish(Tensor& hidden);  // adds it: after the last block
 
  private:
   std::unique_ptr<Buffers> buffers_;
@@ -69,7 +71,7 @@ class Block {
   // hidden [tokens, spec.hidden] -> the same shape. positions [tokens] int64.
   Tensor forward(const Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap = {}) const;
 
-  // The same in place and without gradient; fastest where Linears that read one input are single packed matrices.
+  // The same in place (complete after workspace.finish) and without gradient; fastest where Linears that read one input are single packed matrices.
   void serve(Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, Workspace& workspace) const;
 
   // The two halves, without residual and outer norms; x is what the first Linear of each reads.

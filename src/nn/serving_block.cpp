@@ -14,12 +14,20 @@ namespace frugal::nn {
 struct Workspace::Buffers {
   Tensor normed, query, key, value, attended, projected, gate, up;
   ops::QuantizedActivations quantized;
+  // `projected`, normed first by this norm where there is one, is still to be added to the hidden rows.
+  struct Residual {
+    bool waits = false;
+    const Norm* norm = nullptr;
+  } residual;
 };
 
 Workspace::Workspace() : buffers_(std::make_unique<Buffers>()) {}
 Workspace::~Workspace() = default;
 
 namespace {
+
+using ops::RowRange;
+using ops::RowWork;
 
 // The buffer, anew where the shape is another one than the block before had.
 Tensor& sized(Tensor& buffer, at::IntArrayRef shape) {
@@ -37,13 +45,16 @@ bool share_packed_input(std::span<const Linear* const> linears) {
   return true;
 }
 
-void apply(std::span<const Linear* const> linears, const Tensor& x, std::span<Tensor* const> outputs, ops::QuantizedActivations& quantized) {
+// `make` computes rows of x, which are not there before.
+void apply(std::span<const Linear* const> linears, const Tensor& x, const RowWork& make, std::span<Tensor* const> outputs,
+           ops::QuantizedActivations& quantized) {
   if (!share_packed_input(linears)) {
+    if (make) ops::for_each_rows(x.size(0), x.size(1), make);
     const Activation input(x);
     for (size_t i = 0; i < linears.size(); ++i) outputs[i]->view({x.size(0), -1}).copy_(linears[i]->forward(input));
     return;
   }
-  ops::quantize_into(x, linears.front()->kinds().front()->activation(), quantized);
+  ops::quantize_into(x, linears.front()->kinds().front()->activation(), quantized, make);
   const ops::PackedMatrix* matrices[3];
   for (size_t i = 0; i < linears.size(); ++i) matrices[i] = linears[i]->kinds().front()->packed();
   ops::packed_linear_into(std::span(matrices, linears.size()), quantized, outputs);
@@ -52,45 +63,62 @@ void apply(std::span<const Linear* const> linears, const Tensor& x, std::span<Te
   }
 }
 
-void apply(const Norm& norm, const Tensor& x, Tensor& out) {
-  ops::rms_norm_into(x, norm.weight, norm.eps, norm.kind == NormKind::rms_plus_one ? 1.0 : 0.0, out);
+void apply(const Norm& norm, const Tensor& x, Tensor& out, RowRange rows) {
+  ops::rms_norm_into(x, norm.weight, norm.eps, norm.kind == NormKind::rms_plus_one ? 1.0 : 0.0, out, rows);
+}
+
+void add_residual(Workspace::Buffers& b, Tensor& hidden, RowRange rows) {
+  if (!b.residual.waits) return;
+  if (b.residual.norm) apply(*b.residual.norm, b.projected, b.projected, rows);
+  ops::add_in_place(hidden, b.projected, rows);
 }
 
 }  // namespace
+
+void Workspace::finish(Tensor& hidden) {
+  ops::for_each_rows(hidden.size(0), hidden.size(1), [&](RowRange rows) { add_residual(*buffers_, hidden, rows); });
+  buffers_->residual = {};
+}
 
 void Block::serve(Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, Workspace& workspace) const {
   Workspace::Buffers& b = workspace.buffers();
   const int64_t tokens = hidden.size(0);
   Tensor& normed = sized(b.normed, hidden.sizes());
   Tensor& projected = sized(b.projected, hidden.sizes());
+  const auto add_and_norm = [&](const Norm& norm) {
+    return [&](RowRange rows) {
+      add_residual(b, hidden, rows);
+      apply(norm, hidden, normed, rows);
+    };
+  };
   if (query) {
     Tensor& q = sized(b.query, {tokens, spec.heads, spec.head_dim});
     Tensor& k = sized(b.key, {tokens, spec.kv_heads, spec.head_dim});
     Tensor& v = sized(b.value, {tokens, spec.kv_heads, spec.head_dim});
     Tensor& attended = sized(b.attended, {tokens, spec.heads * spec.head_dim});
-    apply(input_norm, hidden, normed);
-    apply(std::array{&query, &key, &value}, normed, std::array{&q, &k, &v}, b.quantized);
-    if (spec.qk_norm) {
-      apply(query_norm, q, q);
-      apply(key_norm, k, k);
-    }
+    apply(std::array{&query, &key, &value}, normed, add_and_norm(input_norm), std::array{&q, &k, &v}, b.quantized);
     const std::shared_ptr<RopeTable> table = rope_for(sequences);
-    ops::rope_in_place(q, positions, table->cos(), table->sin());
-    ops::rope_in_place(k, positions, table->cos(), table->sin());
+    ops::for_each_rows(tokens, (spec.heads + spec.kv_heads) * spec.head_dim, [&](RowRange rows) {
+      if (spec.qk_norm) {
+        apply(query_norm, q, q, rows);
+        apply(key_norm, k, k, rows);
+      }
+      ops::rope_in_place(q, positions, table->cos(), table->sin(), rows);
+      ops::rope_in_place(k, positions, table->cos(), table->sin(), rows);
+    });
     attend_sequences(q, k, v, sequences, attended);
-    apply(std::array{&output}, attended, std::array{&projected}, b.quantized);
-    if (spec.post_norms) apply(attention_output_norm, projected, projected);
-    ops::add_in_place(hidden, projected);
+    apply(std::array{&output}, attended, {}, std::array{&projected}, b.quantized);
+    b.residual = {true, spec.post_norms ? &attention_output_norm : nullptr};
   }
   if (gate) {
     Tensor& inner = sized(b.gate, {tokens, gate.out_features()});
     Tensor& up_out = sized(b.up, {tokens, up.out_features()});
-    apply(post_attention_norm, hidden, normed);
-    apply(std::array{&gate, &up}, normed, std::array{&inner, &up_out}, b.quantized);
-    ops::gated_activation_into(inner, up_out, spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh, inner);
-    apply(std::array{&down}, inner, std::array{&projected}, b.quantized);
-    if (spec.post_norms) apply(mlp_output_norm, projected, projected);
-    ops::add_in_place(hidden, projected);
+    apply(std::array{&gate, &up}, normed, add_and_norm(post_attention_norm), std::array{&inner, &up_out}, b.quantized);
+    const auto activate = [&](RowRange rows) {
+      ops::gated_activation_into(inner, up_out, spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh, inner, rows);
+    };
+    apply(std::array{&down}, inner, activate, std::array{&projected}, b.quantized);
+    b.residual = {true, spec.post_norms ? &mlp_output_norm : nullptr};
   }
 }
 

@@ -1,5 +1,7 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "kernels/cpu/activation.h"
 #include "ops/into.h"
@@ -17,12 +19,16 @@ Tensor gated_activation(const Tensor& gate, const Tensor& up, Gate kind) {
   return out;
 }
 
-void gated_activation_into(const Tensor& gate, const Tensor& up, Gate kind, Tensor& out) {
+void gated_activation_into(const Tensor& gate, const Tensor& up, Gate kind, Tensor& out, RowRange range) {
   FRUGAL_ASSERT(gate.dim() == 2 && gate.sizes() == up.sizes() && out.numel() == gate.numel());
   const Tensor g = checked_float(gate, "gate"), u = checked_float(up, "up");
-  kernels::gated_activation(
-      {.gate = g.const_data_ptr<float>(), .up = u.const_data_ptr<float>(), .out = out.mutable_data_ptr<float>(), .rows = g.size(0), .columns = g.size(1)},
-      kind == Gate::silu ? kernels::GateKind::silu : kernels::GateKind::gelu_tanh);
+  const int64_t columns = g.size(1), first = range.begin * columns;
+  kernels::gated_activation({.gate = g.const_data_ptr<float>() + first,
+                             .up = u.const_data_ptr<float>() + first,
+                             .out = out.mutable_data_ptr<float>() + first,
+                             .rows = std::min(range.end, g.size(0)) - range.begin,
+                             .columns = columns},
+                            kind == Gate::silu ? kernels::GateKind::silu : kernels::GateKind::gelu_tanh);
 }
 
 }  // namespace frugal::ops

@@ -16,13 +16,15 @@ std::unique_ptr<QuantizedActivations> quantize_activations(const at::Tensor& x, 
   return form;
 }
 
-void quantize_into(const Tensor& x, const ActivationQuant& quant, QuantizedActivations& out) {
+void quantize_into(const Tensor& x, const ActivationQuant& quant, QuantizedActivations& out, const RowWork& make) {
   kernels::QuantizeOptions options;
   if (quant.kind == ActivationQuant::Kind::per_token) options.mode = kernels::ActivationScale::per_token;
   if (quant.kind == ActivationQuant::Kind::per_tensor) options = {kernels::ActivationScale::per_tensor, quant.scale};
   const at::Tensor input = checked_float(x, "activation");
   const int64_t columns = input.size(-1);
-  out.quantize(input.const_data_ptr<float>(), columns == 0 ? 0 : input.numel() / columns, columns, columns, options);
+  const auto rows = [&](int64_t begin, int64_t end) { make({begin, end}); };
+  out.quantize(input.const_data_ptr<float>(), columns == 0 ? 0 : input.numel() / columns, columns, columns, options,
+               make ? QuantizedActivations::RowMaker(rows) : QuantizedActivations::RowMaker());
 }
 
 at::Tensor packed_linear(const PackedMatrix& matrix, const QuantizedActivations& activations) {

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/team.h"
 #include "ops/into.h"
@@ -37,22 +39,31 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double weight
   return out;
 }
 
-void rms_norm_into(const Tensor& x, const Tensor& weight, double eps, double weight_offset, Tensor& out) {
+void for_each_rows(int64_t rows, int64_t values, const RowWork& work) {
+  parallel_for(rows, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, values)), [&](int64_t begin, int64_t end) { work({begin, end}); });
+}
+
+void rms_norm_into(const Tensor& x, const Tensor& weight, double eps, double weight_offset, Tensor& out, RowRange range) {
   const Tensor input = checked_float(x, "rms_norm input"), scale = checked_float(weight, "rms_norm weight");
   FRUGAL_ASSERT(scale.dim() == 1 && input.size(-1) == scale.size(0) && out.numel() == input.numel());
-  kernels::rms_norm({.x = input.const_data_ptr<float>(),
-                     .out = out.mutable_data_ptr<float>(),
-                     .rows = scale.numel() == 0 ? 0 : input.numel() / scale.size(0),
+  range.end = std::min(range.end, input.size(0));
+  if (input.numel() == 0) return;
+  const int64_t width = input.numel() / input.size(0);
+  kernels::rms_norm({.x = input.const_data_ptr<float>() + range.begin * width,
+                     .out = out.mutable_data_ptr<float>() + range.begin * width,
+                     .rows = (range.end - range.begin) * width / scale.size(0),
                      .columns = scale.size(0)},
                     scale.const_data_ptr<float>(), {.eps = static_cast<float>(eps), .weight_offset = static_cast<float>(weight_offset)});
 }
 
-void add_in_place(Tensor& target, const Tensor& x) {
-  FRUGAL_ASSERT(target.numel() == x.numel() && target.is_contiguous() && x.is_contiguous());
+void add_in_place(Tensor& target, const Tensor& x, RowRange range) {
+  FRUGAL_ASSERT(target.dim() > 0 && target.sizes() == x.sizes() && target.is_contiguous() && x.is_contiguous());
   float* to = target.mutable_data_ptr<float>();
   const float* from = x.const_data_ptr<float>();
-  parallel_for(target.numel(), 16384, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) to[i] += from[i];
+  const int64_t rows = target.size(0), width = rows == 0 ? 0 : target.numel() / rows;
+  range.end = std::min(range.end, rows);
+  parallel_for((range.end - range.begin) * width, 16384, [&](int64_t begin, int64_t end) {
+    for (int64_t i = range.begin * width + begin; i < range.begin * width + end; ++i) to[i] += from[i];
   });
 }
 

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "ops/into.h"
 
@@ -23,12 +25,14 @@ Tensor rope(const Tensor& x, const Tensor& positions, const Tensor& cos, const T
   return out;
 }
 
-void rope_in_place(Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
+void rope_in_place(Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin, RowRange range) {
   FRUGAL_ASSERT(x.dim() == 3 && x.is_contiguous() && positions.numel() == x.size(0) && cos.sizes() == sin.sizes());
   const Tensor index = positions.contiguous();
   const Tensor cosines = checked_float(cos, "rope cos"), sines = checked_float(sin, "rope sin");
-  kernels::rope(x.mutable_data_ptr<float>(), x.size(0), x.size(1) * x.size(2), index.const_data_ptr<int64_t>(), cosines.const_data_ptr<float>(),
-                sines.const_data_ptr<float>(), cosines.size(0), {.heads = x.size(1), .head_dim = x.size(2), .rotary_dim = 2 * cosines.size(1)});
+  const int64_t width = x.size(1) * x.size(2);
+  kernels::rope(x.mutable_data_ptr<float>() + range.begin * width, std::min(range.end, x.size(0)) - range.begin, width,
+                index.const_data_ptr<int64_t>() + range.begin, cosines.const_data_ptr<float>(), sines.const_data_ptr<float>(), cosines.size(0),
+                {.heads = x.size(1), .head_dim = x.size(2), .rotary_dim = 2 * cosines.size(1)});
 }
 
 }  // namespace frugal::ops

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "kernels/cpu/aligned_buffer.h"
 
@@ -36,7 +37,9 @@ struct ActivationView {
 class QuantizedActivations {
  public:
   // x: [tokens, columns], rows `stride` floats apart. Throws Error{invalid_input} for negative sizes or a bad tensor_scale.
-  void quantize(const float* x, int64_t tokens, int64_t columns, int64_t stride, const QuantizeOptions& options = {});
+  // `make` computes rows [begin, end) of x, a few at a time, on the thread that quantizes them next.
+  using RowMaker = std::function<void(int64_t begin, int64_t end)>;
+  void quantize(const float* x, int64_t tokens, int64_t columns, int64_t stride, const QuantizeOptions& options = {}, const RowMaker& make = {});
 
   int64_t tokens() const { return view_.tokens; }
   int64_t columns() const { return columns_; }
