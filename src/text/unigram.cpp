@@ -52,7 +52,8 @@ class Unigram final : public TokenModel {
       }
       if (!has_char) {
         Best& next = best[start + char_length];
-        const double score = base + options_.min_score - kUnknownPenalty;
+        // In this order: the library's rounding decides between segmentations of one score ("..." + "." and "." + "...").
+        const double score = base + (options_.min_score - kUnknownPenalty);
         if (!next.reached || score > next.score) next = {score, start, kUnknown, true};
       }
       start += char_length;
