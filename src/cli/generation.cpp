@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/resources.h"
+#include "engine/sampling_defaults.h"
 #include "text/chat_template.h"
 #include "text/chat_tokens.h"
 
@@ -35,14 +36,6 @@ std::string unescaped(const std::string& text) {
     }
   }
   return out;
-}
-
-// Hugging Face's names for what sampling_options() calls otherwise.
-const std::vector<std::pair<std::string, std::string>>& generation_config_names() {
-  static const std::vector<std::pair<std::string, std::string>> names = {{"temperature", "temp"},    {"top_k", "top-k"},
-                                                                         {"top_p", "top-p"},         {"min_p", "min-p"},
-                                                                         {"typical_p", "typical-p"}, {"repetition_penalty", "repeat-penalty"}};
-  return names;
 }
 
 }  // namespace
@@ -111,18 +104,8 @@ engine::Sampler sampler_of(const nn::LoadedModel& loaded, const GenerationValues
   const int64_t vocab = engine::sampled_vocab(loaded);
   RawOptions raw = values.sampling;
   const auto given = [&](const std::string& name) { return std::any_of(raw.begin(), raw.end(), [&](const auto& pair) { return pair.first == name; }); };
-  const bool greedy = loaded.generation_config.is_object() && loaded.generation_config.contains("do_sample") && loaded.generation_config["do_sample"] == false;
-  if (loaded.generation_config.is_object() && !greedy) {
-    for (const auto& [theirs, ours] : generation_config_names()) {
-      const auto it = loaded.generation_config.find(theirs);
-      if (it == loaded.generation_config.end() || it->is_null() || given(ours)) continue;
-      try {
-        Options("sampling", engine::sampling_options(), {{ours, it->dump()}});
-      } catch (const Error& error) {
-        fail(ErrorKind::corrupt_file, "{}: generation_config.json: {}: {}", loaded.name, theirs, error.what());
-      }
-      raw.emplace_back(ours, it->dump());
-    }
+  for (const auto& option : engine::sampling_defaults(loaded)) {
+    if (!given(option.first)) raw.push_back(option);
   }
   engine::SamplingParams params = engine::sampling_params(Options("sampling", engine::sampling_options(), raw));
   if (params.ignore_eos) {

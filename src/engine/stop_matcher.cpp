@@ -22,6 +22,7 @@ std::string StopMatcher::push(const std::string& text) {
   }
   if (first != std::string::npos) {
     stopped_ = true;
+    matched_ = held_.substr(first, first_end - first);
     std::string before = held_.substr(0, first);
     held_.clear();
     return before;

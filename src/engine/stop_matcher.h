@@ -14,10 +14,11 @@ class StopMatcher {
   std::string push(const std::string& text);
   std::string flush();  // what is held back, when the stream has ended
   bool stopped() const { return stopped_; }
+  const std::string& matched() const { return matched_; }  // the stop string that ended it
 
  private:
   std::vector<std::string> stop_;
-  std::string held_;
+  std::string held_, matched_;
   bool stopped_ = false;
 };
 

@@ -90,17 +90,20 @@ void Block::attend_sequences(const Tensor& q, const Tensor& k, const Tensor& v, 
       ops::attention_into(part(q), part(k), part(v), ranges, attention_options(), target);
       continue;
     }
-    const auto slot = [&](const SequenceSlice& slice) -> LayerState& { return slice.state->slot(spec.state_slot); };
-    parallel_for(std::ssize(alike), 8, [&](int64_t from, int64_t to) {
-      for (const SequenceSlice& slice : alike.subspan(static_cast<size_t>(from), static_cast<size_t>(to - from)))
-        slot(slice).append(k, v, slice.begin, slice.count);
-    });
+    std::vector<ops::CachePages> pages(alike.size());
     std::vector<ops::CachedSequence> caches;
-    for (const SequenceSlice& slice : alike) {
-      FRUGAL_ASSERT(slot(slice).layout() == slot(alike.front()).layout());
-      caches.push_back({slice.begin - first, slice.count, &slot(slice).key_pages(), &slot(slice).value_pages(), slot(slice).length()});
+    for (size_t j = 0; j < alike.size(); ++j) {
+      const SequenceSlice& slice = alike[j];
+      pages[j] = slice.state->pages(spec.state_slot);
+      caches.push_back({slice.begin - first, slice.count, &pages[j], slice.state->blocks(), slice.state->length() + slice.count});
     }
-    ops::cached_attention_into(part(q), slot(alike.front()).layout(), caches, attention_options(), target);
+    parallel_for(std::ssize(caches), 8, [&](int64_t from, int64_t to) {
+      for (const ops::CachedSequence& cache : std::span(caches).subspan(static_cast<size_t>(from), static_cast<size_t>(to - from))) {
+        ops::write_cache(ops::CachePart::keys, *cache.pages, cache.blocks, k, first + cache.begin, cache.count, cache.length - cache.count);
+        ops::write_cache(ops::CachePart::values, *cache.pages, cache.blocks, v, first + cache.begin, cache.count, cache.length - cache.count);
+      }
+    });
+    ops::cached_attention_into(part(q), caches, attention_options(), target);
   }
 }
 

@@ -58,6 +58,11 @@ ForwardResult Model::forward(const Batch& batch, const ForwardOptions& options) 
 ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) const {
   const Tensor where = positions(batch.sequences);
   FRUGAL_ASSERT(where.size(0) == static_cast<int64_t>(batch.tokens.size()));
+  for (const SequenceSlice& slice : batch.sequences) {
+    if (slice.state && !slice.state->reserve(slice.count)) {
+      fail(ErrorKind::out_of_memory, "the KV cache has no blocks left for {} more positions of a sequence of {}", slice.count, slice.state->length());
+    }
+  }
   Tensor hidden = embed(batch.tokens);
   Workspace workspace;
   const bool serving = execution_ == Execution::packed && !at::GradMode::is_enabled();
@@ -74,14 +79,17 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
   }
   ForwardResult result;
   using Logits = ForwardOptions::Logits;
-  if (options.logits == Logits::last) {
-    std::vector<int64_t> last;
-    for (const SequenceSlice& slice : batch.sequences) last.push_back(slice.begin + slice.count - 1);
-    result.hidden = final_norm.forward(hidden.index_select(0, at::tensor(last)));
+  if (options.logits == Logits::last || options.logits == Logits::chosen) {
+    std::vector<int64_t> rows;
+    for (const SequenceSlice& slice : batch.sequences) {
+      const int64_t wanted = options.logits == Logits::last ? 1 : slice.logit_rows;
+      for (int64_t row = slice.count - wanted; row < slice.count; ++row) rows.push_back(slice.begin + row);
+    }
+    result.hidden = final_norm.forward(hidden.index_select(0, at::tensor(rows, at::kLong)));
   } else {
     result.hidden = final_norm.forward(hidden);
   }
-  if (options.logits != Logits::none) result.logits = logits(result.hidden);
+  if (options.logits != Logits::none && result.hidden.size(0) > 0) result.logits = logits(result.hidden);
   return result;
 }
 

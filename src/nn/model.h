@@ -33,6 +33,7 @@ struct SequenceSlice {
   int64_t begin = 0;
   int64_t count = 0;
   SequenceState* state = nullptr;
+  int64_t logit_rows = 1;  // with ForwardOptions::Logits::chosen, so many of its last rows want logits
 };
 
 struct Batch {
@@ -92,7 +93,7 @@ class Block {
 };
 
 struct ForwardOptions {
-  enum class Logits { all, last, none };  // rows that want logits: every one, the last of each sequence, none
+  enum class Logits { all, last, chosen, none };  // rows that want logits: every one, the last of each sequence, what the slices say, none
   Logits logits = Logits::all;
 };
 
@@ -111,7 +112,8 @@ class Model {
   uint64_t original_parameters = 0;                 // of the checkpoint that the chain began with, tied counted once
   std::vector<std::shared_ptr<const void>> owners;  // mapped files that weights point into
 
-  // Between blocks is a stop point (base/progress.h): after an exception, roll the states back to their length().
+  // Reserves room in the states first; Error{out_of_memory} when a cache is full. Between blocks is a stop point (base/progress.h): after an
+  // exception the states are as they were.
   ForwardResult forward(const Batch& batch, const ForwardOptions& options = {}) const;
 
   // The pieces that forward is made of, for the layer loop.

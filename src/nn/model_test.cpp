@@ -55,12 +55,49 @@ TEST_P(ModelTest, AForkSharesPagesUntilItWritesAndARollbackForgets) {
   SequenceState state(model.spec);
   model.forward(Batch::single(prompt, &state));
   SequenceState fork = state.fork();
-  EXPECT_EQ(fork.slot(0).key_pages()[0].data_ptr(), state.slot(0).key_pages()[0].data_ptr());
+  EXPECT_EQ(fork.blocks()[0], state.blocks()[0]);
   const Tensor first = model.forward(Batch::single(more, &fork)).logits;
-  EXPECT_NE(fork.slot(0).key_pages()[1].data_ptr(), state.slot(0).key_pages()[1].data_ptr());
+  EXPECT_EQ(fork.blocks()[0], state.blocks()[0]);
+  EXPECT_NE(fork.blocks()[1], state.blocks()[1]);
   EXPECT_TRUE(at::equal(model.forward(Batch::single(more, &state)).logits, first));
   state.rollback(100);
   EXPECT_TRUE(at::equal(model.forward(Batch::single(more, &state)).logits, first));
+}
+
+TEST_P(ModelTest, AFullCacheRefusesAndLeavesTheStatesAsTheyWere) {
+  const Model model = tiny_model(GetParam());
+  const auto cache = std::make_shared<KvCache>(model.spec, CacheType::f32, 3);
+  SequenceState a(cache), b(cache);
+  const std::vector<int32_t> tokens = random_tokens(2 * kPageSize, model.spec.vocab);
+  const Tensor want = model.forward(Batch::single(tokens, &a)).logits;
+  EXPECT_FALSE(b.reserve(kPageSize + 1));
+  EXPECT_THROW(model.forward(Batch::single(tokens, &b)), Error);
+  EXPECT_EQ(cache->pool().free(), 1);
+  EXPECT_TRUE(b.blocks().empty());
+  // A half-full block of two owners needs a copy to be written; with none left, that is refused too.
+  a.rollback(kPageSize + 5);
+  SequenceState fork = a.fork();
+  ASSERT_TRUE(b.reserve(1));
+  EXPECT_FALSE(fork.reserve(1));
+  b = SequenceState(cache);
+  EXPECT_TRUE(fork.reserve(1));
+  EXPECT_NE(fork.blocks()[1], a.blocks()[1]);
+  fork = SequenceState(cache);
+  // What another sequence has computed, from its full blocks.
+  b.adopt(a.blocks().first(1));
+  EXPECT_EQ(b.length(), kPageSize);
+  EXPECT_LT(relative_error(model.forward(Batch::single(std::span(tokens).subspan(kPageSize, 9), &b)).logits[8],
+                           model.forward(Batch::single(std::span(tokens).subspan(kPageSize + 5, 4), &a)).logits[3]),
+            1e-5);
+  EXPECT_LT(relative_error(model.forward(Batch::single(std::span(tokens).subspan(kPageSize + 9, 1), &b)).logits[0], want[kPageSize + 9]), 1e-5);
+  a = b = SequenceState(cache);
+  EXPECT_EQ(cache->pool().used(), 0);
+}
+
+// A page of the first layer, as bytes.
+Tensor page_of(const SequenceState& state, ops::CachePart part, size_t index) {
+  const ops::CachePages pages = state.pages(0);
+  return at::from_blob(pages.page(part, state.blocks()[index]), {pages.layout.page_bytes()}, at::kByte);
 }
 
 // The same tokens with a cache of floats and with one of `type`.
@@ -83,12 +120,14 @@ TEST_P(ModelTest, ACacheInHalfPrecisionTakesHalfTheBytesAndRoundsKeysAndValuesOn
   EXPECT_LT(error, 2e-3);
   EXPECT_GT(error, 1e-6);
   // The entries are those of the other cache, rounded; in the first block, whose input is the same.
-  for (size_t page = 0; page < full.slot(0).key_pages().size(); ++page) {
-    for (const auto part : {&LayerState::key_pages, &LayerState::value_pages}) {
-      const Tensor floats = (full.slot(0).*part)()[page].view(at::kFloat), halves = (half.slot(0).*part)()[page].view(at::kHalf);
-      EXPECT_TRUE(at::equal(halves, floats.to(at::kHalf)));
-    }
-  }
+  const Tensor floats = page_of(full, ops::CachePart::keys, 0).view(at::kFloat), halves = page_of(half, ops::CachePart::keys, 0).view(at::kHalf);
+  EXPECT_TRUE(at::equal(halves, floats.to(at::kHalf)));
+  // Of the last page, the entries that are there.
+  const ops::CacheLayout layout = full.pages(0).layout;
+  const auto values = [&](const SequenceState& state, at::ScalarType type) {
+    return page_of(state, ops::CachePart::values, 1).view(type).view({layout.kv_heads, layout.page_size, layout.dim}).narrow(1, 0, 100 - layout.page_size);
+  };
+  EXPECT_TRUE(at::equal(values(half, at::kHalf), values(full, at::kFloat).to(at::kHalf)));
 }
 
 TEST_P(ModelTest, ACacheInEightBitsRoundsEachEntryOfAHeadByItsOwnScale) {
@@ -97,9 +136,9 @@ TEST_P(ModelTest, ACacheInEightBitsRoundsEachEntryOfAHeadByItsOwnScale) {
   EXPECT_LT(error, 5e-2);
   EXPECT_GT(error, 1e-5);
   // Codes times scales against the floats of the first block.
-  const ops::CacheLayout layout = small.slot(0).layout();
-  const Tensor floats = full.slot(0).key_pages()[0].view(at::kFloat).view({layout.kv_heads, layout.dim, layout.page_size});
-  const Tensor bytes = small.slot(0).key_pages()[0].view({layout.kv_heads, layout.block_bytes()});
+  const ops::CacheLayout layout = small.pages(0).layout;
+  const Tensor floats = page_of(full, ops::CachePart::keys, 0).view(at::kFloat).view({layout.kv_heads, layout.dim, layout.page_size});
+  const Tensor bytes = page_of(small, ops::CachePart::keys, 0).view({layout.kv_heads, layout.block_bytes()});
   const int64_t codes_bytes = layout.dim * layout.page_size;
   const Tensor codes = bytes.narrow(1, 0, codes_bytes).view(at::kChar).to(at::kFloat).view({layout.kv_heads, layout.dim, layout.page_size});
   const Tensor scales = bytes.narrow(1, codes_bytes, layout.page_size * 4).contiguous().view(at::kFloat).unsqueeze(1);
@@ -145,6 +184,9 @@ TEST_P(ModelTest, ServingBlocksComputeWhatTheirDefinitionDoesToTheBit) {
         continue;
       }
       const Tensor positions = Model::positions(batch.sequences);
+      for (const SequenceSlice& slice : batch.sequences) {
+        if (slice.state) ASSERT_TRUE(slice.state->reserve(slice.count));
+      }
       Tensor hidden = model.embed(batch.tokens);
       for (const Block& block : model.blocks) hidden = block.forward(hidden, batch.sequences, positions);
       for (const SequenceSlice& slice : batch.sequences) {

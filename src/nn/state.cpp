@@ -1,68 +1,134 @@
 #include "nn/state.h"
 
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
-
-#include <tuple>
+#include <cstring>
+#include <new>
+#include <utility>
 
 #include "base/error.h"
 
 namespace frugal::nn {
 namespace {
 
-int64_t pages_for(int64_t positions) { return (positions + kPageSize - 1) / kPageSize; }
+// Blocks of 0.4 to 2 MB; slabs of some MB come from the system as untouched pages and go back to it whole.
+constexpr int64_t kBlocksPerSlab = 8;
+constexpr std::align_val_t kAlignment{64};
 
 }  // namespace
 
-LayerState::LayerState(int64_t kv_heads, int64_t head_dim, CacheType type) : layout_{type, kv_heads, head_dim, kPageSize} {}
-
-void LayerState::append(const at::Tensor& keys, const at::Tensor& values, int64_t begin, int64_t count) {
-  FRUGAL_ASSERT(keys.sizes() == values.sizes());
-  const c10::InferenceMode ordinary(false);  // pages outlive the step that makes them
-  const at::NoGradGuard no_grad;
-  for (const int64_t end = begin + count; begin < end;) {
-    const int64_t page = length_ / kPageSize, offset = length_ % kPageSize;
-    const int64_t rows = std::min(kPageSize - offset, end - begin);
-    for (auto [pages, source, part] : {std::tuple{&key_pages_, &keys, ops::CachePart::keys}, std::tuple{&value_pages_, &values, ops::CachePart::values}}) {
-      if (page == static_cast<int64_t>(pages->size())) pages->push_back(at::zeros({layout_.page_bytes()}, at::kByte));
-      at::Tensor& target = (*pages)[static_cast<size_t>(page)];
-      if (target.use_count() > 1) target = target.clone();  // shared with a fork
-      ops::write_cache(part, layout_, *source, begin, rows, target, offset);
-    }
-    begin += rows;
-    length_ += rows;
-  }
-}
-
-void LayerState::rollback(int64_t length) {
-  FRUGAL_ASSERT(length >= 0 && length <= length_);
-  length_ = length;
-  key_pages_.resize(static_cast<size_t>(pages_for(length)));
-  value_pages_.resize(static_cast<size_t>(pages_for(length)));
-}
-
-uint64_t LayerState::bytes() const { return 2 * key_pages_.size() * static_cast<uint64_t>(layout_.page_bytes()); }
-
-SequenceState::SequenceState(const ModelSpec& spec, CacheType type) {
+KvCache::KvCache(const ModelSpec& spec, CacheType type, int32_t blocks) : pool_(blocks) {
   for (const BlockSpec& block : spec.blocks) {
-    while (static_cast<int>(slots_.size()) <= block.state_slot) slots_.emplace_back(block.kv_heads, block.head_dim, type);
+    const auto slot = static_cast<size_t>(block.state_slot);
+    if (slots_.size() <= slot) slots_.resize(slot + 1);
+    slots_[slot].layout = {type, block.kv_heads, block.head_dim, kPageSize};
   }
-  for (const BlockSpec& block : spec.blocks) slots_[static_cast<size_t>(block.state_slot)] = LayerState(block.kv_heads, block.head_dim, type);
+  for (Slot& slot : slots_) {
+    const int64_t page = (slot.layout.page_bytes() + 63) / 64 * 64;
+    slot.key_offset = block_bytes_;
+    slot.value_offset = block_bytes_ + page;
+    block_bytes_ += 2 * page;
+  }
 }
 
-int64_t SequenceState::length() const { return length_; }
+KvCache::~KvCache() {
+  for (std::byte* slab : slabs_) ::operator delete(slab, kAlignment);
+}
+
+std::optional<int32_t> KvCache::allocate() {
+  const std::optional<int32_t> block = pool_.allocate();
+  if (block && *block / kBlocksPerSlab >= std::ssize(slabs_)) {
+    const auto bytes = static_cast<size_t>(kBlocksPerSlab * block_bytes_);
+    auto* slab = static_cast<std::byte*>(::operator new(bytes, kAlignment, std::nothrow));
+    if (slab == nullptr) {
+      pool_.release(*block);
+      fail(ErrorKind::out_of_memory, "the KV cache needs {} bytes more for its block {}", bytes, *block);
+    }
+    slabs_.push_back(slab);
+  }
+  return block;
+}
+
+void KvCache::copy(int32_t from, int32_t to) {
+  const auto at = [&](int32_t block) { return slabs_[static_cast<size_t>(block / kBlocksPerSlab)] + block % kBlocksPerSlab * block_bytes_; };
+  std::memcpy(at(to), at(from), static_cast<size_t>(block_bytes_));
+}
+
+ops::CachePages KvCache::pages(int slot) const {
+  const Slot& s = slots_.at(static_cast<size_t>(slot));
+  return {s.layout, slabs_, kBlocksPerSlab, block_bytes_, s.key_offset, s.value_offset};
+}
+
+SequenceState::SequenceState(const ModelSpec& spec, CacheType type) : cache_(std::make_shared<KvCache>(spec, type)) {}
+
+SequenceState::SequenceState(const SequenceState& other) : cache_(other.cache_), blocks_(other.blocks_), length_(other.length_) {
+  for (const int32_t block : blocks_) cache_->pool().retain(block);
+}
+
+SequenceState::SequenceState(SequenceState&& other) noexcept
+    : cache_(other.cache_), blocks_(std::exchange(other.blocks_, {})), length_(std::exchange(other.length_, 0)) {}
+
+SequenceState& SequenceState::operator=(SequenceState other) noexcept {
+  std::swap(cache_, other.cache_);
+  std::swap(blocks_, other.blocks_);
+  std::swap(length_, other.length_);
+  return *this;
+}
+
+bool SequenceState::reserve(int64_t count) {
+  const auto wanted = static_cast<size_t>(KvCache::blocks_for(length_ + count));
+  const size_t before = blocks_.size();
+  const auto first_written = static_cast<size_t>(length_ / kPageSize);
+  std::optional<int32_t> copy;  // in place of a shared block that is half full
+  if (count > 0 && first_written < before && cache_->pool().owners(blocks_[first_written]) > 1) {
+    copy = cache_->allocate();
+    if (!copy) return false;
+  }
+  while (blocks_.size() < wanted) {
+    const std::optional<int32_t> block = cache_->allocate();
+    if (!block) {
+      release_from(before);
+      if (copy) cache_->pool().release(*copy);
+      return false;
+    }
+    blocks_.push_back(*block);
+  }
+  if (copy) {
+    cache_->copy(blocks_[first_written], *copy);
+    cache_->pool().release(blocks_[first_written]);
+    blocks_[first_written] = *copy;
+  }
+  return true;
+}
+
+void SequenceState::advance(int64_t count) {
+  length_ += count;
+  FRUGAL_ASSERT(KvCache::blocks_for(length_) <= std::ssize(blocks_));
+}
 
 void SequenceState::rollback(int64_t length) {
-  for (LayerState& slot : slots_) {
-    if (slot.length() > length) slot.rollback(length);
-  }
+  FRUGAL_ASSERT(length >= 0 && length <= length_);
   length_ = length;
+  release_from(static_cast<size_t>(KvCache::blocks_for(length)));
 }
 
-uint64_t SequenceState::bytes() const {
-  uint64_t total = 0;
-  for (const LayerState& slot : slots_) total += slot.bytes();
-  return total;
+void SequenceState::adopt(std::span<const int32_t> blocks) {
+  FRUGAL_ASSERT(blocks_.empty());
+  blocks_.assign(blocks.begin(), blocks.end());
+  for (const int32_t block : blocks_) cache_->pool().retain(block);
+  length_ = std::ssize(blocks_) * kPageSize;
+}
+
+void SequenceState::use_instead(std::span<const int32_t> blocks) {
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    cache_->pool().retain(blocks[i]);
+    cache_->pool().release(std::exchange(blocks_[i], blocks[i]));
+  }
+}
+
+void SequenceState::release_from(size_t index) {
+  while (blocks_.size() > index) {
+    cache_->pool().release(blocks_.back());
+    blocks_.pop_back();
+  }
 }
 
 }  // namespace frugal::nn

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "base/error.h"
@@ -41,58 +42,58 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<co
 // The rows become a cache of floats, so that a sequence is computed as it is with one.
 void attention_into(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options, Tensor& out) {
   FRUGAL_ASSERT(q.dim() == 3 && k.sizes() == v.sizes() && q.size(0) == k.size(0) && q.size(2) == k.size(2) && q.size(1) % k.size(1) == 0);
+  std::vector<std::vector<int32_t>> blocks(ranges.size());
+  int32_t count = 0;
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    for (int64_t entry = 0; entry < ranges[i].count; entry += kPageOfRows) blocks[i].push_back(count++);
+  }
   const CacheLayout layout = {CacheType::f32, k.size(1), k.size(2), kPageOfRows};
-  struct Pages {
-    std::vector<Tensor> keys, values;
-  };
-  std::vector<Pages> pages(ranges.size());
+  const Tensor memory = at::empty({count * 2 * layout.page_bytes()}, at::kByte);
+  std::byte* const slab = static_cast<std::byte*>(memory.mutable_data_ptr());
+  const CachePages pages{layout, {&slab, 1}, std::max(1, count), 2 * layout.page_bytes(), 0, layout.page_bytes()};
   std::vector<CachedSequence> sequences;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    const AttentionRange& range = ranges[i];
-    for (int64_t entry = 0; entry < range.count; entry += kPageOfRows) {
-      const int64_t count = std::min(kPageOfRows, range.count - entry);
-      pages[i].keys.push_back(at::empty({layout.page_bytes()}, at::kByte));
-      pages[i].values.push_back(at::empty({layout.page_bytes()}, at::kByte));
-      write_cache(CachePart::keys, layout, k, range.begin + entry, count, pages[i].keys.back(), 0);
-      write_cache(CachePart::values, layout, v, range.begin + entry, count, pages[i].values.back(), 0);
-    }
-    sequences.push_back({range.begin, range.count, &pages[i].keys, &pages[i].values, range.count});
+    write_cache(CachePart::keys, pages, blocks[i], k, ranges[i].begin, ranges[i].count, 0);
+    write_cache(CachePart::values, pages, blocks[i], v, ranges[i].begin, ranges[i].count, 0);
+    sequences.push_back({ranges[i].begin, ranges[i].count, &pages, blocks[i], ranges[i].count});
   }
-  cached_attention_into(q, layout, sequences, options, out);
+  cached_attention_into(q, sequences, options, out);
 }
 
-Tensor cached_attention(const Tensor& q, const CacheLayout& layout, std::span<const CachedSequence> sequences, const AttentionOptions& options) {
+Tensor cached_attention(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options) {
   Tensor out = at::empty(q.sizes(), at::kFloat);
-  cached_attention_into(q, layout, sequences, options, out);
+  cached_attention_into(q, sequences, options, out);
   return out;
 }
 
-void cached_attention_into(const Tensor& q, const CacheLayout& layout, std::span<const CachedSequence> sequences, const AttentionOptions& options,
-                           Tensor& out) {
+void cached_attention_into(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options, Tensor& out) {
+  if (sequences.empty()) return;
+  const CacheLayout& layout = sequences.front().pages->layout;
   const Tensor queries = checked_float(q, "query");
   FRUGAL_ASSERT(queries.dim() == 3 && out.numel() == queries.numel() && queries.size(2) == layout.dim && queries.size(1) % layout.kv_heads == 0);
   const int64_t width = queries.size(1) * queries.size(2);
   std::vector<int64_t> positions(static_cast<size_t>(queries.size(0)));
-  std::vector<const void*> pages;
+  std::vector<const void*> addresses;  // of the keys' and then the values' pages of each sequence
+  const auto pages_of = [&](const CachedSequence& sequence) { return static_cast<size_t>((sequence.length + layout.page_size - 1) / layout.page_size); };
   for (const CachedSequence& sequence : sequences) {
     FRUGAL_ASSERT(sequence.count <= sequence.length && sequence.begin + sequence.count <= queries.size(0));
+    FRUGAL_ASSERT(sequence.pages->layout == layout && sequence.blocks.size() >= pages_of(sequence));
     for (int64_t i = 0; i < sequence.count; ++i) positions[static_cast<size_t>(sequence.begin + i)] = sequence.length - sequence.count + i;
-    for (const std::vector<Tensor>* part : {sequence.key_pages, sequence.value_pages}) {
-      FRUGAL_ASSERT(static_cast<int64_t>(part->size()) * layout.page_size >= sequence.length);
-      for (const Tensor& page : *part) pages.push_back(page.const_data_ptr());
+    for (const CachePart part : {CachePart::keys, CachePart::values}) {
+      for (const int32_t block : sequence.blocks.first(pages_of(sequence))) addresses.push_back(sequence.pages->page(part, block));
     }
   }
   std::vector<kernels::AttentionSequence> rows;
-  const void* const* next = pages.data();
+  const void* const* next = addresses.data();
   for (const CachedSequence& sequence : sequences) {
     rows.push_back({.q = queries.const_data_ptr<float>() + sequence.begin * width,
                     .out = out.mutable_data_ptr<float>() + sequence.begin * width,
                     .rows = sequence.count,
                     .positions = positions.data() + sequence.begin,
                     .key_pages = next,
-                    .value_pages = next + sequence.key_pages->size(),
+                    .value_pages = next + pages_of(sequence),
                     .length = sequence.length});
-    next += sequence.key_pages->size() + sequence.value_pages->size();
+    next += 2 * pages_of(sequence);
   }
   kernels::attention({.heads = queries.size(1),
                       .kv_heads = layout.kv_heads,
@@ -104,12 +105,18 @@ void cached_attention_into(const Tensor& q, const CacheLayout& layout, std::span
                      rows);
 }
 
-void write_cache(CachePart part, const CacheLayout& layout, const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset) {
+void write_cache(CachePart part, const CachePages& pages, std::span<const int32_t> blocks, const Tensor& x, int64_t begin, int64_t count, int64_t entry) {
+  const CacheLayout& layout = pages.layout;
   const Tensor source = checked_float(x, "keys or values");
-  FRUGAL_ASSERT(source.dim() == 3 && source.size(1) == layout.kv_heads && source.size(2) == layout.dim);
-  FRUGAL_ASSERT(begin >= 0 && begin + count <= source.size(0) && page.scalar_type() == at::kByte && page.numel() == layout.page_bytes());
+  FRUGAL_ASSERT(source.dim() == 3 && source.size(1) == layout.kv_heads && source.size(2) == layout.dim && begin >= 0 && begin + count <= source.size(0));
+  FRUGAL_ASSERT(entry >= 0 && entry + count <= static_cast<int64_t>(blocks.size()) * layout.page_size);
   const float* rows = source.const_data_ptr<float>() + begin * layout.kv_heads * layout.dim;
-  kernels::write_cache(part, layout, rows, count, page.mutable_data_ptr(), offset);
+  for (const int64_t end = entry + count; entry < end;) {
+    const int64_t offset = entry % layout.page_size, some = std::min(layout.page_size - offset, end - entry);
+    kernels::write_cache(part, layout, rows, some, pages.page(part, blocks[static_cast<size_t>(entry / layout.page_size)]), offset);
+    rows += some * layout.kv_heads * layout.dim;
+    entry += some;
+  }
 }
 
 }  // namespace frugal::ops

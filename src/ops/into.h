@@ -24,7 +24,7 @@ void rms_norm_into(const Tensor& x, const Tensor& weight, double eps, double wei
 void rope_in_place(Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin, RowRange range = {});
 void gated_activation_into(const Tensor& gate, const Tensor& up, Gate kind, Tensor& out, RowRange range = {});
 void attention_into(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options, Tensor& out);
-void cached_attention_into(const Tensor& q, const CacheLayout& layout, std::span<const CachedSequence> sequences, const AttentionOptions& options, Tensor& out);
+void cached_attention_into(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options, Tensor& out);
 // `make` computes rows of x just before they are quantized.
 void quantize_into(const Tensor& x, const formats::ActivationQuant& quant, QuantizedActivations& out, const RowWork& make = {});
 // All matrices in one parallel region.

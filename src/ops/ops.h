@@ -49,18 +49,30 @@ struct AttentionRange {
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options);
 Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options);
 
-// Rows [begin, begin + count) of q belong to one sequence and are at the last positions of its cache of `length` entries, which
-// already holds them. Pages are byte tensors as kernels/cpu/kv_cache.h lays them out.
+// What one layer keeps in the blocks of a cache: a page of keys and one of values each, as kernels/cpu/kv_cache.h lays them out.
+struct CachePages {
+  CacheLayout layout;
+  std::span<std::byte* const> slabs;  // of `blocks_per_slab` blocks each
+  int64_t blocks_per_slab = 1;
+  int64_t block_bytes = 0;                   // from a block to the next one of its slab
+  int64_t key_offset = 0, value_offset = 0;  // of the pages in their block
+
+  std::byte* page(CachePart part, int32_t block) const {
+    return slabs[static_cast<size_t>(block / blocks_per_slab)] + block % blocks_per_slab * block_bytes + (part == CachePart::keys ? key_offset : value_offset);
+  }
+};
+// Rows [begin, begin + count) of q belong to one sequence and are at the last positions of its `length` entries, which are in these
+// blocks, in order.
 struct CachedSequence {
   int64_t begin = 0, count = 0;
-  const std::vector<Tensor>* key_pages = nullptr;
-  const std::vector<Tensor>* value_pages = nullptr;
+  const CachePages* pages = nullptr;
+  std::span<const int32_t> blocks;
   int64_t length = 0;
 };
 // q [tokens, heads, head_dim] -> the same shape. The sequences cover the rows; their pages have one layout. No gradient.
-Tensor cached_attention(const Tensor& q, const CacheLayout& layout, std::span<const CachedSequence> sequences, const AttentionOptions& options);
-// Writes rows [begin, begin + count) of x [tokens, kv_heads, dim] to a page of keys or of values, from its entry `offset` on.
-void write_cache(CachePart part, const CacheLayout& layout, const Tensor& x, int64_t begin, int64_t count, Tensor& page, int64_t offset);
+Tensor cached_attention(const Tensor& q, std::span<const CachedSequence> sequences, const AttentionOptions& options);
+// Writes rows [begin, begin + count) of x [tokens, kv_heads, dim] to entries [entry, entry + count) of a sequence that has these blocks.
+void write_cache(CachePart part, const CachePages& pages, std::span<const int32_t> blocks, const Tensor& x, int64_t begin, int64_t count, int64_t entry);
 
 // Grouped integers as formats/grouped.h has them, in tensors: codes int32 [rows, ceil(columns * bits / 32)], scales and (unless every
 // zero is 2^(bits - 1)) zeros [rows, groups].

@@ -58,14 +58,20 @@ TEST_F(OpsTest, AttentionOverACacheEqualsTheLastRowsOfAttentionOverAll) {
   const Tensor last = q.narrow(0, 60, 30);
   for (const auto& [type, tolerance] : {std::pair{CacheType::f32, 2e-6}, std::pair{CacheType::f16, 1e-3}, std::pair{CacheType::int8, 2e-2}}) {
     const CacheLayout layout = {type, 2, 24, 32};
-    std::vector<Tensor> key_pages, value_pages;
-    for (int64_t begin = 0; begin < 90; begin += 32) {
-      const int64_t count = std::min<int64_t>(32, 90 - begin);
-      for (std::vector<Tensor>* pages : {&key_pages, &value_pages}) pages->push_back(at::zeros({layout.page_bytes()}, at::kByte));
-      write_cache(CachePart::keys, layout, k, begin, count, key_pages.back(), 0);
-      write_cache(CachePart::values, layout, v, begin, count, value_pages.back(), 0);
+    // Blocks of two layers in slabs of two, used in no order; written in two goes.
+    std::vector<Tensor> memory;
+    std::vector<std::byte*> slabs;
+    for (int slab = 0; slab < 3; ++slab) {
+      memory.push_back(at::zeros({2 * 4 * layout.page_bytes()}, at::kByte));
+      slabs.push_back(static_cast<std::byte*>(memory.back().mutable_data_ptr()));
     }
-    EXPECT_LT(relative_error(cached_attention(last, layout, std::array{CachedSequence{0, 30, &key_pages, &value_pages, 90}}, {0.2, 0}), want), tolerance);
+    const CachePages pages{layout, slabs, 2, 4 * layout.page_bytes(), 3 * layout.page_bytes(), 2 * layout.page_bytes()};
+    const std::vector<int32_t> blocks = {5, 0, 3};
+    for (const auto& [part, rows] : {std::pair{CachePart::keys, &k}, std::pair{CachePart::values, &v}}) {
+      write_cache(part, pages, blocks, *rows, 0, 45, 0);
+      write_cache(part, pages, blocks, *rows, 45, 45, 45);
+    }
+    EXPECT_LT(relative_error(cached_attention(last, std::array{CachedSequence{0, 30, &pages, blocks, 90}}, {0.2, 0}), want), tolerance);
   }
 }
 

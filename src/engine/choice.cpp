@@ -1,0 +1,106 @@
+#include "engine/choice.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace frugal::engine {
+namespace {
+
+uint64_t seed_of(const Request& request, int64_t index) {
+  return request.sampling.seed < 0 ? resolved_seed(-1) : static_cast<uint64_t>(request.sampling.seed) + static_cast<uint64_t>(index);
+}
+
+// Sum of exp(x - top) in double: 50,000 terms in float would lose three digits.
+double log_sum_exp(std::span<const float> logits) {
+  const float top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - top);
+  return top + std::log(sum);
+}
+
+}  // namespace
+
+Choice::Choice(const nn::LoadedModel& model, const Request& request, int64_t index)
+    : model_(model),
+      request_(request),
+      sampler_(request.sampling, std::min<int64_t>(model.model->spec.vocab, model.tokenizer->vocab_size()), seed_of(request, index)),
+      decoder_(*model.tokenizer, !request.show_special),
+      matcher_(request.stop) {
+  for (const int32_t id : request.prompt) sampler_.accept(id);
+  if (request.prompt_logprobs) prompt_.push_back({request.prompt.front(), std::numeric_limits<double>::quiet_NaN(), {}});
+  end_.prompt_tokens = std::ssize(request.prompt);
+}
+
+TokenInfo Choice::info(std::span<const float> logits, int32_t id) const {
+  const double total = log_sum_exp(logits);
+  TokenInfo info{id, logits[static_cast<size_t>(id)] - total, {}};
+  const auto count = static_cast<size_t>(std::min<int64_t>(request_.top_logprobs, std::ssize(logits)));
+  std::vector<int32_t> ids(logits.size());
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
+  // Ties in the order of ids, as argmax has them.
+  const auto likelier = [&](int32_t a, int32_t b) {
+    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+    return x != y ? x > y : a < b;
+  };
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end(), likelier);
+  for (size_t i = 0; i < count; ++i) info.top.emplace_back(ids[i], logits[static_cast<size_t>(ids[i])] - total);
+  return info;
+}
+
+void Choice::add_prompt_row(std::span<const float> logits, int64_t position) {
+  // Rows that come twice, after a preemption, say the same.
+  if (position + 1 != std::ssize(prompt_) || position + 1 >= std::ssize(request_.prompt)) return;
+  prompt_.push_back(info(logits, request_.prompt[static_cast<size_t>(position + 1)]));
+}
+
+std::vector<TokenInfo> Choice::take_prompt() { return std::exchange(prompt_, {}); }
+
+int32_t Choice::next(std::span<float> logits) {
+  float sum = 0;
+  for (const float logit : logits) sum += logit;
+  if (!std::isfinite(sum)) {
+    fail(ErrorKind::corrupt_file, "{}: the logits are not finite: a weight is broken, or activations overflow", model_.name);
+  }
+  std::vector<float> raw;
+  if (request_.top_logprobs >= 0) raw.assign(logits.begin(), logits.end());
+  if (end_.generated_tokens < request_.min_tokens) {
+    for (const int32_t id : model_.end_ids) logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
+    for (const int32_t id : request_.stop_ids) logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
+  }
+  const int32_t id = sampler_.sample(logits);
+  sampler_.accept(id);
+  if (request_.top_logprobs >= 0) piece_.tokens.push_back(info(raw, id));
+  accept(id);
+  return id;
+}
+
+void Choice::accept(int32_t id) {
+  ++end_.generated_tokens;
+  const bool listed = std::find(request_.stop_ids.begin(), request_.stop_ids.end(), id) != request_.stop_ids.end();
+  if (listed || (!request_.ignore_end && std::binary_search(model_.end_ids.begin(), model_.end_ids.end(), id))) {
+    if (listed) end_.stop_id = id;
+    if (listed && request_.include_stop) piece_.text += matcher_.push(decoder_.push(id));
+    return finish(EndReason::stop);
+  }
+  piece_.text += matcher_.push(decoder_.push(id));
+  if (matcher_.stopped()) {
+    end_.stop_text = matcher_.matched();
+    if (request_.include_stop) piece_.text += end_.stop_text;
+    return finish(EndReason::stop);
+  }
+  if (end_.generated_tokens == request_.max_tokens) finish(EndReason::length);
+}
+
+Piece Choice::take_piece() { return std::exchange(piece_, {}); }
+
+void Choice::finish(EndReason reason) {
+  if (ended_) return;
+  ended_ = true;
+  end_.reason = reason;
+  if (matcher_.stopped()) return;
+  piece_.text += matcher_.push(decoder_.flush());
+  if (!matcher_.stopped()) piece_.text += matcher_.flush();
+}
+
+}  // namespace frugal::engine

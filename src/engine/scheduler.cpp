@@ -1,0 +1,203 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+
+namespace frugal::engine {
+namespace {
+
+// A chunk of fewer prompt tokens is not worth its share of a step.
+constexpr int64_t kLeastChunk = 4;
+
+}  // namespace
+
+void Scheduler::StepTime::add(double count, double time) {
+  constexpr double kKept = 0.98;
+  for (double* sum : {&weight, &tokens, &seconds, &squares, &products}) *sum *= kKept;
+  weight += 1;
+  tokens += count;
+  seconds += time;
+  squares += count * count;
+  products += count * time;
+}
+
+int64_t Scheduler::StepTime::beside(double count, double stretch) const {
+  const double spread = weight * squares - tokens * tokens;
+  if (weight < 3 || spread < 0.5 * weight * weight) return -1;
+  const double per_token = (weight * products - tokens * seconds) / spread;
+  const double fixed = std::max(0.0, (seconds - per_token * tokens) / weight);
+  if (!(per_token > 0)) return -1;
+  return static_cast<int64_t>((stretch - 1) * (fixed + per_token * count) / per_token);
+}
+
+Scheduler::Scheduler(std::shared_ptr<nn::KvCache> cache, const SchedulerOptions& options)
+    : cache_(std::move(cache)), options_(options), tree_(cache_->pool(), nn::kPageSize) {
+  if (options.most_running < 1 || options.step_tokens <= options.most_running || !(options.step_stretch >= 1)) {
+    fail(ErrorKind::invalid_input, "scheduler: {} sequences run at most, a step of {} tokens must have one more, and a stretch of {} must be at least 1",
+         options.most_running, options.step_tokens, options.step_stretch);
+  }
+}
+
+int64_t Scheduler::capacity() const { return cache_->pool().capacity() * nn::kPageSize; }
+
+void Scheduler::add(std::shared_ptr<Sequence> sequence) {
+  const auto size = std::ssize(sequence->tokens);
+  if (size == 0) fail(ErrorKind::invalid_input, "the prompt has no tokens");
+  if (size > capacity()) fail(ErrorKind::invalid_input, "the prompt has {} tokens, the KV cache holds {}", size, capacity());
+  sequence->room = std::clamp(sequence->room, size, capacity());
+  sequence->order = kNotQueued;
+  sequence->phase = Sequence::Phase::waiting;
+  held_.push_back(std::move(sequence));
+}
+
+void Scheduler::queue_held() {
+  std::erase_if(held_, [&](const std::shared_ptr<Sequence>& sequence) {
+    const Sequence* const before = sequence->after.get();
+    if (before && before->phase != Sequence::Phase::gone && std::ssize(before->tokens) == before->prompt_tokens) return false;
+    sequence->order = arrivals_++;
+    waiting_.push_back(sequence);
+    return true;
+  });
+}
+
+void Scheduler::give_back(Sequence& sequence) {
+  if (sequence.state && options_.share_beginnings) {
+    const auto full = static_cast<size_t>(sequence.state->length() / nn::kPageSize);
+    tree_.insert(sequence.scope, sequence.tokens, sequence.state->blocks().first(full));
+  }
+  sequence.state.reset();
+}
+
+void Scheduler::remove(Sequence& sequence) {
+  if (sequence.phase == Sequence::Phase::gone) return;
+  give_back(sequence);
+  sequence.phase = Sequence::Phase::gone;
+  const auto same = [&](const std::shared_ptr<Sequence>& other) { return other.get() == &sequence; };
+  std::erase_if(running_, same);
+  std::erase_if(waiting_, same);
+  std::erase_if(held_, same);
+}
+
+bool Scheduler::preempt_younger_than(const Sequence& sequence) {
+  if (running_.empty() || running_.back()->order <= sequence.order) return false;
+  const std::shared_ptr<Sequence> youngest = running_.back();
+  running_.pop_back();
+  give_back(*youngest);
+  youngest->phase = Sequence::Phase::waiting;
+  ++youngest->preemptions;
+  ++preemptions_;
+  waiting_.insert(std::ranges::upper_bound(waiting_, youngest->order, {}, [](const auto& other) { return other->order; }), youngest);
+  return true;
+}
+
+bool Scheduler::reserve(Sequence& sequence, int64_t count) {
+  while (!sequence.state->reserve(count)) {
+    if (!tree_.evict_one() && !preempt_younger_than(sequence)) return false;
+  }
+  return true;
+}
+
+bool Scheduler::start(const std::shared_ptr<Sequence>& sequence) {
+  Sequence& s = *sequence;
+  s.state = std::make_unique<nn::SequenceState>(cache_);
+  if (options_.share_beginnings && !s.reads_everything) {
+    // The last token is always computed: its logits are wanted.
+    const std::vector<int32_t> blocks = tree_.match(s.scope, std::span(s.tokens).first(s.tokens.size() - 1));
+    s.state->adopt(blocks);
+    prefix_queries_ += std::ssize(s.tokens);
+    prefix_hits_ += s.state->length();
+    if (!s.ran) s.cached_tokens = std::min(s.state->length(), s.prompt_tokens);
+  }
+  // Starting takes no running sequence's blocks: it would come back and take them again.
+  while (!s.state->reserve(1)) {
+    if (tree_.evict_one()) continue;
+    s.state.reset();
+    return false;
+  }
+  s.ran = true;
+  s.phase = Sequence::Phase::running;
+  running_.insert(std::ranges::upper_bound(running_, s.order, {}, [](const auto& other) { return other->order; }), sequence);
+  return true;
+}
+
+std::vector<StepPart> Scheduler::plan() {
+  queue_held();
+  std::vector<StepPart> parts;
+  const int64_t preemptions = preemptions_;
+  const auto left = [](const Sequence& s) { return std::ssize(s.tokens) - s.state->length(); };
+  int64_t tokens = 0;
+  // Index, not iterator: reserving may preempt the youngest, which are behind.
+  for (size_t i = 0; i < running_.size(); ++i) {
+    const std::shared_ptr<Sequence> sequence = running_[i];
+    if (left(*sequence) != 1) continue;
+    if (!reserve(*sequence, 1)) continue;  // older ones hold the rest
+    parts.push_back({sequence, sequence->state->length(), 1, true});
+    ++tokens;
+  }
+  int64_t budget = options_.step_tokens - tokens;
+  if (tokens > 0) {
+    const int64_t beside = step_time_.beside(static_cast<double>(tokens), options_.step_stretch);
+    // As long as it is not known, time is taken for no more than proportional to tokens.
+    budget = std::min(budget, std::max(kLeastChunk, beside < 0 ? static_cast<int64_t>((options_.step_stretch - 1) * static_cast<double>(tokens)) : beside));
+  }
+  const auto read_prompt = [&](const std::shared_ptr<Sequence>& sequence) {
+    int64_t count = std::min(left(*sequence), budget);
+    if (count <= 0 || !reserve(*sequence, count)) return;
+    parts.push_back({sequence, sequence->state->length(), count, count == left(*sequence)});
+    budget -= count;
+  };
+  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+    const std::shared_ptr<Sequence> sequence = running_[i];
+    if (left(*sequence) > 1) read_prompt(sequence);
+  }
+  // Where someone had to give up blocks, nobody new takes any.
+  while (!waiting_.empty() && budget > 0 && preemptions_ == preemptions && std::ssize(running_) < options_.most_running) {
+    const std::shared_ptr<Sequence> sequence = waiting_.front();
+    if (!start(sequence)) break;
+    waiting_.pop_front();
+    read_prompt(sequence);
+  }
+  // A sequence that was preempted for an older one is in no part.
+  std::erase_if(parts, [](const StepPart& part) { return part.sequence->phase != Sequence::Phase::running; });
+  return parts;
+}
+
+void Scheduler::done(const std::vector<StepPart>& parts, double seconds) {
+  int64_t tokens = 0;
+  for (const StepPart& part : parts) {
+    tokens += part.count;
+    Sequence& s = *part.sequence;
+    if (!options_.share_beginnings || s.phase != Sequence::Phase::running) continue;
+    // A prompt that was read is a beginning for others from now on.
+    if (part.samples && part.begin < s.prompt_tokens) {
+      const auto full = static_cast<size_t>(s.state->length() / nn::kPageSize);
+      s.state->use_instead(tree_.insert(s.scope, s.tokens, s.state->blocks().first(full)));
+    }
+  }
+  if (tokens > 0) step_time_.add(static_cast<double>(tokens), seconds);
+}
+
+SchedulerCounts Scheduler::counts() {
+  SchedulerCounts counts;
+  counts.running = std::ssize(running_);
+  counts.waiting = std::ssize(waiting_) + std::ssize(held_);
+  counts.blocks = cache_->pool().capacity();
+  // Each block once: marked with the number of this call.
+  ++count_calls_;
+  for (const auto& sequence : running_) {
+    for (const int32_t block : sequence->state->blocks()) {
+      const auto index = static_cast<size_t>(block);
+      if (counted_.size() <= index) counted_.resize(index + 1);
+      if (std::exchange(counted_[index], count_calls_) != count_calls_) ++counts.blocks_in_use;
+    }
+  }
+  counts.blocks_cached = cache_->pool().used() - counts.blocks_in_use;
+  counts.preemptions = preemptions_;
+  counts.prefix_queries = prefix_queries_;
+  counts.prefix_hits = prefix_hits_;
+  return counts;
+}
+
+}  // namespace frugal::engine

@@ -1,0 +1,108 @@
+// What the next step of the engine computes: continuous batching at the level of steps (Orca, OSDI 2022), prompts in chunks beside decoding
+// sequences (Sarathi-Serve, arXiv 2403.02310), paged keys and values (PagedAttention, arXiv 2309.06180) with shared beginnings, and
+// preemption by recomputation when the cache is full. A state machine without thread, clock or model of its own: whoever drives it plans a
+// step, computes it, and says how long that took. Not thread-safe.
+//
+// The rules: a decoding sequence is in every step. What is left of a step's time goes to prompts, in order of arrival; beside decoding
+// sequences as much as lengthens the step to less than twice what it is without (step_stretch), by a running fit of time against tokens. The
+// oldest sequence never waits for a younger one: when blocks run out, the prefix tree gives up what nobody uses, then the youngest running
+// sequence gives up all and waits in front of the queue.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/prefix_tree.h"
+#include "nn/state.h"
+
+namespace frugal::engine {
+
+// One stream of tokens. The scheduler changes what it says below; the owner appends to `tokens` what was sampled.
+struct Sequence {
+  std::vector<int32_t> tokens;  // the prompt, then what was generated
+  int64_t prompt_tokens = 0;
+  int64_t room = 0;                 // most positions that it may come to, at least prompt_tokens
+  std::string scope;                // of cached beginnings: an API key, an adapter
+  bool reads_everything = false;    // wants the logits of its prompt: cached beginnings are no use to it
+  std::shared_ptr<Sequence> after;  // arrives when that one has read its prompt (n choices of one request), or is gone
+
+  // Set by the scheduler.
+  enum class Phase { waiting, running, gone } phase = Phase::waiting;
+  std::unique_ptr<nn::SequenceState> state;  // while running
+  uint64_t order = 0;                        // of arrival
+  int64_t cached_tokens = 0;                 // of the prompt, found in the prefix tree when it first ran
+  int64_t preemptions = 0;
+  bool ran = false;
+};
+
+struct SchedulerOptions {
+  int64_t most_running = 256;
+  int64_t step_tokens = 512;  // of one step; more than most_running
+  double step_stretch = 1.8;  // beside decoding sequences
+  bool share_beginnings = true;
+};
+
+// Tokens [begin, begin + count) of a sequence, at these positions. The last of them gives the next token where `samples`.
+struct StepPart {
+  std::shared_ptr<Sequence> sequence;
+  int64_t begin = 0, count = 0;
+  bool samples = false;
+};
+
+struct SchedulerCounts {
+  int64_t running = 0, waiting = 0;
+  int64_t blocks = 0, blocks_in_use = 0, blocks_cached = 0;  // in use by sequences; kept only for their beginnings
+  int64_t preemptions = 0;
+  int64_t prefix_queries = 0, prefix_hits = 0;  // tokens
+};
+
+class Scheduler {
+ public:
+  explicit Scheduler(std::shared_ptr<nn::KvCache> cache, const SchedulerOptions& options = {});
+
+  // Positions that one sequence can have at most: all blocks.
+  int64_t capacity() const;
+  // Throws Error{invalid_input} with both numbers for a prompt that could never run. `room` is cut to the capacity.
+  void add(std::shared_ptr<Sequence> sequence);
+  // It ended, or its client left: its blocks are free (or kept as a beginning) at once. In any phase, any number of times.
+  void remove(Sequence& sequence);
+
+  // The parts of the next step, with room reserved for them; empty: nothing can run, and then nothing waits either.
+  std::vector<StepPart> plan();
+  // They were computed, in `seconds`, and their states advanced. What was sampled is appended after this, before the next plan(). A step that
+  // failed is just planned again.
+  void done(const std::vector<StepPart>& parts, double seconds);
+
+  bool idle() const { return running_.empty() && waiting_.empty() && held_.empty(); }
+  SchedulerCounts counts();
+
+ private:
+  struct StepTime {  // seconds = fixed + per_token * tokens, by least squares that forgets
+    double weight = 0, tokens = 0, seconds = 0, squares = 0, products = 0;
+    void add(double count, double time);
+    // Tokens that may come to `count` ones so that the step takes `stretch` times as long; -1: not known yet.
+    int64_t beside(double count, double stretch) const;
+  };
+  static constexpr uint64_t kNotQueued = ~uint64_t{0};
+  void queue_held();
+  bool start(const std::shared_ptr<Sequence>& sequence);
+  bool reserve(Sequence& sequence, int64_t count);
+  bool preempt_younger_than(const Sequence& sequence);
+  void give_back(Sequence& sequence);
+
+  std::shared_ptr<nn::KvCache> cache_;
+  SchedulerOptions options_;
+  PrefixTree tree_;
+  std::vector<std::shared_ptr<Sequence>> held_;    // added; in the queue from the next plan on, or when `after` allows it
+  std::deque<std::shared_ptr<Sequence>> waiting_;  // in order of arrival, as running_
+  std::vector<std::shared_ptr<Sequence>> running_;
+  StepTime step_time_;
+  uint64_t arrivals_ = 0, count_calls_ = 0;
+  std::vector<uint64_t> counted_;  // by block
+  int64_t preemptions_ = 0, prefix_queries_ = 0, prefix_hits_ = 0;
+};
+
+}  // namespace frugal::engine
