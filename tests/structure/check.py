@@ -44,7 +44,7 @@ for folder in ("search", "claims"):
     INCLUDES[folder] = BELOW_EVAL + ["eval", "train"] + METHOD_FOLDERS
 INCLUDES["cli"] = list(INCLUDES)
 
-TORCH_FREE = ["base", "formats", "text", "kernels", "io"]
+TORCH_FREE = ["base", "formats", "text", "kernels", "io", "serve/http"]
 DEVICE_FOLDERS = ["kernels", "ops", "dist"]
 MAX_LINES = 600
 MAX_FUNCTION_LINES = 80
@@ -111,6 +111,11 @@ def test_folders_include_only_what_their_row_allows():
             if other in INCLUDES and "/" in name and other != own and other not in INCLUDES[own]:
                 problems.append(f"{at(path, line)}: {own}/ must not include {name}")
     report(problems)
+
+
+def test_the_http_layer_uses_base_only():
+    report([f"{at(path, line)}: {name}" for path in sources(under=SRC / "serve/http") for line, quoted, name in includes_of(path)
+            if quoted and "/" in name and not name.startswith(("base/", "serve/http/"))])
 
 
 def test_includes_in_quotes_start_at_the_root_of_src():
