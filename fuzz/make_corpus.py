@@ -93,3 +93,23 @@ save("config", "keys", llama)
 save("config", "recurrent", {**llama, "llama.ssm.state_size": 1, "llama.attention.head_count": [0, 8], "llama.expert_count": 8, "llama.expert_used_count": 2})
 save("config", "blocks", compressed({"g": {"targets": ["f"], "weights": {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [8, 64]},
                                            "input_activations": {"num_bits": 8, "type": "float", "strategy": "token"}}}, "float-quantized"))
+
+# Requests; the first byte is where http_fuzz.cpp cuts.
+HOST = b"Host: x\r\n"
+POST = b"POST /v1/%41/../b?c=d HTTP/1.1\r\n" + HOST
+for name, request in {
+    "get": b"GET /a HTTP/1.1\r\n" + HOST + b"A:  b \r\nConnection: te, close\r\n\r\n",
+    "http10": b"GET http://x/a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    "length": POST + b"Content-Length: 5\r\nContent-Type: a/b\r\n\r\nhello",
+    "chunks": POST + b"Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0a\r\n0123456789\r\n0\r\nT: u\r\n\r\n",
+    "pipeline": (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n\r\n") * 3,
+    "expect": POST + b"Expect: 100-continue\r\nContent-Encoding: identity\r\nContent-Length: 1\r\n\r\nx",
+    "options": b"OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+    "connect": b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n",
+    "both": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "folded": b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+    "utf8": b"GET /%e2%82%ac%c0%ae HTTP/1.1\r\n" + HOST + b"\r\n",
+    "version": b"GET / HTTP/2.0\r\n\r\n",
+    "absolute": b"GET http://[::1]:8080?q HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n",
+}.items():
+    save("http", name, b"\x11" + request)

@@ -54,7 +54,10 @@ bool RequestParser::refuse(int status, const char* message, const char* code) {
   return false;
 }
 
-void RequestParser::start_next() { *this = RequestParser(*limits_); }
+void RequestParser::start_next() {
+  RequestParser fresh(*limits_);
+  std::swap(*this, fresh);  // an assignment would keep the memory of the strings
+}
 
 RequestParser::Event RequestParser::consume(std::string_view& bytes) {
   if (state_ == State::head_done) {

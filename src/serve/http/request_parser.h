@@ -95,7 +95,7 @@ class RequestParser {
   uint32_t seen_ = 0;         // bits of kSingle
   State state_ = State::start;
   bool skipped_line_ = false, http_1_0_ = false, keep_alive_ = false, close_ = false, has_length_ = false, chunked_ = false;
-  bool expects_continue_ = false, trailers_ = false, chunk_digits_ = false, value_padded_ = false;
+  bool expects_continue_ = false, trailers_ = false, value_padded_ = false;
 };
 
 }  // namespace frugal::serve
