@@ -28,7 +28,7 @@ std::vector<std::string> long_names(int argc, char** argv) {
       {"-ub", "--ubatch-size"},    {"-pg", "--prompt-generate"},
       {"-npl", "--n-parallel"},    {"-ctk", "--cache-type-k"},
       {"-ctv", "--cache-type-v"},  {"-hff", "--hf-file"},
-      {"-hft", "--hf-token"},
+      {"-hft", "--hf-token"},      {"-np", "--parallel"},
   };
   std::vector<std::string> result;
   for (int i = 1; i < argc; ++i) {

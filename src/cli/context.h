@@ -45,6 +45,7 @@ void add_eval(CLI::App& app, Context& context);
 void add_sweep(CLI::App& app, Context& context);
 void add_generate(CLI::App& app, Context& context);
 void add_chat(CLI::App& app, Context& context);
+void add_serve(CLI::App& app, Context& context);
 void add_report(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_inspect(CLI::App& app, Context& context);

@@ -1,0 +1,211 @@
+// frugal serve: models behind HTTP.
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <optional>
+#include <thread>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "cli/context.h"
+#include "cli/generation.h"
+#include "cli/resources.h"
+#include "cli/terminal.h"
+#include "serve/http/http.h"
+#include "serve/service.h"
+
+namespace frugal::cli {
+namespace {
+
+constexpr double kDrainSeconds = 30, kStatusSeconds = 10;
+
+struct ServeValues {
+  std::vector<std::string> models, keys, hosts;
+  std::string host = "127.0.0.1", key_file, alias, metrics_prefix = "frugal";
+  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0;
+  CacheValues cache;
+  bool anonymous = false, no_prefix = false;
+};
+
+std::atomic<int> signals{0};
+void on_signal(int) {
+  if (++signals > 1) ::_exit(130);
+}
+
+// A step of the engine must not be interrupted as other work is: the first signal ends what takes requests, the second all.
+void take_signals() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+}
+
+// What Linux would give without swapping; where it does not say, 4 GiB.
+uint64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string name, unit;
+  for (uint64_t kib = 0; file >> name >> kib; std::getline(file, unit)) {
+    if (name == "MemAvailable:") return kib << 10;
+  }
+  return uint64_t{4} << 30;
+}
+
+std::vector<std::string> keys_of(const ServeValues& values) {
+  std::vector<std::string> keys;
+  const auto add = [&](const std::string& text) {
+    for (size_t begin = 0; begin <= text.size();) {
+      const size_t end = std::min(text.find_first_of(",\n\r", begin), text.size());
+      if (end > begin) keys.push_back(text.substr(begin, end - begin));
+      begin = end + 1;
+    }
+  };
+  for (const std::string& key : values.keys) add(key);
+  if (!values.key_file.empty()) add(read_text_file(values.key_file, 1 << 20));
+  if (const char* key = std::getenv("FRUGAL_API_KEY"); key && keys.empty()) add(key);
+  return keys;
+}
+
+std::optional<serve::HttpAnswer> authorize(const serve::HttpRequest& request, const std::vector<std::string>& keys) {
+  if (keys.empty() || request.path == "/health") return std::nullopt;
+  std::string given;
+  int count = 0;
+  for (const auto& [name, value] : request.headers) {
+    if (name == "authorization" && value.starts_with("Bearer ")) given = value.substr(7), ++count;
+    if (name == "x-api-key") given = value, ++count;
+  }
+  bool right = false;
+  for (const std::string& key : keys) right |= serve::equal_in_constant_time(key, given);
+  if (right && count == 1) return std::nullopt;
+  serve::HttpAnswer answer = serve::error_answer(401, "Invalid API Key", {}, "invalid_api_key");
+  answer.headers.emplace_back("WWW-Authenticate", "Bearer");
+  return answer;
+}
+
+// Memory for keys and values: what was asked for; else what sixteen whole contexts take, but at most a quarter of what is free.
+uint64_t cache_bytes(const ServeValues& values, const nn::LoadedModel& loaded, int64_t context, nn::CacheType type) {
+  const uint64_t free = available_memory();
+  const nn::KvCache empty(loaded.model->spec, type, 0);
+  const auto one = static_cast<uint64_t>(nn::KvCache::blocks_for(context) * empty.block_bytes());
+  const uint64_t bytes = values.cache_mib > 0 ? static_cast<uint64_t>(values.cache_mib) << 20 : std::min(16 * one, free / 4);
+  print_note(fmt::format("{}: weights {:.0f} MB; keys and values up to {:.0f} MB ({}): {} tokens, a context of {} takes {:.0f} MB; {:.1f} GB are free",
+                         loaded.name, static_cast<double>(loaded.file_bytes) / 1e6, static_cast<double>(bytes) / 1e6,
+                         values.cache_mib > 0   ? "--kv-cache-mib"
+                         : 16 * one <= free / 4 ? "sixteen contexts"
+                                                : "a quarter of what is free",
+                         static_cast<int64_t>(bytes / static_cast<uint64_t>(std::max<int64_t>(1, empty.block_bytes()))) * nn::kPageSize, context,
+                         static_cast<double>(one) / 1e6, static_cast<double>(free) / 1e9));
+  return bytes;
+}
+
+void add_model(serve::Service& service, const Context& context, const ServeValues& values, const std::string& spec) {
+  const size_t equals = spec.find('=');
+  const std::string path = equals == std::string::npos ? spec : spec.substr(equals + 1);
+  nn::LoadedModel loaded = load_model(context, path, nn::Execution::packed);
+  if (!loaded.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", loaded.name);
+  const std::string name = equals != std::string::npos ? spec.substr(0, equals) : values.alias.empty() ? loaded.name : values.alias;
+  engine::EngineOptions options;
+  options.cache = cache_type(values.cache, false);
+  options.context = values.context > 0 ? values.context : loaded.model->spec.context_length;
+  options.cache_bytes = cache_bytes(values, loaded, options.context, options.cache);
+  options.scheduler.most_running = values.parallel;
+  options.scheduler.step_tokens = std::max(values.batch, values.parallel + 1);
+  options.scheduler.share_beginnings = !values.no_prefix;
+  service.add_model(name, std::move(loaded), options);
+}
+
+// One line every ten seconds in which something happened, as vLLM's.
+class StatusLine {
+ public:
+  void print(serve::Service& service, double seconds) {
+    engine::EngineCounts now;
+    for (const auto& model : service.models()) {
+      const engine::EngineCounts counts = model->engine->counts();
+      now.steps += counts.steps;
+      now.prompt_tokens += counts.prompt_tokens;
+      now.generated_tokens += counts.generated_tokens;
+      now.scheduler.running += counts.scheduler.running;
+      now.scheduler.waiting += counts.scheduler.waiting;
+      now.scheduler.blocks += counts.scheduler.blocks;
+      now.scheduler.blocks_in_use += counts.scheduler.blocks_in_use;
+      now.scheduler.prefix_queries += counts.scheduler.prefix_queries;
+      now.scheduler.prefix_hits += counts.scheduler.prefix_hits;
+    }
+    if (now.steps == last_.steps) return;
+    const auto share = [](int64_t part, int64_t whole) { return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0; };
+    print_note(fmt::format(
+        "Avg prompt throughput: {:.1f} tokens/s, Avg generation throughput: {:.1f} tokens/s, Running: {} reqs, Waiting: {} reqs, KV cache usage: {:.1f}%, "
+        "Prefix cache hit rate: {:.1f}%",
+        static_cast<double>(now.prompt_tokens - last_.prompt_tokens) / seconds, static_cast<double>(now.generated_tokens - last_.generated_tokens) / seconds,
+        now.scheduler.running, now.scheduler.waiting, share(now.scheduler.blocks_in_use, now.scheduler.blocks),
+        share(now.scheduler.prefix_hits, now.scheduler.prefix_queries)));
+    last_ = now;
+  }
+
+ private:
+  engine::EngineCounts last_;
+};
+
+void run(const Context& context, const ServeValues& values) {
+  const std::vector<std::string> keys = keys_of(values);
+  const bool local =
+      values.host == "127.0.0.1" || values.host == "::1" || values.host == "[::1]" || values.host == "localhost" || values.host.ends_with(".sock");
+  if (!local && keys.empty() && !values.anonymous) {
+    fail(ErrorKind::invalid_input, "--host {} is reachable from other machines: give --api-key, or --allow-anonymous if everybody may use it", values.host);
+  }
+  serve::ServiceOptions options;
+  options.metrics_prefix = values.metrics_prefix;
+  options.version = kVersion;
+  serve::Service service(options);
+  for (const std::string& model : values.models) add_model(service, context, values, model);
+  serve::HttpOptions http;
+  http.host = values.host;
+  http.port = static_cast<int>(values.port);
+  http.allowed_hosts = values.hosts;
+  http.authorize = [keys](const serve::HttpRequest& request) { return authorize(request, keys); };
+  take_signals();
+  serve::HttpServer server(
+      http, [&](serve::HttpRequest&& request, std::shared_ptr<serve::HttpResponse> response) { service.handle(std::move(request), std::move(response)); });
+  const std::string where = values.host.ends_with(".sock") ? values.host : fmt::format("http://{}:{}", values.host, server.port());
+  if (context.json)
+    print_json({{"listening", where}, {"port", server.port()}});
+  else
+    print(fmt::format("listening on {}\n", where));
+  StatusLine status;
+  for (int tick = 1; signals == 0; ++tick) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    if (tick % static_cast<int>(10 * kStatusSeconds) == 0) status.print(service, kStatusSeconds);
+  }
+  print_note("shutting down: answers that have begun may end, for 30 seconds (again: at once)");
+  service.refuse_new_work();
+  if (!server.drain(kDrainSeconds)) print_note("some answers were cut off");
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app, Context& context) {
+  const auto values = std::make_shared<ServeValues>();
+  Verb verb = new_verb(app, context, "serve", "Serve models over HTTP (OpenAI's protocol)", [&context, values] { run(context, *values); });
+  verb.texts("model,-m,--model", values->models, "Paths or hub names, each as NAME=PATH or alone")
+      .required()
+      .text("--host", values->host, "Address, name or Unix socket (*.sock)")
+      .integer("--port", values->port, 0, 65535, "Port (0: any)")
+      .texts("--api-key", values->keys, "Key that requests must bring; repeatable, or separated by commas (environment: FRUGAL_API_KEY)")
+      .text("--api-key-file", values->key_file, "The same from a file, one a line")
+      .flag("--allow-anonymous", values->anonymous, "Listen beyond this machine without a key")
+      .texts("--allowed-host", values->hosts, "Name that a Host header may hold besides the local ones; repeatable")
+      .text("--alias,--served-model-name", values->alias, "Name of the model for clients (-a)")
+      .integer("-c,--ctx-size,--max-model-len", values->context, 0, int64_t{1} << 30, "Context in tokens (0: the model's)")
+      .integer("--parallel,--max-num-seqs", values->parallel, 1, 4096, "Sequences that run at once, at most (-np)")
+      .integer("-b,--batch-size,--max-num-batched-tokens", values->batch, 1, int64_t{1} << 20, "Tokens of one step, at most")
+      .integer("--kv-cache-mib", values->cache_mib, 0, int64_t{1} << 30, "Memory for keys and values (0: chosen by what is free)")
+      .flag("--no-prefix-caching", values->no_prefix, "Requests that begin alike share nothing")
+      .text("--metrics-prefix", values->metrics_prefix, "First part of the metrics' names (vllm: as its dashboards expect)");
+  add_cache_options(verb, values->cache);
+}
+
+}  // namespace frugal::cli

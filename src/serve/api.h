@@ -1,0 +1,58 @@
+// What every endpoint is made of: a request that was read, an error that becomes an answer, and the table of routes.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "serve/http/http.h"
+
+namespace frugal::serve {
+
+class Service;
+
+// An answer other than 200, in OpenAI's shape. `param` names the field at fault.
+class ApiError : public std::runtime_error {
+ public:
+  ApiError(int status, const std::string& message, std::string param = {}, std::string code = {})
+      : std::runtime_error(message), status(status), param(std::move(param)), code(std::move(code)) {}
+  int status;
+  std::string param, code;
+};
+
+// One request on its way: on a worker thread, never on the one that reads sockets.
+struct Call {
+  Service& service;
+  HttpRequest request;
+  std::shared_ptr<HttpResponse> response;
+
+  Json body() const;  // a JSON object; throws ApiError{400}
+};
+
+// Answers, now or later, or throws ApiError or Error.
+using Endpoint = std::function<void(Call& call)>;
+
+enum class Access { with_key, open };
+
+struct Route {
+  std::string method, path;
+  Endpoint endpoint;
+  Access access = Access::with_key;
+};
+
+// Each file of endpoints has its rows; routes.cpp joins them.
+std::vector<Route> text_routes();
+std::vector<Route> token_routes();
+std::vector<Route> status_routes();
+const std::vector<Route>& all_routes();
+
+void send_json(HttpResponse& response, const Json& body, int status = 200);
+// Text for JSON and logs: invalid UTF-8 as U+FFFD.
+std::string dump(const Json& value);
+// "cmpl-" and 24 random hexadecimal digits.
+std::string new_id(std::string_view prefix);
+
+}  // namespace frugal::serve

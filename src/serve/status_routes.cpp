@@ -1,0 +1,126 @@
+// What the server says of itself: health, models, metrics, limits.
+#include "engine/sampling_defaults.h"
+#include "serve/fields.h"
+#include "serve/service.h"
+
+namespace frugal::serve {
+namespace {
+
+// The truth: a step that began long ago and has not ended is a hang, whatever the process does.
+void health(Call& call) {
+  const std::string problem = call.service.problem();
+  if (problem.empty()) return send_json(*call.response, {{"status", "ok"}});
+  throw ApiError(503, problem);
+}
+
+void ready(Call& call) {
+  if (call.service.draining()) throw ApiError(503, "the server is shutting down");
+  health(call);
+}
+
+Json card(const ServedModel& model) {
+  const nn::Model& m = *model.loaded.model;
+  return {{"id", model.name},
+          {"object", "model"},
+          {"created", model.created},
+          {"owned_by", "frugal"},
+          {"root", model.loaded.name},
+          {"parent", nullptr},
+          {"max_model_len", model.engine->context()},
+          {"permission", Json::array()},
+          {"meta",
+           {{"vocab_type", 0},
+            {"n_vocab", m.spec.vocab},
+            {"n_ctx_train", m.spec.context_length},
+            {"n_embd", m.spec.hidden},
+            {"n_params", m.original_parameters},
+            {"size", model.loaded.file_bytes}}}};
+}
+
+void models(Call& call) {
+  Json cards = Json::array();
+  for (const auto& model : call.service.models()) cards.push_back(card(*model));
+  send_json(*call.response, {{"object", "list"}, {"data", cards}});
+}
+
+void model(Call& call) { send_json(*call.response, card(call.service.model(call.request.path.substr(std::string_view("/v1/models/").size())))); }
+
+void version(Call& call) { send_json(*call.response, {{"version", call.service.options().version}}); }
+
+// What counts where a request says nothing, and the table of what it may say.
+void props(Call& call) {
+  const ServedModel& model = call.service.model("");
+  Json defaults = Json::object();
+  for (const OptionSpec& option : engine::sampling_options()) defaults[option.name] = option.fallback;
+  for (const auto& [name, value] : engine::sampling_defaults(model.loaded)) defaults[name] = value;
+  Json fields = Json::array();
+  for (const Field& field : request_fields()) {
+    if (field.use != FieldUse::sampling && field.use != FieldUse::read) continue;
+    Json row = {{"name", field.name}, {"help", field.help}};
+    if (field.type == FieldType::integer || field.type == FieldType::number) row["min"] = field.min, row["max"] = field.max;
+    fields.push_back(std::move(row));
+  }
+  send_json(*call.response, {{"default_generation_settings", {{"n_ctx", model.engine->context()}, {"params", defaults}}},
+                             {"total_slots", nullptr},
+                             {"model_path", model.loaded.name},
+                             {"fields", fields}});
+}
+
+void metrics(Call& call) {
+  const std::string prefix = call.service.options().metrics_prefix + ":";
+  std::string out;
+  const auto rows = [&](const std::string& name, const char* type, const auto& value) {
+    out += fmt::format("# TYPE {}{} {}\n", prefix, name, type);
+    for (const auto& model : call.service.models())
+      out += fmt::format("{}{}{{model_name=\"{}\",engine=\"0\"}} {}\n", prefix, name, printable(model->name), value(model->engine->counts()));
+  };
+  using engine::EngineCounts;
+  rows("num_requests_running", "gauge", [](const EngineCounts& c) { return c.scheduler.running; });
+  rows("num_requests_waiting", "gauge", [](const EngineCounts& c) { return c.scheduler.waiting; });
+  rows("kv_cache_usage_perc", "gauge", [](const EngineCounts& c) {
+    return c.scheduler.blocks ? static_cast<double>(c.scheduler.blocks_in_use) / static_cast<double>(c.scheduler.blocks) : 0.0;
+  });
+  rows("prompt_tokens_total", "counter", [](const EngineCounts& c) { return c.prompt_tokens; });
+  rows("generation_tokens_total", "counter", [](const EngineCounts& c) { return c.generated_tokens; });
+  rows("num_preemptions_total", "counter", [](const EngineCounts& c) { return c.scheduler.preemptions; });
+  rows("prefix_cache_queries_total", "counter", [](const EngineCounts& c) { return c.scheduler.prefix_queries; });
+  rows("prefix_cache_hits_total", "counter", [](const EngineCounts& c) { return c.scheduler.prefix_hits; });
+  out += fmt::format("# TYPE {}request_success_total counter\n", prefix);
+  for (const auto& model : call.service.models()) {
+    const EngineCounts c = model->engine->counts();
+    for (const auto& [reason, count] : {std::pair{"stop", c.ended_stop}, {"length", c.ended_length}, {"abort", c.ended_cancelled}, {"error", c.ended_error}}) {
+      out +=
+          fmt::format("{}request_success_total{{model_name=\"{}\",engine=\"0\",finished_reason=\"{}\"}} {}\n", prefix, printable(model->name), reason, count);
+    }
+  }
+  const std::string labels = fmt::format("model_name=\"{}\",engine=\"0\"", printable(call.service.model("").name));
+  call.service.time_to_first_token.write(out, prefix + "time_to_first_token_seconds", labels);
+  call.service.inter_token.write(out, prefix + "request_time_per_output_token_seconds", labels);
+  call.service.whole_request.write(out, prefix + "e2e_request_latency_seconds", labels);
+  call.service.queue_time.write(out, prefix + "request_queue_time_seconds", labels);
+  call.response->send(200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, out);
+}
+
+}  // namespace
+
+std::vector<Route> status_routes() {
+  return {{"GET", "/health", health, Access::open},
+          {"GET", "/ready", ready},
+          {"GET", "/ping", health},
+          {"GET", "/version", version},
+          {"GET", "/v1/models", models},
+          {"GET", "/v1/models/*", model},
+          {"GET", "/props", props},
+          {"GET", "/metrics", metrics}};
+}
+
+const std::vector<Route>& all_routes() {
+  static const std::vector<Route> routes = [] {
+    std::vector<Route> all;
+    for (const auto& some : {text_routes(), token_routes(), status_routes()}) all.insert(all.end(), some.begin(), some.end());
+    return all;
+  }();
+  return routes;
+}
+
+}  // namespace frugal::serve

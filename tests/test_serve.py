@@ -1,0 +1,244 @@
+"""frugal serve as its clients see it: OpenAI's own library and plain HTTP against the real model."""
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import openai
+import pytest
+
+from conftest import FRUGAL
+
+KEY = "right-key"
+
+
+class Server:
+    def __init__(self, *arguments, **environment):
+        self.process = subprocess.Popen([str(FRUGAL), "serve", *map(str, arguments), "--port", "0", "--json"], stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+        told = ""
+        while not told.endswith("}\n"):
+            line = self.process.stdout.readline()
+            assert line, self.process.stderr.read()
+            told += line
+        self.port = json.loads(told)["port"]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.err = []
+        self.reader = threading.Thread(target=lambda: self.err.extend(self.process.stderr), daemon=True)
+        self.reader.start()
+
+    def client(self, key=KEY):
+        return openai.OpenAI(base_url=self.url + "/v1", api_key=key, max_retries=0, timeout=120)
+
+    def request(self, path, body=None, key=KEY, method=None, **headers):
+        """(status, headers, parsed body)"""
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data, method=method, headers={"Content-Type": "application/json", **headers})
+        if key:
+            request.add_header("Authorization", f"Bearer {key}")
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                status, head, text = answer.status, answer.headers, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            status, head, text = error.code, error.headers, error.read().decode()
+        return status, head, json.loads(text) if text.startswith("{") else text
+
+    def metric(self, name):
+        lines = [line for line in self.request("/metrics")[2].splitlines() if line.startswith(name + "{")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        code = self.process.wait(60)
+        self.reader.join()
+        return code
+
+
+@pytest.fixture(scope="module")
+def server(smollm2):
+    running = Server(smollm2, "--alias", "smol", "--api-key", KEY)
+    yield running
+    assert running.stop() == 0
+    assert not [line for line in running.err if "internal" in line]
+
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def test_openai_client_gets_the_answer_of_generate(server, frugal, smollm2):
+    generated = frugal("generate", smollm2, "-p", QUESTION[0]["content"], "--temp", 0, "-n", 32, "--json").json
+    client = server.client()
+    whole = client.chat.completions.create(model="smol", messages=QUESTION, temperature=0, max_tokens=32)
+    assert whole.choices[0].message.content == generated["text"]
+    assert whole.choices[0].message.role == "assistant"
+    assert whole.usage.completion_tokens == generated["completion_tokens"]
+    assert whole.usage.prompt_tokens == generated["prompt_tokens"]
+    events = list(client.chat.completions.create(model="smol", messages=QUESTION, temperature=0, max_tokens=32, stream=True,
+                                                 stream_options={"include_usage": True}))
+    assert events[0].choices[0].delta.role == "assistant"
+    assert "".join(event.choices[0].delta.content or "" for event in events if event.choices) == generated["text"]
+    assert events[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert events[-1].choices == [] and events[-1].usage.total_tokens == whole.usage.total_tokens
+
+
+def test_models_are_listed_and_unknown_ones_refused(server):
+    client = server.client()
+    assert [model.id for model in client.models.list()] == ["smol"]
+    assert client.models.retrieve("smol").id == "smol"
+    with pytest.raises(openai.NotFoundError) as error:
+        client.chat.completions.create(model="gpt-4", messages=QUESTION)
+    assert error.value.param == "model" and "smol" in str(error.value)
+
+
+def test_choices_stop_strings_and_seeds(server):
+    client = server.client()
+    ask = lambda **more: client.chat.completions.create(model="smol", messages=[{"role": "user", "content": "Tell a story."}], max_tokens=24, **more)
+    a, b = ask(n=3, seed=7, temperature=1), ask(n=3, seed=7, temperature=1)
+    texts = [choice.message.content for choice in a.choices]
+    assert texts == [choice.message.content for choice in b.choices] and len(set(texts)) > 1
+    assert [choice.index for choice in a.choices] == [0, 1, 2]
+    whole = ask(temperature=0).choices[0].message.content
+    cut = ask(temperature=0, stop=[whole[10:14]]).choices[0]
+    assert cut.message.content == whole[:whole.index(whole[10:14])] and cut.finish_reason == "stop"
+    biased = ask(temperature=0, logit_bias={"30": 100}, logprobs=True, top_logprobs=2).choices[0]
+    assert {entry.token for entry in biased.logprobs.content} == {biased.logprobs.content[0].token}
+    assert all(len(entry.top_logprobs) == 2 for entry in biased.logprobs.content)
+
+
+def test_completions_score_prompts_as_lm_eval_asks(server):
+    client = server.client()
+    ids = server.request("/tokenize", {"prompt": "The capital of France is Paris"})[2]["tokens"]
+    scored = client.completions.create(model="smol", prompt=[ids, ids[:3]], max_tokens=1, echo=True, logprobs=1, temperature=0)
+    for choice, count in zip(scored.choices, (len(ids), 3)):
+        values = choice.logprobs.token_logprobs
+        assert len(values) == count + 1 and values[0] is None and all(value <= 0 for value in values[1:])
+        assert choice.logprobs.top_logprobs[0] is None and len(choice.logprobs.top_logprobs[1]) == 1
+        assert choice.text.startswith("The capital of")
+    # A beginning is scored alike in any company.
+    assert scored.choices[1].logprobs.token_logprobs[1:3] == scored.choices[0].logprobs.token_logprobs[1:3]
+    alone = client.completions.create(model="smol", prompt="Two and two is", max_tokens=4, temperature=0, stream=True, echo=True)
+    assert "".join(event.choices[0].text for event in alone).startswith("Two and two is")
+    nothing = client.completions.create(model="smol", prompt=ids, max_tokens=0, echo=True, logprobs=0)
+    assert len(nothing.choices[0].logprobs.token_logprobs) == len(ids) and nothing.usage.completion_tokens == 0
+
+
+def test_tokens_and_templates_in_both_dialects(server):
+    ids = server.request("/tokenize", {"content": "Hello world"})[2]["tokens"]
+    assert ids == server.request("/tokenize", {"prompt": "Hello world"})[2]["tokens"]
+    assert server.request("/detokenize", {"tokens": ids})[2] == {"prompt": "Hello world", "content": "Hello world"}
+    prompt = server.request("/apply-template", {"messages": QUESTION})[2]["prompt"]
+    assert prompt.endswith("<|im_start|>assistant\n") and QUESTION[0]["content"] in prompt
+    assert server.request("/tokenizer_info")[2]["eos_token"] == "<|im_end|>"
+
+
+BAD = [({"temperature": -0.1}, "temperature"), ({"temperature": 2.1}, "temperature"), ({"temperature": "1"}, "temperature"), ({"top_p": 0}, "top_p"),
+       ({"top_p": 1.1}, "top_p"), ({"min_p": -0.1}, "min_p"), ({"top_k": -2}, "top_k"), ({"top_k": 0.5}, "top_k"), ({"top_k": 2**31}, "top_k"),
+       ({"presence_penalty": 2.1}, "presence_penalty"), ({"repetition_penalty": 0}, "repetition_penalty"), ({"n": 0}, "n"), ({"n": 10**6}, "n"),
+       ({"n": 2**63}, "n"), ({"max_tokens": -1}, "max_tokens"), ({"max_tokens": 1.5}, "max_tokens"), ({"max_tokens": 0}, "max_tokens"),
+       ({"logit_bias": {"AI": 1}}, "logit_bias"), ({"logit_bias": {"-1": 1}}, "logit_bias"), ({"logit_bias": {"49152": 1}}, "logit_bias"),
+       ({"logit_bias": {"1e3": 1}}, "logit_bias"), ({"logit_bias": {"1": 101}}, "logit_bias"), ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+       ({"logprobs": 3}, "logprobs"), ({"stop": ["a"] * 5}, "stop"), ({"stop": "x" * 10240}, "stop"), ({"stop_token_ids": [-1]}, "stop_token_ids"),
+       ({"seed": 2**63}, "seed"), ({"seed": 1.5}, "seed"), ({"messages": []}, "messages"), ({"messages": [{"role": "x", "content": "a"}]}, "messages[0]"),
+       ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]}, "messages[0]"),
+       ({"response_format": {"type": "json_object"}}, "response_format"), ({"tools": [{}]}, "tools"), ({"stream_options": {"include_usage": True}}, "stream_options"),
+       ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"), ({"grammar": "root ::= \"a\""}, "grammar"), ({"model": "x" * 100}, "model")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_values_out_of_range_are_refused_by_name_and_cost_no_step(server, stream):
+    before = server.metric("frugal:prompt_tokens_total")
+    for wrong, param in BAD:
+        if param == "stream_options" and stream:
+            continue
+        status, _, body = server.request("/v1/chat/completions", {"messages": QUESTION, "max_tokens": 1, "stream": stream} | wrong)
+        assert status == (404 if param == "model" else 400), (wrong, body)
+        assert body["error"]["param"] == param, (wrong, body)
+    for raw in (b"", b"[]", b"3", b'{"messages":', b'{"a":1} x', b'{"a":1,"a":2}', b"[" * 10000, b'{"a":"\xff"}', b'{"a":1e400}', b"NaN"):
+        status, _, body = server.request("/v1/chat/completions", raw)
+        assert status == 400 and body["error"]["message"], raw
+    assert server.metric("frugal:prompt_tokens_total") == before
+
+
+def test_a_prompt_that_is_too_long_says_both_numbers(server):
+    status, _, body = server.request("/v1/completions", {"prompt": [5] * 9000})
+    assert status == 400 and "9000" in body["error"]["message"] and "8192" in body["error"]["message"]
+    assert server.request("/v1/completions", {"prompt": "", "max_tokens": 1})[0] == 400
+
+
+def test_unknown_fields_and_odd_but_right_values_pass(server):
+    for more in ({"never_heard_of": {"a": [1]}}, {"user": "u" * 1000, "metadata": {}, "store": True}, {"top_k": 10**9}, {"top_k": 0}, {"top_k": -1},
+                 {"stop": ""}, {"stop": []}, {"temperature": -0}, {"tools": [], "tool_choice": "none"}, {"response_format": {"type": "text"}}, {"seed": -1},
+                 {"temperature": None, "stop": None, "logprobs": None}, {"suffix": None}):
+        status, _, body = server.request("/v1/chat/completions", {"messages": QUESTION, "max_tokens": 1} | more)
+        assert status == 200, (more, body)
+
+
+def test_every_route_but_health_wants_the_key(server):
+    assert server.request("/health", key=None)[0] == 200
+    for method, path in [("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/metrics"), ("GET", "/props"), ("POST", "/tokenize"), ("GET", "/v1/models/"),
+                         ("GET", "/ready"), ("GET", "/nothing"), ("POST", "/health/")]:
+        for key in (None, "wrong", KEY + " x", KEY[:-1]):
+            status, head, body = server.request(path, {} if method == "POST" else None, key=key, method=method)
+            assert status == 401, (method, path, key)
+            assert body["error"]["message"] == "Invalid API Key"
+            assert not [name for name in head if name.lower().startswith("access-control")]
+    assert server.request("/v1/models", key=None, **{"x-api-key": KEY})[0] == 200
+    assert server.request("/v1/models", Host="evil.example")[0] == 403
+    assert server.request("/v1/chat/completions", None, method="GET")[0] == 405
+    assert server.request("/nothing")[0] == 404
+
+
+def test_a_client_that_leaves_frees_its_blocks(server):
+    body = json.dumps({"messages": QUESTION, "max_tokens": 4000, "stream": True, "ignore_eos": True}).encode()
+    for _ in range(8):
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer " + KEY.encode() +
+                           b"\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body)
+        assert connection.recv(1000)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.close()
+    for _ in range(100):
+        if server.metric("frugal:num_requests_running") == 0 and server.metric("frugal:kv_cache_usage_perc") == 0:
+            return
+        time.sleep(0.1)
+    assert False, "still running"
+
+
+def test_many_at_once_answer_as_each_alone(server):
+    client = server.client()
+    prompts = [f"Number {i}: the next numbers are" for i in range(24)]
+    ask = lambda prompt: client.completions.create(model="smol", prompt=prompt, max_tokens=16, temperature=0).choices[0].text
+    alone = [ask(prompt) for prompt in prompts]
+    together = [None] * len(prompts)
+    threads = [threading.Thread(target=lambda i=i: together.__setitem__(i, ask(prompts[i]))) for i in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_a_signal_lets_answers_end_and_takes_no_new_ones(smollm2):
+    server = Server(smollm2)
+    events = server.client().chat.completions.create(model=server.request("/v1/models")[2]["data"][0]["id"], messages=QUESTION, max_tokens=200,
+                                                     stream=True, temperature=0, extra_body={"ignore_eos": True})
+    first = next(iter(events))
+    assert first.choices
+    server.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=2).close()
+    rest = list(events)
+    assert rest[-1].choices[0].finish_reason == "length"
+    assert server.process.wait(40) == 0
+
+
+def test_beyond_this_machine_a_key_is_needed(frugal, smollm2):
+    refused = frugal("serve", smollm2, "--host", "0.0.0.0")
+    assert refused.code == 2 and "--api-key" in refused.err
