@@ -10,6 +10,8 @@ import time
 import urllib.error
 import urllib.request
 
+import anthropic
+import ollama
 import openai
 import pytest
 
@@ -126,6 +128,43 @@ def test_completions_score_prompts_as_lm_eval_asks(server):
     assert "".join(event.choices[0].text for event in alone).startswith("Two and two is")
     nothing = client.completions.create(model="smol", prompt=ids, max_tokens=0, echo=True, logprobs=0)
     assert len(nothing.choices[0].logprobs.token_logprobs) == len(ids) and nothing.usage.completion_tokens == 0
+
+
+def test_anthropic_client_gets_the_same_answer(server):
+    want = server.client().chat.completions.create(model="smol", messages=[{"role": "system", "content": "Be brief."}] + QUESTION, temperature=0, max_tokens=12)
+    client = anthropic.Anthropic(base_url=server.url, api_key=KEY, max_retries=0)
+    ask = dict(model="smol", max_tokens=12, extra_body={"temperature": 0}, system="Be brief.", messages=[{"role": "user", "content": [{"type": "text", "text": QUESTION[0]["content"]}]}])
+    whole = client.messages.create(**ask)
+    assert whole.content[0].text == want.choices[0].message.content
+    assert whole.stop_reason == {"length": "max_tokens", "stop": "end_turn"}[want.choices[0].finish_reason]
+    assert whole.usage.input_tokens + whole.usage.cache_read_input_tokens == want.usage.prompt_tokens
+    with client.messages.stream(**ask) as stream:
+        assert "".join(stream.text_stream) == whole.content[0].text
+        final = stream.get_final_message()
+    assert final.stop_reason == whole.stop_reason and final.usage.output_tokens == whole.usage.output_tokens
+    counted = client.messages.count_tokens(model="smol", system="Be brief.", messages=QUESTION)
+    assert counted.input_tokens == want.usage.prompt_tokens
+    cut = client.messages.create(**ask, stop_sequences=[whole.content[0].text[3:6]])
+    assert cut.stop_reason == "stop_sequence" and cut.stop_sequence == whole.content[0].text[3:6]
+    with pytest.raises(anthropic.BadRequestError) as error:
+        client.messages.create(**(ask | {"extra_body": {"temperature": 3}}))
+    assert error.value.body["type"] == "error" and "temperature" in error.value.body["error"]["message"]
+
+
+def test_ollama_client_gets_the_same_answer(server):
+    want = server.client().chat.completions.create(model="smol", messages=QUESTION, temperature=0, max_tokens=12).choices[0].message.content
+    client = ollama.Client(host=server.url, headers={"Authorization": f"Bearer {KEY}"})
+    options = {"temperature": 0, "num_predict": 12, "num_ctx": 4096}
+    whole = client.chat(model="smol:latest", messages=QUESTION, options=options)
+    assert whole.message.content == want and whole.eval_count == 12 and whole.done_reason == "length"
+    assert "".join(part.message.content for part in client.chat(model="smol", messages=QUESTION, options=options, stream=True)) == want
+    assert client.generate(model="smol", prompt=QUESTION[0]["content"], options=options).response == want
+    assert "".join(part.response for part in client.generate(model="smol", prompt=QUESTION[0]["content"], options=options, stream=True)) == want
+    assert [model.model for model in client.list().models] == ["smol"]
+    assert client.show("smol").modelinfo["general.architecture"] == "llama" and client.ps().models[0].context_length == 8192
+    with pytest.raises(ollama.ResponseError) as error:
+        client.chat(model="other", messages=QUESTION)
+    assert error.value.status_code == 404 and "other" in error.value.error
 
 
 def test_tokens_and_templates_in_both_dialects(server):

@@ -189,7 +189,7 @@ void run(const Context& context, const ServeValues& values) {
 
 void add_serve(CLI::App& app, Context& context) {
   const auto values = std::make_shared<ServeValues>();
-  Verb verb = new_verb(app, context, "serve", "Serve models over HTTP (OpenAI's protocol)", [&context, values] { run(context, *values); });
+  Verb verb = new_verb(app, context, "serve", "Serve models over HTTP to clients of OpenAI, Anthropic and Ollama", [&context, values] { run(context, *values); });
   verb.texts("model,-m,--model", values->models, "Paths or hub names, each as NAME=PATH or alone")
       .required()
       .text("--host", values->host, "Address, name or Unix socket (*.sock)")

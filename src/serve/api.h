@@ -14,6 +14,8 @@ namespace frugal::serve {
 
 class Service;
 
+enum class ErrorShape { openai, anthropic, ollama };
+
 // An answer other than 200, in OpenAI's shape. `param` names the field at fault.
 class ApiError : public std::runtime_error {
  public:
@@ -28,8 +30,11 @@ struct Call {
   Service& service;
   HttpRequest request;
   std::shared_ptr<HttpResponse> response;
+  ErrorShape error_shape = ErrorShape::openai;
 
   Json body() const;  // a JSON object; throws ApiError{400}
+  // Of cached beginnings: what one API key sent is not found by another.
+  std::string scope() const;
 };
 
 // Answers, now or later, or throws ApiError or Error.
@@ -41,10 +46,13 @@ struct Route {
   std::string method, path;
   Endpoint endpoint;
   Access access = Access::with_key;
+  ErrorShape error_shape = ErrorShape::openai;
 };
 
 // Each file of endpoints has its rows; routes.cpp joins them.
-std::vector<Route> text_routes();
+std::vector<Route> openai_routes();
+std::vector<Route> anthropic_routes();
+std::vector<Route> ollama_routes();
 std::vector<Route> token_routes();
 std::vector<Route> status_routes();
 const std::vector<Route>& all_routes();
@@ -52,7 +60,11 @@ const std::vector<Route>& all_routes();
 void send_json(HttpResponse& response, const Json& body, int status = 200);
 // Text for JSON and logs: invalid UTF-8 as U+FFFD.
 std::string dump(const Json& value);
-// "cmpl-" and 24 random hexadecimal digits.
-std::string new_id(std::string_view prefix);
+// 24 random hexadecimal digits.
+std::string new_id();
+// An exception as an answer: what the client did wrong in words, what went wrong here not.
+HttpAnswer answer_of(const std::exception& error, ErrorShape shape);
+// Throws ApiError{400} naming `field` unless it is an id of the vocabulary.
+int32_t token_id(std::string_view field, const Json& value, int64_t vocabulary);
 
 }  // namespace frugal::serve

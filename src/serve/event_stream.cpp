@@ -7,13 +7,13 @@ constexpr size_t kMostWaiting = size_t{1} << 20;
 
 }  // namespace
 
-bool EventStream::send(std::string_view data) {
+bool EventStream::send(std::string_view frames) {
   const std::lock_guard lock(mutex_);
   if (!started_) {
     started_ = true;
-    response_->start(200, {{"Content-Type", "text/event-stream; charset=utf-8"}, {"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}});
+    response_->start(200, {{"Content-Type", content_type_}, {"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}});
   }
-  waiting_.append("data: ").append(data).append("\n\n");
+  waiting_.append(frames);
   flush();
   return !response_->gone() && waiting_.size() <= kMostWaiting;
 }

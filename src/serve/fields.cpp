@@ -78,13 +78,6 @@ std::vector<std::string> read_stop(const Json& value) {
   return stops;
 }
 
-int32_t token_id(std::string_view field, const Json& value, int64_t vocabulary) {
-  if (!value.is_number_integer() || value.get<double>() < 0 || value.get<double>() >= static_cast<double>(vocabulary)) {
-    refuse(field, fmt::format("has the token id {}, ids are 0..{}", printable(dump(value)), vocabulary - 1));
-  }
-  return value.get<int32_t>();
-}
-
 std::vector<std::pair<int32_t, float>> read_biases(const Json& value, int64_t vocabulary) {
   if (!value.is_object()) refuse("logit_bias", "must be an object of token ids and numbers");
   if (value.size() > kMostBiases) refuse("logit_bias", fmt::format("has {} entries, {} are allowed", value.size(), kMostBiases));
@@ -102,6 +95,13 @@ std::vector<std::pair<int32_t, float>> read_biases(const Json& value, int64_t vo
 }
 
 }  // namespace
+
+int32_t token_id(std::string_view field, const Json& value, int64_t vocabulary) {
+  if (!value.is_number_integer() || value.get<double>() < 0 || value.get<double>() >= static_cast<double>(vocabulary)) {
+    refuse(field, fmt::format("has the token id {}, ids are 0..{}", printable(dump(value)), vocabulary - 1));
+  }
+  return value.get<int32_t>();
+}
 
 const std::vector<Field>& request_fields() {
   using enum FieldType;

@@ -1,4 +1,7 @@
 // OpenAI's /v1/completions and /v1/chat/completions.
+#include <algorithm>
+#include <cmath>
+
 #include "serve/fields.h"
 #include "serve/text_answer.h"
 #include "text/tokenizer.h"
@@ -7,53 +10,224 @@ namespace frugal::serve {
 namespace {
 
 constexpr size_t kMostPrompts = 64;
+constexpr double kLeastLogprob = -9999;  // JSON has no infinity
 
-TextForm form_of(const Json& body) {
-  TextForm form;
-  form.stream = body.value("stream", Json(false)) == true;
-  if (const auto options = body.find("stream_options"); options != body.end() && options->is_object()) {
-    form.include_usage = options->value("include_usage", Json(false)) == true;
+Json number(double logprob) { return std::isnan(logprob) ? Json(nullptr) : Json(std::max(logprob, kLeastLogprob)); }
+
+size_t characters(std::string_view text) {
+  return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+std::string reason_of(const engine::ChoiceEnd& end) {
+  switch (end.reason) {
+    case engine::EndReason::stop: return "stop";
+    case engine::EndReason::length: return "length";
+    case engine::EndReason::cancelled: break;
   }
-  return form;
+  return "abort";
 }
 
-// The scope of cached beginnings: what one API key sent is not found by another.
-std::string scope_of(const HttpRequest& request) {
-  const std::string* const key = request.header("authorization");
-  return key ? *key : "";
+Json stop_of(const engine::ChoiceEnd& end) { return end.stop_id >= 0 ? Json(end.stop_id) : end.stop_text.empty() ? Json(nullptr) : Json(end.stop_text); }
+
+// What both endpoints have in common; they differ in how text and log-probabilities are written.
+class OpenAiFormat : public AnswerFormat {
+ public:
+  OpenAiFormat(const Json& body, int64_t top_logprobs) : top_logprobs_(top_logprobs) {
+    if (const auto options = body.find("stream_options"); options != body.end() && options->is_object()) {
+      include_usage_ = options->value("include_usage", Json(false)) == true;
+    }
+  }
+  std::string begin(const AnswerState& state, size_t index, const std::vector<engine::TokenInfo>& prompt) override {
+    const std::string text = first_text(state, index);
+    return text.empty() && !always_begins() ? "" : event(state, with_text(state, index, text, prompt, true), nullptr);
+  }
+  std::string piece(const AnswerState& state, size_t index, const engine::Piece& piece) override {
+    return event(state, with_text(state, index, piece.text, piece.tokens, false), nullptr);
+  }
+  std::string end(const AnswerState& state, size_t index) override {
+    const engine::ChoiceEnd& end = *state.choices[index].end;
+    Json choice = last(index);
+    choice["logprobs"] = nullptr;
+    choice["finish_reason"] = reason_of(end);
+    choice["stop_reason"] = stop_of(end);
+    return event(state, choice, nullptr);
+  }
+  std::string finish(const AnswerState& state) override {
+    std::string frames;
+    if (include_usage_) frames = event(state, nullptr, usage(state));
+    return frames + event_frame("[DONE]");
+  }
+  std::string failure(const std::string& error_body) override { return event_frame(error_body); }
+  Json whole(const AnswerState& state) override {
+    Json body = head(state, false);
+    body["choices"] = Json::array();
+    for (size_t i = 0; i < state.choices.size(); ++i) {
+      const AnswerChoice& choice = state.choices[i];
+      Json one = whole_text(state, i);
+      one["logprobs"] = top_logprobs_ < 0 ? Json(nullptr) : logprobs(state, i, choice.tokens);
+      one["finish_reason"] = reason_of(*choice.end);
+      one["stop_reason"] = stop_of(*choice.end);
+      body["choices"].push_back(std::move(one));
+    }
+    body["usage"] = usage(state);
+    body["timings"] = timings(*state.choices.front().end);
+    return body;
+  }
+
+ protected:
+  virtual Json head(const AnswerState& state, bool of_stream) const = 0;
+  virtual bool always_begins() const = 0;
+  virtual std::string first_text(const AnswerState&, size_t) const { return {}; }
+  virtual Json part(size_t index, const std::string& text, bool first) const = 0;
+  virtual Json last(size_t index) const = 0;
+  virtual Json whole_text(const AnswerState& state, size_t index) const = 0;
+  virtual Json logprobs(const AnswerState& state, size_t index, const std::vector<engine::TokenInfo>& tokens) = 0;
+
+ private:
+  Json with_text(const AnswerState& state, size_t index, const std::string& text, const std::vector<engine::TokenInfo>& tokens, bool first) {
+    Json choice = part(index, text, first);
+    choice["logprobs"] = tokens.empty() ? Json(nullptr) : logprobs(state, index, tokens);
+    choice["finish_reason"] = nullptr;
+    return choice;
+  }
+  std::string event(const AnswerState& state, const Json& choice, const Json& usage) const {
+    Json event = head(state, true);
+    event["choices"] = choice.is_null() ? Json::array() : Json::array({choice});
+    if (include_usage_) event["usage"] = usage;
+    return event_frame(event);
+  }
+  static Json usage(const AnswerState& state) {
+    const AnswerState::Usage usage = state.usage();
+    return {{"prompt_tokens", usage.prompt},
+            {"completion_tokens", usage.generated},
+            {"total_tokens", usage.prompt + usage.generated},
+            {"prompt_tokens_details", {{"cached_tokens", usage.cached}}}};
+  }
+  // llama.cpp's, which people read.
+  static Json timings(const engine::ChoiceEnd& end) {
+    const auto rate = [](int64_t count, double seconds) { return seconds > 0 ? static_cast<double>(count) / seconds : 0; };
+    const int64_t read = end.prompt_tokens - end.cached_tokens;
+    return {{"cache_n", end.cached_tokens},
+            {"prompt_n", read},
+            {"prompt_ms", 1000 * end.prompt_seconds},
+            {"prompt_per_second", rate(read, end.prompt_seconds)},
+            {"predicted_n", end.generated_tokens},
+            {"predicted_ms", 1000 * end.decode_seconds},
+            {"predicted_per_second", rate(end.generated_tokens - 1, end.decode_seconds)}};
+  }
+  int64_t top_logprobs_;
+  bool include_usage_ = false;
+};
+
+class ChatFormat final : public OpenAiFormat {
+ public:
+  using OpenAiFormat::OpenAiFormat;
+
+ private:
+  Json head(const AnswerState& state, bool of_stream) const override {
+    return {{"id", "chatcmpl-" + state.id},
+            {"object", of_stream ? "chat.completion.chunk" : "chat.completion"},
+            {"created", state.created},
+            {"model", state.model->name},
+            {"system_fingerprint", "frugal"}};
+  }
+  bool always_begins() const override { return true; }  // the role comes first and alone
+  Json part(size_t index, const std::string& text, bool first) const override {
+    Json delta = Json::object();
+    if (first) delta["role"] = "assistant";
+    delta["content"] = text;
+    return {{"index", index}, {"delta", delta}};
+  }
+  Json last(size_t index) const override { return {{"index", index}, {"delta", Json::object()}}; }
+  Json whole_text(const AnswerState& state, size_t index) const override {
+    return {{"index", index}, {"message", {{"role", "assistant"}, {"content", state.choices[index].text}}}};
+  }
+  Json logprobs(const AnswerState& state, size_t, const std::vector<engine::TokenInfo>& tokens) override {
+    const auto entry = [&](int32_t id, double logprob) {
+      const std::string text = state.token_text(id);
+      std::vector<int> bytes;
+      for (const char c : text) bytes.push_back(static_cast<unsigned char>(c));
+      return Json{{"token", text}, {"logprob", number(logprob)}, {"bytes", bytes}};
+    };
+    Json content = Json::array();
+    for (const engine::TokenInfo& token : tokens) {
+      Json one = entry(token.id, token.logprob);
+      one["top_logprobs"] = Json::array();
+      for (const auto& [id, logprob] : token.top) one["top_logprobs"].push_back(entry(id, logprob));
+      content.push_back(std::move(one));
+    }
+    return {{"content", content}};
+  }
+};
+
+class CompletionFormat final : public OpenAiFormat {
+ public:
+  // echo: the texts of the prompts, or none.
+  CompletionFormat(const Json& body, int64_t top_logprobs, std::vector<std::string> echo) : OpenAiFormat(body, top_logprobs), echo_(std::move(echo)) {}
+
+ private:
+  Json head(const AnswerState& state, bool) const override {
+    return {
+        {"id", "cmpl-" + state.id}, {"object", "text_completion"}, {"created", state.created}, {"model", state.model->name}, {"system_fingerprint", "frugal"}};
+  }
+  bool always_begins() const override { return false; }
+  std::string first_text(const AnswerState& state, size_t index) const override {
+    return echo_.empty() ? "" : echo_[index / static_cast<size_t>(state.choices_per_prompt)];
+  }
+  Json part(size_t index, const std::string& text, bool) const override { return {{"index", index}, {"text", text}}; }
+  Json last(size_t index) const override { return {{"index", index}, {"text", ""}}; }
+  Json whole_text(const AnswerState& state, size_t index) const override {
+    return {{"index", index}, {"text", first_text(state, index) + state.choices[index].text}};
+  }
+  Json logprobs(const AnswerState& state, size_t index, const std::vector<engine::TokenInfo>& tokens) override {
+    offsets_.resize(state.choices.size());
+    Json texts = Json::array(), values = Json::array(), tops = Json::array(), offsets = Json::array();
+    for (const engine::TokenInfo& token : tokens) {
+      const std::string text = state.token_text(token.id);
+      texts.push_back(text);
+      values.push_back(number(token.logprob));
+      offsets.push_back(offsets_[index]);
+      offsets_[index] += characters(text);
+      Json top = std::isnan(token.logprob) ? Json(nullptr) : Json::object();
+      for (const auto& [id, logprob] : token.top) top[state.token_text(id)] = number(logprob);
+      tops.push_back(std::move(top));
+    }
+    return {{"tokens", texts}, {"token_logprobs", values}, {"top_logprobs", tops}, {"text_offset", offsets}};
+  }
+  std::vector<std::string> echo_;
+  std::vector<size_t> offsets_;  // of each choice's next token in its text, in characters
+};
+
+void refuse_fields(const Json& body, std::initializer_list<const char*> names, const char* whose) {
+  for (const char* name : names) {
+    if (body.contains(name) && !body[name].is_null()) throw ApiError(400, fmt::format("{} is of {}", name, whose), name);
+  }
 }
+
+bool streams(const Json& body) { return body.value("stream", Json(false)) == true; }
 
 void chat(Call& call) {
   const Json body = call.body();
   ServedModel& model = call.service.model_of(body);
   engine::Request request = read_request(body, model.loaded);
-  TextForm form = form_of(body);
-  form.chat = true;
   if (const auto logprobs = body.find("logprobs"); logprobs != body.end() && !logprobs->is_null()) {
     if (!logprobs->is_boolean()) throw ApiError(400, "logprobs must be true or false; top_logprobs says how many", "logprobs");
-    if (*logprobs == true) form.top_logprobs = body.value("top_logprobs", Json(0)).is_null() ? 0 : body.value("top_logprobs", 0);
+    if (*logprobs == true) request.top_logprobs = body.value("top_logprobs", Json(nullptr)).is_null() ? 0 : body["top_logprobs"].get<int64_t>();
   }
-  if (form.top_logprobs < 0 && body.contains("top_logprobs") && !body["top_logprobs"].is_null() && body["top_logprobs"] != 0) {
+  if (request.top_logprobs < 0 && body.contains("top_logprobs") && !body["top_logprobs"].is_null() && body["top_logprobs"] != 0) {
     throw ApiError(400, "top_logprobs needs logprobs", "top_logprobs");
   }
-  for (const char* field : {"prompt", "echo"}) {
-    if (body.contains(field) && !body[field].is_null()) throw ApiError(400, fmt::format("{} is of /v1/completions; a conversation has messages", field), field);
-  }
+  refuse_fields(body, {"prompt", "echo"}, "/v1/completions; a conversation has messages");
   if (request.max_tokens == 0) throw ApiError(400, "max_tokens must be at least 1", "max_tokens");
   request.prompt = model.chat_prompt(body);
-  request.top_logprobs = form.top_logprobs;
-  request.scope = scope_of(call.request);
-  TextAnswer::begin(call, model, {std::move(request)}, std::move(form));
+  request.scope = call.scope();
+  const int64_t logprobs = request.top_logprobs;
+  TextAnswer::begin(call, model, {std::move(request)}, streams(body), std::make_unique<ChatFormat>(body, logprobs));
 }
 
 std::vector<int32_t> ids_of(const Json& list, const text::Tokenizer& tokenizer) {
   std::vector<int32_t> ids;
-  for (const Json& id : list) {
-    if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() >= tokenizer.vocab_size()) {
-      throw ApiError(400, fmt::format("prompt has the token id {}, ids are 0..{}", printable(dump(id)), tokenizer.vocab_size() - 1), "prompt");
-    }
-    ids.push_back(id.get<int32_t>());
-  }
+  for (const Json& id : list) ids.push_back(token_id("prompt", id, tokenizer.vocab_size()));
   return ids;
 }
 
@@ -82,33 +256,32 @@ void complete(Call& call) {
   ServedModel& model = call.service.model_of(body);
   const text::Tokenizer& tokenizer = *model.loaded.tokenizer;
   engine::Request request = read_request(body, model.loaded);
-  TextForm form = form_of(body);
-  form.echo = body.value("echo", Json(false)) == true;
+  const bool echo = body.value("echo", Json(false)) == true;
   if (const auto logprobs = body.find("logprobs"); logprobs != body.end() && !logprobs->is_null()) {
     if (!logprobs->is_number_integer() || *logprobs < 0 || *logprobs > 20) throw ApiError(400, "logprobs must be an integer in 0..20", "logprobs");
-    form.top_logprobs = logprobs->get<int64_t>();
+    request.top_logprobs = logprobs->get<int64_t>();
   }
-  for (const char* field : {"messages", "top_logprobs"}) {
-    if (body.contains(field) && !body[field].is_null()) throw ApiError(400, fmt::format("{} is of /v1/chat/completions", field), field);
-  }
+  refuse_fields(body, {"messages", "top_logprobs"}, "/v1/chat/completions");
   if (request.max_tokens < 0) request.max_tokens = 16;
-  if (request.max_tokens == 0 && !form.echo) throw ApiError(400, "max_tokens of 0 needs echo", "max_tokens");
-  request.top_logprobs = form.top_logprobs;
-  request.prompt_logprobs = form.echo && form.top_logprobs >= 0;
-  request.scope = scope_of(call.request);
+  if (request.max_tokens == 0 && !echo) throw ApiError(400, "max_tokens of 0 needs echo", "max_tokens");
+  request.prompt_logprobs = echo && request.top_logprobs >= 0;
+  request.scope = call.scope();
   std::vector<engine::Request> requests;
+  std::vector<std::string> texts;
   for (std::vector<int32_t>& prompt : prompts_of(body, tokenizer)) {
     requests.push_back(request);
-    if (form.echo) form.prompts.push_back(tokenizer.decode(prompt, /*skip_special=*/true));
+    if (echo) texts.push_back(tokenizer.decode(prompt, /*skip_special=*/true));
     requests.back().prompt = std::move(prompt);
   }
-  if (static_cast<int64_t>(requests.size()) * request.choices > 64) throw ApiError(400, "prompts times n must be at most 64", "n");
-  TextAnswer::begin(call, model, std::move(requests), std::move(form));
+  if (std::ssize(requests) * request.choices > static_cast<int64_t>(kMostPrompts)) {
+    throw ApiError(400, fmt::format("prompts times n must be at most {}", kMostPrompts), "n");
+  }
+  TextAnswer::begin(call, model, std::move(requests), streams(body), std::make_unique<CompletionFormat>(body, request.top_logprobs, std::move(texts)));
 }
 
 }  // namespace
 
-std::vector<Route> text_routes() {
+std::vector<Route> openai_routes() {
   return {
       {"POST", "/v1/chat/completions", chat}, {"POST", "/chat/completions", chat}, {"POST", "/v1/completions", complete}, {"POST", "/completions", complete}};
 }

@@ -17,15 +17,6 @@ const std::vector<double> kFirstToken = {.001, .005, .01, .02, .04, .06, .08, .1
 const std::vector<double> kBetweenTokens = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
 const std::vector<double> kRequest = {.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
 
-int status_of(ErrorKind kind) {
-  switch (kind) {
-    case ErrorKind::invalid_input:
-    case ErrorKind::unsupported: return 400;
-    case ErrorKind::out_of_memory: return 503;
-    default: return 500;
-  }
-}
-
 // Parts of a message as one text: what templates of text models take.
 Json with_joined_parts(const Json& message, size_t index) {
   Json result = message;
@@ -107,9 +98,41 @@ std::string dump(const Json& value) { return value.dump(-1, ' ', false, Json::er
 
 void send_json(HttpResponse& response, const Json& body, int status) { response.send(status, {{"Content-Type", "application/json"}}, dump(body)); }
 
-std::string new_id(std::string_view prefix) {
+std::string new_id() {
   static thread_local std::mt19937_64 random{(uint64_t{std::random_device{}()} << 32) | std::random_device{}()};
-  return fmt::format("{}{:016x}{:08x}", prefix, random(), static_cast<uint32_t>(random()));
+  return fmt::format("{:016x}{:08x}", random(), static_cast<uint32_t>(random()));
+}
+
+std::string Call::scope() const {
+  const std::string* const key = request.header("authorization");
+  const std::string* const other = request.header("x-api-key");
+  return key ? *key : other ? *other : "";
+}
+
+HttpAnswer answer_of(const std::exception& error, ErrorShape shape) {
+  HttpAnswer answer;
+  if (const auto* api = dynamic_cast<const ApiError*>(&error)) {
+    answer = error_answer(api->status, api->what(), api->param, api->code);
+  } else if (dynamic_cast<const engine::Overloaded*>(&error)) {
+    answer = error_answer(503, error.what(), {}, "overloaded");
+  } else if (const auto* ours = dynamic_cast<const Error*>(&error);
+             ours && (ours->kind() == ErrorKind::invalid_input || ours->kind() == ErrorKind::unsupported)) {
+    answer = error_answer(400, error.what());
+  } else if ((ours && ours->kind() == ErrorKind::out_of_memory) || dynamic_cast<const std::bad_alloc*>(&error)) {
+    answer = error_answer(503, "there is not enough memory for this request");
+  } else {
+    log_warning("a request failed: {}", error.what());
+    answer = error_answer(500, "internal error");
+  }
+  if (answer.status == 503) answer.headers.emplace_back("Retry-After", "1");
+  if (shape == ErrorShape::openai) return answer;
+  Json body = parse_json(answer.body, "error");
+  if (shape == ErrorShape::anthropic)
+    body = {{"type", "error"}, {"error", body["error"]}};
+  else
+    body = {{"error", body["error"]["message"]}};
+  answer.body = dump(body);
+  return answer;
 }
 
 std::vector<int32_t> ServedModel::chat_prompt(const Json& body) const { return text::encode_segments(*loaded.tokenizer, rendered(loaded, body)); }
@@ -197,25 +220,11 @@ std::string Service::problem() const {
 namespace {
 
 void answer(const Endpoint& endpoint, Call& call) {
-  HttpAnswer answer;
   try {
-    return endpoint(call);
-  } catch (const ApiError& error) {
-    answer = error_answer(error.status, error.what(), error.param, error.code);
-  } catch (const engine::Overloaded& error) {
-    answer = error_answer(503, error.what(), {}, "overloaded");
-  } catch (const Error& error) {
-    const int status = status_of(error.kind());
-    if (status == 500) log_warning("{} {}: {}", call.request.method, call.request.path, error.what());
-    answer = error_answer(status, status == 500 ? "internal error" : error.what());
-  } catch (const std::bad_alloc&) {
-    answer = error_answer(503, "there is not enough memory for this request");
+    endpoint(call);
   } catch (const std::exception& error) {
-    log_warning("{} {}: {}", call.request.method, call.request.path, error.what());
-    answer = error_answer(500, "internal error");
+    call.response->send(answer_of(error, call.error_shape));
   }
-  if (answer.status == 503) answer.headers.emplace_back("Retry-After", "1");
-  call.response->send(std::move(answer));
 }
 
 }  // namespace
@@ -239,7 +248,7 @@ void Service::handle(HttpRequest&& request, std::shared_ptr<HttpResponse> respon
   ++requests;
   request.path = path;
   if (found->access == Access::open || found->method == "GET") {  // quick, and wanted most when the workers are busy
-    Call call{*this, std::move(request), std::move(response)};
+    Call call{*this, std::move(request), std::move(response), found->error_shape};
     return answer(found->endpoint, call);
   }
   HttpAnswer refusal;
@@ -248,8 +257,9 @@ void Service::handle(HttpRequest&& request, std::shared_ptr<HttpResponse> respon
   } else {
     const std::lock_guard lock(mutex_);
     if (queue_.size() < options_.most_queued) {
-      queue_.push_back(
-          [endpoint = &found->endpoint, call = std::make_shared<Call>(Call{*this, std::move(request), std::move(response)})] { answer(*endpoint, *call); });
+      queue_.push_back([endpoint = &found->endpoint, call = std::make_shared<Call>(Call{*this, std::move(request), std::move(response), found->error_shape})] {
+        answer(*endpoint, *call);
+      });
       wake_.notify_one();
       return;
     }

@@ -117,7 +117,8 @@ std::vector<Route> status_routes() {
 const std::vector<Route>& all_routes() {
   static const std::vector<Route> routes = [] {
     std::vector<Route> all;
-    for (const auto& some : {text_routes(), token_routes(), status_routes()}) all.insert(all.end(), some.begin(), some.end());
+    for (const auto& some : {openai_routes(), anthropic_routes(), ollama_routes(), token_routes(), status_routes()})
+      all.insert(all.end(), some.begin(), some.end());
     return all;
   }();
   return routes;

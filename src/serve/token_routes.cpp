@@ -1,6 +1,4 @@
 // Tokens of a text and back, in the dialects of vLLM and of llama.cpp, and what the chat template makes of a conversation.
-#include <cmath>
-
 #include "serve/service.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -53,12 +51,7 @@ void detokenize(Call& call) {
   const auto list = body.find("tokens");
   if (list == body.end() || !list->is_array()) throw ApiError(400, "tokens must be a list of token ids", "tokens");
   std::vector<int32_t> ids;
-  for (const Json& id : *list) {
-    if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() >= tokenizer.vocab_size()) {
-      throw ApiError(400, fmt::format("tokens has {}, ids are 0..{}", printable(dump(id)), tokenizer.vocab_size() - 1), "tokens");
-    }
-    ids.push_back(id.get<int32_t>());
-  }
+  for (const Json& id : *list) ids.push_back(token_id("tokens", id, tokenizer.vocab_size()));
   const std::string text = tokenizer.decode(ids);
   send_json(*call.response, {{"prompt", text}, {"content", text}});  // vLLM's name and llama.cpp's
 }

@@ -1,0 +1,195 @@
+// Ollama's /api/generate, /api/chat, /api/tags, /api/show, /api/ps and /api/version: answers as lines of JSON, times in nanoseconds.
+#include "base/log.h"
+#include "serve/fields.h"
+#include "serve/text_answer.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace frugal::serve {
+namespace {
+
+int64_t nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
+
+class LineFormat final : public AnswerFormat {
+ public:
+  explicit LineFormat(bool chat) : chat_(chat) {}
+  const char* content_type() const override { return "application/x-ndjson"; }
+  std::string begin(const AnswerState&, size_t, const std::vector<engine::TokenInfo>&) override { return {}; }
+  std::string piece(const AnswerState& state, size_t, const engine::Piece& piece) override {
+    return piece.text.empty() ? "" : dump(line(state, piece.text, false)) + "\n";
+  }
+  std::string end(const AnswerState&, size_t) override { return {}; }
+  std::string finish(const AnswerState& state) override { return dump(last(state, "")) + "\n"; }
+  std::string failure(const std::string& error_body) override { return error_body + "\n"; }
+  Json whole(const AnswerState& state) override { return last(state, state.choices.front().text); }
+
+ private:
+  Json line(const AnswerState& state, const std::string& text, bool done) const {
+    Json line = {{"model", state.model->name}, {"created_at", utc_timestamp(state.created)}};
+    if (chat_)
+      line["message"] = {{"role", "assistant"}, {"content", text}};
+    else
+      line["response"] = text;
+    line["done"] = done;
+    return line;
+  }
+  Json last(const AnswerState& state, const std::string& text) const {
+    const engine::ChoiceEnd& end = *state.choices.front().end;
+    Json line = this->line(state, text, true);
+    line["done_reason"] = end.reason == engine::EndReason::length ? "length" : "stop";
+    line["total_duration"] = nanoseconds(end.queue_seconds + end.prompt_seconds + end.decode_seconds);
+    line["load_duration"] = 0;
+    line["prompt_eval_count"] = end.prompt_tokens;
+    line["prompt_eval_duration"] = nanoseconds(end.prompt_seconds);
+    line["eval_count"] = end.generated_tokens;
+    line["eval_duration"] = nanoseconds(end.decode_seconds);
+    return line;
+  }
+  bool chat_;
+};
+
+// "name:latest" is "name".
+ServedModel& model_of(Call& call, const Json& body) {
+  const auto given = body.contains("model") ? body.find("model") : body.find("name");
+  if (given == body.end() || !given->is_string()) throw ApiError(400, "model must be a string", "model");
+  std::string name = given->get<std::string>();
+  if (name.ends_with(":latest")) name.resize(name.size() - 7);
+  return call.service.model(name);
+}
+
+// The same request in OpenAI's words.
+Json translated(const Json& body) {
+  static const std::vector<std::pair<const char*, const char*>> names = {{"temperature", "temperature"},
+                                                                         {"top_k", "top_k"},
+                                                                         {"top_p", "top_p"},
+                                                                         {"min_p", "min_p"},
+                                                                         {"typical_p", "typical_p"},
+                                                                         {"seed", "seed"},
+                                                                         {"stop", "stop"},
+                                                                         {"repeat_penalty", "repetition_penalty"},
+                                                                         {"presence_penalty", "presence_penalty"},
+                                                                         {"frequency_penalty", "frequency_penalty"}};
+  Json result = Json::object();
+  for (const char* same : {"messages", "tools"}) {
+    if (body.contains(same)) result[same] = body[same];
+  }
+  if (const auto format = body.find("format"); format != body.end() && !format->is_null() && *format != "") {
+    throw ApiError(400, "format is not supported", "format");
+  }
+  if (const auto images = body.find("images"); images != body.end() && !images->is_null() && !images->empty()) {
+    throw ApiError(400, "images: this model reads text only", "images");
+  }
+  const auto options = body.find("options");
+  if (options == body.end() || options->is_null()) return result;
+  if (!options->is_object()) throw ApiError(400, "options must be an object", "options");
+  for (const auto& [key, value] : options->items()) {
+    const auto found = std::ranges::find_if(names, [&](const auto& pair) { return key == pair.first; });
+    if (found != names.end())
+      result[found->second] = value;
+    else if (key == "num_predict" && value.is_number() && value.get<double>() >= 0)
+      result["max_tokens"] = value;
+    else if (key != "num_predict")
+      log_info("option \"{}\" is not known and ignored", printable(key));
+  }
+  return result;
+}
+
+void begin(Call& call, ServedModel& model, const Json& body, const Json& openai, std::vector<int32_t> prompt, bool chat) {
+  engine::Request request = read_request(openai, model.loaded);
+  request.prompt = std::move(prompt);
+  request.scope = call.scope();
+  const auto stream = body.find("stream");
+  if (stream != body.end() && !stream->is_null() && !stream->is_boolean()) throw ApiError(400, "stream must be true or false", "stream");
+  TextAnswer::begin(call, model, {std::move(request)}, stream == body.end() || *stream != false, std::make_unique<LineFormat>(chat));
+}
+
+void chat(Call& call) {
+  const Json body = call.body(), openai = translated(body);
+  ServedModel& model = model_of(call, body);
+  begin(call, model, body, openai, model.chat_prompt(openai), true);
+}
+
+void generate(Call& call) {
+  const Json body = call.body();
+  ServedModel& model = model_of(call, body);
+  const Json prompt = body.value("prompt", Json(""));
+  if (!prompt.is_string()) throw ApiError(400, "prompt must be a string", "prompt");
+  Json openai = translated(body);
+  if (prompt == "") {  // how Ollama's clients load a model
+    return send_json(*call.response, {{"model", model.name},
+                                      {"created_at", utc_timestamp(call.service.options().clock->unix_time())},
+                                      {"response", ""},
+                                      {"done", true},
+                                      {"done_reason", "load"}});
+  }
+  if (body.value("raw", Json(false)) == true || !model.loaded.chat_template) {
+    return begin(call, model, body, openai, model.loaded.tokenizer->encode(prompt.get_ref<const std::string&>()), false);
+  }
+  Json messages = Json::array();
+  if (body.contains("system") && !body["system"].is_null()) messages.push_back({{"role", "system"}, {"content", body["system"]}});
+  messages.push_back({{"role", "user"}, {"content", prompt}});
+  openai["messages"] = messages;
+  begin(call, model, body, openai, model.chat_prompt(openai), false);
+}
+
+Json details(const ServedModel& model) {
+  const double parameters = static_cast<double>(model.loaded.model->original_parameters);
+  const double bits = 8 * static_cast<double>(model.loaded.file_bytes) / std::max(1.0, parameters);
+  return {{"parent_model", ""},
+          {"format", model.loaded.name.ends_with(".gguf") ? "gguf" : "safetensors"},
+          {"family", model.loaded.model->spec.family},
+          {"families", Json::array({model.loaded.model->spec.family})},
+          {"parameter_size", parameters >= 1e9 ? fmt::format("{:.1f}B", parameters / 1e9) : fmt::format("{:.0f}M", parameters / 1e6)},
+          {"quantization_level", fmt::format("{:.1f} bits per weight", bits)}};
+}
+
+Json entry(const ServedModel& model) {
+  return {{"name", model.name}, {"model", model.name},      {"modified_at", utc_timestamp(model.created)}, {"size", model.loaded.file_bytes},
+          {"digest", ""},       {"details", details(model)}};
+}
+
+void tags(Call& call) {
+  Json models = Json::array();
+  for (const auto& model : call.service.models()) models.push_back(entry(*model));
+  send_json(*call.response, {{"models", models}});
+}
+
+void running(Call& call) {
+  Json models = Json::array();
+  for (const auto& model : call.service.models()) {
+    Json one = entry(*model);
+    one["size_vram"] = 0;
+    one["context_length"] = model->engine->context();
+    models.push_back(std::move(one));
+  }
+  send_json(*call.response, {{"models", models}});
+}
+
+void show(Call& call) {
+  const ServedModel& model = model_of(call, call.body());
+  const nn::ModelSpec& spec = model.loaded.model->spec;
+  send_json(*call.response, {{"modelfile", ""},
+                             {"parameters", ""},
+                             {"template", model.loaded.chat_template ? model.loaded.chat_template->source() : ""},
+                             {"details", details(model)},
+                             {"model_info",
+                              {{"general.architecture", spec.family},
+                               {"general.parameter_count", model.loaded.model->original_parameters},
+                               {spec.family + ".context_length", spec.context_length},
+                               {spec.family + ".embedding_length", spec.hidden}}},
+                             {"capabilities", Json::array({"completion"})}});
+}
+
+void version(Call& call) { send_json(*call.response, {{"version", call.service.options().version}}); }
+
+}  // namespace
+
+std::vector<Route> ollama_routes() {
+  const auto route = [](const char* method, const char* path, Endpoint endpoint) {
+    return Route{method, path, std::move(endpoint), Access::with_key, ErrorShape::ollama};
+  };
+  return {route("POST", "/api/generate", generate), route("POST", "/api/chat", chat), route("GET", "/api/tags", tags),
+          route("POST", "/api/show", show),         route("GET", "/api/ps", running), route("GET", "/api/version", version)};
+}
+
+}  // namespace frugal::serve
