@@ -270,7 +270,7 @@ TEST(Clients, S1ThousandsThatLeaveAtRandomLeaveNothing) {
 
 TEST(Clients, S2ASlowReaderIsPausedThenDropped) {
   HttpOptions options = StubServer::quick();
-  options.timeouts.slow_reader = 0.5;
+  options.timeouts.slow_reader = 2;
   StubServer stub(options);
   Client client(stub.port(), 1024);
   client.send(kHeld);
@@ -289,6 +289,17 @@ TEST(Clients, S2ASlowReaderIsPausedThenDropped) {
   EXPECT_TRUE(eventually([&] { return gone == 1; }));
   EXPECT_EQ(room, 1);
   EXPECT_EQ(held.response->waiting_bytes(), 0u);
+  EXPECT_EQ(stub.server.counters().dropped, 1u);
+}
+
+TEST(Clients, S2AWholeAnswerThatNobodyReadsIsDropped) {
+  HttpOptions options = StubServer::quick();
+  options.timeouts.slow_reader = 0.5;
+  StubServer stub(options);
+  Client client(stub.port(), 1024);
+  client.send(kHeld + kHeld);
+  stub.take().response->send(200, {}, std::string(8 << 20, 'x'));
+  EXPECT_TRUE(eventually([&] { return stub.server.counters().connections == 0; }));
   EXPECT_EQ(stub.server.counters().dropped, 1u);
 }
 
@@ -431,6 +442,41 @@ TEST(Shutdown, S12ADrainEndsInTime) {
   EXPECT_EQ(gone, 1);
   EXPECT_TRUE(client.closed_by_server());
   stub.server.stop();
+}
+
+class HandClock : public Clock {
+ public:
+  double seconds() const override { return seconds_; }
+  int64_t unix_time() const override { return unix_time_; }
+  void advance(double by) { seconds_ = seconds_ + by; }
+  void set_wall(int64_t time) { unix_time_ = time; }
+
+ private:
+  std::atomic<double> seconds_ = 1000;
+  std::atomic<int64_t> unix_time_ = 784111777;
+};
+
+TEST(Clocks, S16OnlyTheSteadyOneEndsWaiting) {
+  HandClock clock;
+  HttpOptions options = StubServer::quick();
+  options.clock = &clock;
+  StubServer stub(options);
+  Client used(stub.port(), "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), half(stub.port(), "GET / HT");
+  EXPECT_EQ(used.answer().header("Date"), "Sun, 06 Nov 1994 08:49:37 GMT");
+  for (const int64_t jump : {-86'400, -3'600, 86'400}) {
+    clock.set_wall(784111777 + jump);
+    std::this_thread::sleep_for(std::chrono::milliseconds(150));
+  }
+  EXPECT_TRUE(eventually([&] { return stub.server.counters().connections == 2; }));
+  clock.advance(9.9);
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_EQ(stub.server.counters().connections, 2u);
+  clock.advance(0.2);
+  EXPECT_EQ(half.answer().status, 408);
+  half.close();
+  EXPECT_TRUE(eventually([&] { return stub.server.counters().connections == 1; }));
+  clock.advance(options.timeouts.keep_alive);
+  EXPECT_TRUE(used.closed_by_server());
 }
 
 TEST(Listening, UnixSocketsAreTheirOwners) {

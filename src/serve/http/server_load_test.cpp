@@ -89,7 +89,7 @@ TEST(Load, S4IdleConnectionsHoldLittleMemory) {
 
 TEST(Load, S3SlowSendersDoNotDelayOthers) {
   HttpOptions options = StubServer::quick();
-  options.timeouts.header = 0.5;
+  options.timeouts.header = 2;
   StubServer stub(options);
   std::vector<std::unique_ptr<Client>> slow;
   for (int i = 0; i < 500; ++i) slow.push_back(std::make_unique<Client>(stub.port(), "GET / HTTP/1.1\r\nHost: lo"));
