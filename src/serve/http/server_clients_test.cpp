@@ -4,6 +4,7 @@
 #include <sys/un.h>
 
 #include <atomic>
+#include <ctime>
 #include <random>
 
 #include "oracle.h"
@@ -223,9 +224,13 @@ TEST(Clients, UrgentDataNeitherCountsAsLeavingNorSpins) {
   StubServer stub(options);
   Client client(stub.port(), kHeld);
   const StubServer::Held held = stub.take();
+  // More than is read ahead, so that the urgent byte stays unread and would wake the server for ever.
+  client.send("GET / HTTP/1.1\r\nHost: localhost\r\nA: " + std::string(40'000, 'x'));
   ::send(client.fd(), "!", 1, MSG_OOB);
-  client.shut_writing();
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const std::clock_t before = std::clock();
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_LT(std::clock() - before, CLOCKS_PER_SEC / 4);
   EXPECT_FALSE(held.response->gone());
   client.reset();
   EXPECT_TRUE(eventually([&] { return held.response->gone(); }));
@@ -301,6 +306,26 @@ TEST(Clients, S2AWholeAnswerThatNobodyReadsIsDropped) {
   stub.take().response->send(200, {}, std::string(8 << 20, 'x'));
   EXPECT_TRUE(eventually([&] { return stub.server.counters().connections == 0; }));
   EXPECT_EQ(stub.server.counters().dropped, 1u);
+}
+
+TEST(Clients, S2ASlowReaderThatKeepsTheRateIsKept) {
+  HttpOptions options = StubServer::quick();
+  options.timeouts.slow_reader = 0.5;
+  StubServer stub(options);
+  Client client(stub.port(), 4096);
+  client.send(kHeld);
+  stub.take().response->send(200, {}, std::string(4 << 20, 'x'));
+  size_t read = 0;
+  char buffer[65536];
+  for (int i = 0; i < 40; ++i) {  // two seconds
+    const ssize_t count = ::recv(client.fd(), buffer, sizeof(buffer), 0);
+    ASSERT_GT(count, 0) << i;
+    read += static_cast<size_t>(count);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  while (client.receive() && read + client.received().size() < 4 << 20) {}
+  EXPECT_GE(read + client.received().size(), size_t{4} << 20);
+  EXPECT_EQ(stub.server.counters().dropped, 0u);
 }
 
 TEST(Clients, S2AReaderThatGoesOnGetsItAll) {
