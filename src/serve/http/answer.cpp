@@ -96,6 +96,9 @@ bool asks_to_close(const HttpHeaders& headers) {
 
 void append_head(std::string& out, const AnswerHead& head) {
   if (head.status < 200 || head.status > 599) fail(ErrorKind::internal, "an answer has the status {}, 200 to 599 are possible", head.status);
+  for (const auto& [name, value] : *head.headers) {  // before anything is written
+    if (!is_name(name) || !is_value(value)) fail(ErrorKind::internal, "the header {}: {} would break an answer", printable(name), printable(value));
+  }
   fmt::format_to(std::back_inserter(out), "HTTP/1.1 {} {}\r\nDate: {}\r\n", head.status, reason_of(head.status), http_date(head.unix_time));
   if (head.framing == BodyFraming::length) fmt::format_to(std::back_inserter(out), "Content-Length: {}\r\n", head.length);
   if (head.framing == BodyFraming::chunked) out += "Transfer-Encoding: chunked\r\n";
@@ -105,7 +108,6 @@ void append_head(std::string& out, const AnswerHead& head) {
     out += "Connection: keep-alive\r\n";
   }
   for (const auto& [name, value] : *head.headers) {
-    if (!is_name(name) || !is_value(value)) fail(ErrorKind::internal, "the header {}: {} would break an answer", printable(name), printable(value));
     const std::string known = lower(name);
     if (known == "date" || known == "content-length" || known == "transfer-encoding" || known == "connection") continue;
     out.append(name).append(": ").append(value).append("\r\n");

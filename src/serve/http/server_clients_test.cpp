@@ -104,6 +104,19 @@ TEST(Handlers, WhatIsDroppedAnswersWith500) {
   EXPECT_EQ(answer.body.find("secret"), std::string::npos);
 }
 
+TEST(Handlers, AnAnswerThatWouldBreakTheFramingLeavesNothingBehind) {
+  StubServer stub;
+  Client client(stub.port(), kHeld + kHeld);
+  {
+    const StubServer::Held held = stub.take();
+    EXPECT_THROW(held.response->send(200, {{"A", "b\r\nSet-Cookie: c"}}, "x"), Error);
+    EXPECT_THROW(held.response->start(999, {}), Error);
+  }
+  EXPECT_EQ(client.answer().status, 500);
+  stub.take().response->send(200, {}, "next");
+  EXPECT_EQ(client.answer().body, "next");
+}
+
 TEST(Handlers, AnswersOutliveTheServer) {
   std::shared_ptr<HttpResponse> waiting, streaming;
   std::atomic<int> gone = 0;
