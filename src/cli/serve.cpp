@@ -1,5 +1,6 @@
 // frugal serve: models behind HTTP.
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -43,6 +44,14 @@ void take_signals() {
   action.sa_handler = on_signal;
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
+}
+
+// Each connection is a descriptor; the soft limit is often 1,024.
+void raise_descriptor_limit() {
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // What Linux would give without swapping; where it does not say, 4 GiB.
@@ -168,6 +177,7 @@ void run(const Context& context, const ServeValues& values) {
   http.allowed_hosts = values.hosts;
   http.authorize = [keys](const serve::HttpRequest& request) { return authorize(request, keys); };
   take_signals();
+  raise_descriptor_limit();
   serve::HttpServer server(
       http, [&](serve::HttpRequest&& request, std::shared_ptr<serve::HttpResponse> response) { service.handle(std::move(request), std::move(response)); });
   const std::string where = values.host.ends_with(".sock") ? values.host : fmt::format("http://{}:{}", values.host, server.port());
@@ -189,7 +199,8 @@ void run(const Context& context, const ServeValues& values) {
 
 void add_serve(CLI::App& app, Context& context) {
   const auto values = std::make_shared<ServeValues>();
-  Verb verb = new_verb(app, context, "serve", "Serve models over HTTP to clients of OpenAI, Anthropic and Ollama", [&context, values] { run(context, *values); });
+  Verb verb =
+      new_verb(app, context, "serve", "Serve models over HTTP to clients of OpenAI, Anthropic and Ollama", [&context, values] { run(context, *values); });
   verb.texts("model,-m,--model", values->models, "Paths or hub names, each as NAME=PATH or alone")
       .required()
       .text("--host", values->host, "Address, name or Unix socket (*.sock)")

@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/error.h"
@@ -10,26 +11,30 @@ namespace {
 
 // A chunk of fewer prompt tokens is not worth its share of a step.
 constexpr int64_t kLeastChunk = 4;
+constexpr int64_t kStepsToProbe = 24;
 
 }  // namespace
 
-void Scheduler::StepTime::add(double count, double time) {
-  constexpr double kKept = 0.98;
-  for (double* sum : {&weight, &tokens, &seconds, &squares, &products}) *sum *= kKept;
-  weight += 1;
-  tokens += count;
-  seconds += time;
-  squares += count * count;
-  products += count * time;
+int64_t Scheduler::Pace::beside(int64_t now_decoding) const {
+  // Another number of sequences takes another time, and a machine that others use as well takes another time each second.
+  const bool known = decode_seconds > 0 && 4 * std::abs(now_decoding - decoding) <= decoding;
+  return known && mixed_steps < kStepsToProbe ? chunk : 0;
 }
 
-int64_t Scheduler::StepTime::beside(double count, double stretch) const {
-  const double spread = weight * squares - tokens * tokens;
-  if (weight < 3 || spread < 0.5 * weight * weight) return -1;
-  const double per_token = (weight * products - tokens * seconds) / spread;
-  const double fixed = std::max(0.0, (seconds - per_token * tokens) / weight);
-  if (!(per_token > 0)) return -1;
-  return static_cast<int64_t>((stretch - 1) * (fixed + per_token * count) / per_token);
+void Scheduler::Pace::add(int64_t now_decoding, int64_t prompt_tokens, double seconds, double stretch, int64_t most) {
+  if (now_decoding == 0) return;
+  if (prompt_tokens == 0) {
+    const bool alike = decode_seconds > 0 && 4 * std::abs(now_decoding - decoding) <= decoding;
+    decode_seconds = alike ? 0.75 * decode_seconds + 0.25 * seconds : seconds;
+    decoding = now_decoding;
+    mixed_steps = 0;
+    return;
+  }
+  ++mixed_steps;
+  if (decode_seconds <= 0) return;
+  // Down at once, up slowly: one step that was disturbed is no reason for large chunks later.
+  const double change = std::clamp(stretch * decode_seconds / seconds, 0.5, 1.2);
+  chunk = std::clamp(static_cast<int64_t>(std::lround(static_cast<double>(prompt_tokens) * change)), kLeastChunk, most);
 }
 
 Scheduler::Scheduler(std::shared_ptr<nn::KvCache> cache, const SchedulerOptions& options)
@@ -137,11 +142,7 @@ std::vector<StepPart> Scheduler::plan() {
     ++tokens;
   }
   int64_t budget = options_.step_tokens - tokens;
-  if (tokens > 0) {
-    const int64_t beside = step_time_.beside(static_cast<double>(tokens), options_.step_stretch);
-    // As long as it is not known, time is taken for no more than proportional to tokens.
-    budget = std::min(budget, std::max(kLeastChunk, beside < 0 ? static_cast<int64_t>((options_.step_stretch - 1) * static_cast<double>(tokens)) : beside));
-  }
+  if (tokens > 0) budget = std::min(budget, pace_.beside(tokens));
   const auto read_prompt = [&](const std::shared_ptr<Sequence>& sequence) {
     int64_t count = std::min(left(*sequence), budget);
     if (count <= 0 || !reserve(*sequence, count)) return;
@@ -165,10 +166,11 @@ std::vector<StepPart> Scheduler::plan() {
 }
 
 void Scheduler::done(const std::vector<StepPart>& parts, double seconds) {
-  int64_t tokens = 0;
+  int64_t decoding = 0, prompt_tokens = 0;
   for (const StepPart& part : parts) {
-    tokens += part.count;
     Sequence& s = *part.sequence;
+    ++(part.begin >= s.prompt_tokens ? decoding : prompt_tokens);
+    prompt_tokens += part.count - 1;
     if (!options_.share_beginnings || s.phase != Sequence::Phase::running) continue;
     // A prompt that was read is a beginning for others from now on.
     if (part.samples && part.begin < s.prompt_tokens) {
@@ -176,7 +178,7 @@ void Scheduler::done(const std::vector<StepPart>& parts, double seconds) {
       s.state->use_instead(tree_.insert(s.scope, s.tokens, s.state->blocks().first(full)));
     }
   }
-  if (tokens > 0) step_time_.add(static_cast<double>(tokens), seconds);
+  pace_.add(decoding, prompt_tokens, seconds, options_.step_stretch, options_.step_tokens);
 }
 
 SchedulerCounts Scheduler::counts() {

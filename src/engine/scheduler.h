@@ -4,9 +4,9 @@
 // step, computes it, and says how long that took. Not thread-safe.
 //
 // The rules: a decoding sequence is in every step. What is left of a step's time goes to prompts, in order of arrival; beside decoding
-// sequences as much as lengthens the step to less than twice what it is without (step_stretch), by a running fit of time against tokens. The
-// oldest sequence never waits for a younger one: when blocks run out, the prefix tree gives up what nobody uses, then the youngest running
-// sequence gives up all and waits in front of the queue.
+// sequences as much as lengthens the step to less than twice what it is without (step_stretch), which a step without prompts measures anew
+// now and then. The oldest sequence never waits for a younger one: when blocks run out, the prefix tree gives up what nobody uses, then the
+// youngest running sequence gives up all and waits in front of the queue.
 #pragma once
 
 #include <cstdint>
@@ -80,11 +80,14 @@ class Scheduler {
   SchedulerCounts counts();
 
  private:
-  struct StepTime {  // seconds = fixed + per_token * tokens, by least squares that forgets
-    double weight = 0, tokens = 0, seconds = 0, squares = 0, products = 0;
-    void add(double count, double time);
-    // Tokens that may come to `count` ones so that the step takes `stretch` times as long; -1: not known yet.
-    int64_t beside(double count, double stretch) const;
+  // How many prompt tokens go beside decoding sequences: held by what steps take, with and without any.
+  struct Pace {
+    double decode_seconds = 0;  // of a step without prompts, a running mean; 0: not known
+    int64_t decoding = 0;       // sequences in it
+    int64_t chunk = 8;
+    int64_t mixed_steps = 0;                 // since the last step without prompts
+    int64_t beside(int64_t decoding) const;  // 0: this step is to be one without
+    void add(int64_t decoding, int64_t prompt_tokens, double seconds, double stretch, int64_t most);
   };
   static constexpr uint64_t kNotQueued = ~uint64_t{0};
   void queue_held();
@@ -99,7 +102,7 @@ class Scheduler {
   std::vector<std::shared_ptr<Sequence>> held_;    // added; in the queue from the next plan on, or when `after` allows it
   std::deque<std::shared_ptr<Sequence>> waiting_;  // in order of arrival, as running_
   std::vector<std::shared_ptr<Sequence>> running_;
-  StepTime step_time_;
+  Pace pace_;
   uint64_t arrivals_ = 0, count_calls_ = 0;
   std::vector<uint64_t> counted_;  // by block
   int64_t preemptions_ = 0, prefix_queries_ = 0, prefix_hits_ = 0;

@@ -72,7 +72,11 @@ class Simulation {
     if (parts.empty()) return false;
     last = parts;
     const auto oldest = std::ranges::min_element(alive, {}, [](const auto& s) { return s->order; });
-    EXPECT_TRUE(std::ranges::any_of(parts, [&](const StepPart& part) { return part.sequence == *oldest; })) << "the oldest waits";
+    // Reading its prompt, the oldest may wait for one step that decodes only.
+    const bool advances = std::ranges::any_of(parts, [&](const StepPart& part) { return part.sequence == *oldest; });
+    waits = advances || oldest->get() != waiting_oldest ? 0 : waits + 1;
+    waiting_oldest = oldest->get();
+    EXPECT_LE(waits, 2) << "the oldest waits";
     int64_t tokens = 0;
     for (const StepPart& part : parts) {
       const Sequence& s = *part.sequence;
@@ -130,6 +134,8 @@ class Simulation {
   std::vector<StepPart> last;
   double now = 0;
   int64_t sequences = 0;
+  int waits = 0;
+  const Sequence* waiting_oldest = nullptr;
 };
 
 std::vector<int32_t> tokens_from(int32_t first, int64_t count) {
@@ -160,7 +166,7 @@ TEST(Scheduler, APromptBesideDecodingSequencesStretchesTheStepByLessThanTwo) {
   while (std::ssize(prompt->tokens) == 4096) {
     const double before = simulation.now;
     ASSERT_TRUE(simulation.step());
-    EXPECT_GE(simulation.last.size(), 5u);
+    EXPECT_GE(simulation.last.size(), 4u) << "a decoding sequence is in every step";
     longest = std::max(longest, simulation.now - before);
   }
   // Steps of 1 ms and 0.1 ms a token.
