@@ -75,7 +75,10 @@ std::vector<std::string> keys_of(const ServeValues& values) {
   };
   for (const std::string& key : values.keys) add(key);
   if (!values.key_file.empty()) add(read_text_file(values.key_file, 1 << 20));
-  if (const char* key = std::getenv("FRUGAL_API_KEY"); key && keys.empty()) add(key);
+  const char* const from_environment = std::getenv("FRUGAL_API_KEY");
+  if (from_environment && keys.empty()) add(from_environment);
+  if (keys.empty() && (!values.keys.empty() || !values.key_file.empty() || from_environment))
+    fail(ErrorKind::invalid_input, "the API key that was given is empty");
   return keys;
 }
 
@@ -100,12 +103,12 @@ uint64_t cache_bytes(const ServeValues& values, const nn::LoadedModel& loaded, i
   const uint64_t free = available_memory();
   const nn::KvCache empty(loaded.model->spec, type, 0);
   const auto one = static_cast<uint64_t>(nn::KvCache::blocks_for(context) * empty.block_bytes());
-  const uint64_t bytes = values.cache_mib > 0 ? static_cast<uint64_t>(values.cache_mib) << 20 : std::min(16 * one, free / 4);
+  const uint64_t bytes = values.cache_mib > 0 ? static_cast<uint64_t>(values.cache_mib) << 20 : std::min(16 * one, free / (4 * values.models.size()));
   print_note(fmt::format("{}: weights {:.0f} MB; keys and values up to {:.0f} MB ({}): {} tokens, a context of {} takes {:.0f} MB; {:.1f} GB are free",
                          loaded.name, static_cast<double>(loaded.file_bytes) / 1e6, static_cast<double>(bytes) / 1e6,
-                         values.cache_mib > 0   ? "--kv-cache-mib"
-                         : 16 * one <= free / 4 ? "sixteen contexts"
-                                                : "a quarter of what is free",
+                         values.cache_mib > 0 ? "--kv-cache-mib"
+                         : bytes == 16 * one  ? "sixteen contexts"
+                                              : "a quarter of what is free, shared by the models",
                          static_cast<int64_t>(bytes / static_cast<uint64_t>(std::max<int64_t>(1, empty.block_bytes()))) * nn::kPageSize, context,
                          static_cast<double>(one) / 1e6, static_cast<double>(free) / 1e9));
   return bytes;
@@ -120,6 +123,9 @@ void add_model(serve::Service& service, const Context& context, const ServeValue
   engine::EngineOptions options;
   options.cache = cache_type(values.cache, false);
   options.context = values.context > 0 ? values.context : loaded.model->spec.context_length;
+  if (options.context > loaded.model->spec.context_length) {
+    log_warning("a context of {} tokens is more than the {} that {} was trained with", options.context, loaded.model->spec.context_length, name);
+  }
   options.cache_bytes = cache_bytes(values, loaded, options.context, options.cache);
   options.scheduler.most_running = values.parallel;
   options.scheduler.step_tokens = std::max(values.batch, values.parallel + 1);

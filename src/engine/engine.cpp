@@ -50,7 +50,7 @@ Engine::Engine(const nn::LoadedModel& model, const EngineOptions& options)
     : model_(model),
       options_(options),
       context_(options.context > 0 ? options.context : model.model->spec.context_length),
-      cache_(std::make_shared<nn::KvCache>(model.model->spec, options.cache, blocks_of(model, options))),
+      cache_(std::make_shared<nn::KvCache>(model.model->spec, options.cache, blocks_of(model, options), context_)),
       scheduler_(cache_, options.scheduler),
       team_size_(team_size()),
       alive_at_(options.clock->seconds()) {
@@ -95,7 +95,8 @@ std::vector<uint64_t> Engine::submit(std::vector<std::pair<Request, std::shared_
   std::vector<uint64_t> ids;
   {
     const std::lock_guard lock(mutex_);
-    const size_t waiting = commands_.size() + static_cast<size_t>(counts_.scheduler.waiting);
+    const auto starts = static_cast<size_t>(std::ranges::count_if(commands_, [](const Command& command) { return command.start != nullptr; }));
+    const size_t waiting = starts + static_cast<size_t>(counts_.scheduler.waiting);
     if (waiting + all.size() > options_.most_waiting) throw Overloaded(ErrorKind::out_of_memory, fmt::format("{} requests wait already", waiting));
     for (const auto& running : all) {
       ids.push_back(running->id = next_id_++);
@@ -127,9 +128,18 @@ void Engine::run() {
   set_team_size(team_size_);  // OpenMP knows a size for each thread that enters it
   while (take_commands()) {
     alive_at_ = options_.clock->seconds();
-    const std::vector<StepPart> parts = scheduler_.plan();
-    publish_counts();
-    if (!parts.empty()) step(parts);
+    std::vector<StepPart> parts;
+    try {
+      parts = scheduler_.plan();
+      publish_counts();
+      if (!parts.empty()) step(parts);
+    } catch (...) {  // of no request in particular, such as memory for the books
+      fail_all(parts, as_error(std::current_exception()));
+    }
+    // With nothing else running, the first cannot run at all: the system gives the cache no memory.
+    if (parts.empty() && !requests_.empty()) {
+      fail_request(requests_.begin()->second, Error(ErrorKind::out_of_memory, "there is not enough memory for the keys and values of this request"));
+    }
   }
   while (!requests_.empty()) {
     const std::shared_ptr<Running> request = requests_.begin()->second;
@@ -151,7 +161,6 @@ bool Engine::take_commands() {
       alive_at_ = options_.clock->seconds();
       wake_.wait_for(lock, std::chrono::seconds(1));
     }
-    if (ending_ && scheduler_.idle()) return false;
     commands.swap(commands_);
     if (ending_) {
       for (const Command& command : commands) {
@@ -239,7 +248,13 @@ void Engine::forward(const std::vector<StepPart>& parts) {
   }
   // Once the model has advanced the states there is no way back: from here on nothing is allocated but in a request's own try.
   std::vector<std::exception_ptr> problems(parts.size());
+  // One model at a time: rotary tables and the compute team are the process's.
+  static std::mutex turn;
+  const std::lock_guard lock(turn);
+  const double begin = options_.clock->seconds();
+  alive_at_ = begin;
   const at::Tensor logits = model_.model->forward(batch, {nn::ForwardOptions::Logits::chosen}).logits;
+  longest_step_ = std::max(longest_step_.load(), options_.clock->seconds() - begin);
   const auto vocabulary = static_cast<size_t>(std::min<int64_t>(model_.model->spec.vocab, model_.tokenizer->vocab_size()));
   const auto draw_some = [&](int64_t begin, int64_t end) {
     int64_t row = 0;
@@ -335,7 +350,13 @@ void Engine::end_choice(const Member& member, EndReason reason) {
   if (--request.open == 0) requests_.erase(request.id);
 }
 
-void Engine::fail_request(const std::shared_ptr<Running>& request, const Error& error) {
+void Engine::fail_all(const std::vector<StepPart>& parts, const Error& error) {
+  for (const StepPart& part : parts) {
+    if (const auto found = members_.find(part.sequence.get()); found != members_.end()) fail_request(found->second.request, error);
+  }
+}
+
+void Engine::fail_request(std::shared_ptr<Running> request, const Error& error) {
   if (!requests_.erase(request->id)) return;
   for (const auto& sequence : request->sequences) {
     scheduler_.remove(*sequence);

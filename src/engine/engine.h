@@ -54,6 +54,7 @@ class Engine {
   EngineCounts counts() const;
   // Seconds since the engine's thread last began a step or found nothing to do; large: it hangs.
   double step_age() const;
+  double longest_step() const { return longest_step_; }  // seconds, so far
   // For tests: called before each forward with the sequences of it; may throw.
   std::function<void(const std::vector<StepPart>&)> before_step;
 
@@ -82,7 +83,8 @@ class Engine {
   void draw(const StepPart& part, const Rows& rows);
   void tell(const std::vector<StepPart>& parts);
   void end_choice(const Member& member, EndReason reason);
-  void fail_request(const std::shared_ptr<Running>& request, const Error& error);
+  void fail_request(std::shared_ptr<Running> request, const Error& error);
+  void fail_all(const std::vector<StepPart>& parts, const Error& error);
 
   const nn::LoadedModel& model_;
   EngineOptions options_;
@@ -98,7 +100,7 @@ class Engine {
   EngineCounts counts_;
   uint64_t next_id_ = 1;
   bool ending_ = false;
-  std::atomic<double> alive_at_;
+  std::atomic<double> alive_at_, longest_step_{0};
   std::thread thread_;
 };
 

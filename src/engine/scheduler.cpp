@@ -12,6 +12,8 @@ namespace {
 // A chunk of fewer prompt tokens is not worth its share of a step.
 constexpr int64_t kLeastChunk = 4;
 constexpr int64_t kStepsToProbe = 24;
+// Rows of logits of one prompt in a step: each is as long as the vocabulary.
+constexpr int64_t kMostReadRows = 64;
 
 }  // namespace
 
@@ -34,6 +36,7 @@ void Scheduler::Pace::add(int64_t now_decoding, int64_t prompt_tokens, double se
   if (decode_seconds <= 0) return;
   // Down at once, up slowly: one step that was disturbed is no reason for large chunks later.
   const double change = std::clamp(stretch * decode_seconds / seconds, 0.5, 1.2);
+  if (prompt_tokens < chunk && change >= 1) return;  // the end of a prompt says nothing of larger chunks
   chunk = std::clamp(static_cast<int64_t>(std::lround(static_cast<double>(prompt_tokens) * change)), kLeastChunk, most);
 }
 
@@ -111,16 +114,19 @@ bool Scheduler::start(const std::shared_ptr<Sequence>& sequence) {
     // The last token is always computed: its logits are wanted.
     const std::vector<int32_t> blocks = tree_.match(s.scope, std::span(s.tokens).first(s.tokens.size() - 1));
     s.state->adopt(blocks);
-    prefix_queries_ += std::ssize(s.tokens);
-    prefix_hits_ += s.state->length();
-    if (!s.ran) s.cached_tokens = std::min(s.state->length(), s.prompt_tokens);
   }
+  const int64_t cached = s.state->length();
   // Starting takes no running sequence's blocks: it would come back and take them again.
   while (!s.state->reserve(1)) {
     if (tree_.evict_one()) continue;
     s.state.reset();
     return false;
   }
+  if (options_.share_beginnings && !s.reads_everything) {
+    prefix_queries_ += std::ssize(s.tokens);
+    prefix_hits_ += cached;
+  }
+  if (!s.ran) s.cached_tokens = std::min(cached, s.prompt_tokens);
   s.ran = true;
   s.phase = Sequence::Phase::running;
   running_.insert(std::ranges::upper_bound(running_, s.order, {}, [](const auto& other) { return other->order; }), sequence);
@@ -138,13 +144,14 @@ std::vector<StepPart> Scheduler::plan() {
     const std::shared_ptr<Sequence> sequence = running_[i];
     if (left(*sequence) != 1) continue;
     if (!reserve(*sequence, 1)) continue;  // older ones hold the rest
-    parts.push_back({sequence, sequence->state->length(), 1, true});
+    parts.push_back({sequence, sequence->state->length(), 1, true, true});
     ++tokens;
   }
   int64_t budget = options_.step_tokens - tokens;
   if (tokens > 0) budget = std::min(budget, pace_.beside(tokens));
   const auto read_prompt = [&](const std::shared_ptr<Sequence>& sequence) {
     int64_t count = std::min(left(*sequence), budget);
+    if (sequence->reads_everything && sequence->state->length() < sequence->prompt_tokens) count = std::min(count, kMostReadRows);
     if (count <= 0 || !reserve(*sequence, count)) return;
     parts.push_back({sequence, sequence->state->length(), count, count == left(*sequence)});
     budget -= count;
@@ -169,8 +176,7 @@ void Scheduler::done(const std::vector<StepPart>& parts, double seconds) {
   int64_t decoding = 0, prompt_tokens = 0;
   for (const StepPart& part : parts) {
     Sequence& s = *part.sequence;
-    ++(part.begin >= s.prompt_tokens ? decoding : prompt_tokens);
-    prompt_tokens += part.count - 1;
+    (part.decodes ? decoding : prompt_tokens) += part.count;
     if (!options_.share_beginnings || s.phase != Sequence::Phase::running) continue;
     // A prompt that was read is a beginning for others from now on.
     if (part.samples && part.begin < s.prompt_tokens) {

@@ -50,6 +50,7 @@ struct StepPart {
   std::shared_ptr<Sequence> sequence;
   int64_t begin = 0, count = 0;
   bool samples = false;
+  bool decodes = false;  // the token that was sampled last
 };
 
 struct SchedulerCounts {

@@ -66,7 +66,11 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
 std::shared_ptr<RopeTable> Block::rope_for(std::span<const SequenceSlice> sequences) const {
   std::shared_ptr<RopeTable> table = shared_rope_table(spec.rope);
   int64_t longest = 0;
-  for (const SequenceSlice& slice : sequences) longest = std::max(longest, slice.count + (slice.state ? slice.state->length() : 0));
+  const bool by_length = spec.rope.scaling == RopeScaling::dynamic || spec.rope.scaling == RopeScaling::longrope;
+  for (const SequenceSlice& slice : sequences) {
+    longest = std::max(longest, slice.count + (slice.state ? slice.state->length() : 0));
+    if (by_length && slice.state) longest = std::max(longest, slice.state->context());
+  }
   table->prepare(longest);
   return table;
 }

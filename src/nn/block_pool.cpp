@@ -17,6 +17,11 @@ std::optional<int32_t> BlockPool::allocate() {
   return block;
 }
 
+void BlockPool::shrink_to(int32_t capacity) {
+  FRUGAL_ASSERT(capacity >= used_ && capacity <= capacity_);
+  capacity_ = capacity;
+}
+
 void BlockPool::retain(int32_t block) {
   FRUGAL_ASSERT(owners(block) > 0);
   ++owners_[static_cast<size_t>(block)];

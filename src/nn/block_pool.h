@@ -19,6 +19,8 @@ class BlockPool {
   bool release(int32_t block);        // one owner less; true: it was the last one, the block is free
   int32_t owners(int32_t block) const { return owners_[static_cast<size_t>(block)]; }
 
+  void shrink_to(int32_t capacity);  // at least what is used
+
   int32_t capacity() const { return capacity_; }
   int32_t used() const { return used_; }
   int32_t free() const { return capacity_ - used_; }

@@ -74,9 +74,6 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
       hidden = block.forward(hidden, batch.sequences, where);
   }
   if (serving) workspace.finish(hidden);
-  for (const SequenceSlice& slice : batch.sequences) {
-    if (slice.state) slice.state->advance(slice.count);
-  }
   ForwardResult result;
   using Logits = ForwardOptions::Logits;
   if (options.logits == Logits::last || options.logits == Logits::chosen) {
@@ -90,6 +87,9 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
     result.hidden = final_norm.forward(hidden);
   }
   if (options.logits != Logits::none && result.hidden.size(0) > 0) result.logits = logits(result.hidden);
+  for (const SequenceSlice& slice : batch.sequences) {
+    if (slice.state) slice.state->advance(slice.count);
+  }
   return result;
 }
 

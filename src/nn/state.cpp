@@ -15,7 +15,7 @@ constexpr std::align_val_t kAlignment{64};
 
 }  // namespace
 
-KvCache::KvCache(const ModelSpec& spec, CacheType type, int32_t blocks) : pool_(blocks) {
+KvCache::KvCache(const ModelSpec& spec, CacheType type, int32_t blocks, int64_t context) : pool_(blocks), context_(context) {
   for (const BlockSpec& block : spec.blocks) {
     const auto slot = static_cast<size_t>(block.state_slot);
     if (slots_.size() <= slot) slots_.resize(slot + 1);
@@ -40,7 +40,8 @@ std::optional<int32_t> KvCache::allocate() {
     auto* slab = static_cast<std::byte*>(::operator new(bytes, kAlignment, std::nothrow));
     if (slab == nullptr) {
       pool_.release(*block);
-      fail(ErrorKind::out_of_memory, "the KV cache needs {} bytes more for its block {}", bytes, *block);
+      pool_.shrink_to(pool_.used());
+      return std::nullopt;
     }
     slabs_.push_back(slab);
   }

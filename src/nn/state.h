@@ -20,15 +20,18 @@ using ops::CacheType;  // what an entry is rounded to: f32, f16, or int8 with a 
 
 class KvCache {
  public:
-  KvCache(const ModelSpec& spec, CacheType type, int32_t blocks = BlockPool::kUnlimited);
+  // `context`: the length that the rotary frequencies of all its sequences are for, where they depend on the length (dynamic, longrope):
+  // then no sequence changes another one's. 0: each forward goes by its longest.
+  KvCache(const ModelSpec& spec, CacheType type, int32_t blocks = BlockPool::kUnlimited, int64_t context = 0);
   ~KvCache();
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
 
   BlockPool& pool() { return pool_; }
-  // A block, with memory: slabs of blocks are taken from the system as they are needed, and kept. Empty: all blocks are taken. Throws
-  // Error{out_of_memory}.
+  // A block, with memory: slabs of blocks are taken from the system as they are needed, and kept. Empty: all blocks are taken, or the system
+  // has no memory; then the pool has no more blocks than it has used until now.
   std::optional<int32_t> allocate();
+  int64_t context() const { return context_; }
   void copy(int32_t from, int32_t to);
   // Of the layers that use this slot of BlockSpec::state_slot. Valid until the next allocate().
   ops::CachePages pages(int slot) const;
@@ -42,7 +45,7 @@ class KvCache {
   };
   BlockPool pool_;
   std::vector<Slot> slots_;
-  int64_t block_bytes_ = 0;
+  int64_t block_bytes_ = 0, context_;
   std::vector<std::byte*> slabs_;
 };
 
@@ -70,6 +73,7 @@ class SequenceState {
 
   std::span<const int32_t> blocks() const { return blocks_; }
   ops::CachePages pages(int slot) const { return cache_->pages(slot); }
+  int64_t context() const { return cache_->context(); }
   uint64_t bytes() const { return blocks_.size() * static_cast<uint64_t>(cache_->block_bytes()); }
 
  private:

@@ -53,8 +53,13 @@ class MessageFormat final : public AnswerFormat {
 
 // The same request in OpenAI's words.
 Json translated(const Json& body) {
-  Json result = body;
-  for (const char* known : {"system", "stop_sequences", "thinking", "metadata", "messages"}) result.erase(known);
+  Json result = Json::object();
+  for (const char* same : {"model", "max_tokens", "temperature", "top_p", "top_k", "stream", "tools"}) {
+    if (body.contains(same)) result[same] = body[same];
+  }
+  if (const auto thinking = body.find("thinking"); thinking != body.end() && thinking->is_object() && thinking->value("type", Json("")) == "enabled") {
+    throw ApiError(400, "thinking is not supported", "thinking");
+  }
   Json messages = Json::array();
   if (const auto system = body.find("system"); system != body.end() && !system->is_null()) messages.push_back({{"role", "system"}, {"content", *system}});
   const auto given = body.find("messages");
@@ -68,7 +73,7 @@ Json translated(const Json& body) {
 void message(Call& call) {
   const Json body = translated(call.body());
   ServedModel& model = call.service.model_of(body);
-  engine::Request request = read_request(body, model.loaded);
+  engine::Request request = read_request(body, model);
   if (request.max_tokens < 1) throw ApiError(400, "max_tokens must be at least 1", "max_tokens");
   request.prompt = model.chat_prompt(body);
   request.scope = call.scope();
@@ -82,9 +87,6 @@ void count_tokens(Call& call) {
 
 }  // namespace
 
-std::vector<Route> anthropic_routes() {
-  return {{"POST", "/v1/messages", message, Access::with_key, ErrorShape::anthropic},
-          {"POST", "/v1/messages/count_tokens", count_tokens, Access::with_key, ErrorShape::anthropic}};
-}
+std::vector<Route> anthropic_routes() { return {{"POST", "/v1/messages", message}, {"POST", "/v1/messages/count_tokens", count_tokens}}; }
 
 }  // namespace frugal::serve

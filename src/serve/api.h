@@ -40,13 +40,9 @@ struct Call {
 // Answers, now or later, or throws ApiError or Error.
 using Endpoint = std::function<void(Call& call)>;
 
-enum class Access { with_key, open };
-
 struct Route {
   std::string method, path;
   Endpoint endpoint;
-  Access access = Access::with_key;
-  ErrorShape error_shape = ErrorShape::openai;
 };
 
 // Each file of endpoints has its rows; routes.cpp joins them.

@@ -8,37 +8,50 @@ constexpr size_t kMostWaiting = size_t{1} << 20;
 }  // namespace
 
 bool EventStream::send(std::string_view frames) {
-  const std::lock_guard lock(mutex_);
-  if (!started_) {
-    started_ = true;
-    response_->start(200, {{"Content-Type", content_type_}, {"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}});
+  bool ask = false, behind = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!started_) {
+      started_ = true;
+      response_->start(200, {{"Content-Type", content_type_}, {"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}});
+    }
+    behind = waiting_.size() > kMostWaiting;
+    if (!behind) waiting_.append(frames);
+    ask = flush();
   }
-  waiting_.append(frames);
-  flush();
-  return !response_->gone() && waiting_.size() <= kMostWaiting;
+  if (ask) ask_for_room();
+  return !behind && !response_->gone();
 }
 
 void EventStream::finish() {
-  const std::lock_guard lock(mutex_);
-  finishing_ = true;
-  flush();
+  bool ask = false;
+  {
+    const std::lock_guard lock(mutex_);
+    finishing_ = true;
+    ask = flush();
+  }
+  if (ask) ask_for_room();
 }
 
-void EventStream::flush() {
+bool EventStream::flush() {
   if (!waiting_.empty() && response_->write(waiting_)) waiting_.clear();
   if (response_->gone()) waiting_.clear();
   if (waiting_.empty()) {
     if (finishing_) response_->finish();
-    return;
+    return false;
   }
-  if (asked_) return;
-  asked_ = true;
-  response_->on_room([self = weak_from_this()] {
-    const auto stream = self.lock();
-    if (!stream) return;
-    const std::lock_guard lock(stream->mutex_);
-    stream->asked_ = false;
-    stream->flush();
+  return !std::exchange(asked_, true);
+}
+
+void EventStream::ask_for_room() {
+  response_->on_room([self = shared_from_this()] {
+    bool ask = false;
+    {
+      const std::lock_guard lock(self->mutex_);
+      self->asked_ = false;
+      ask = self->flush();
+    }
+    if (ask) self->ask_for_room();
   });
 }
 

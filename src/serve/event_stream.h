@@ -5,6 +5,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "serve/http/http.h"
 
@@ -19,7 +20,8 @@ class EventStream : public std::enable_shared_from_this<EventStream> {
   void finish();                             // after what waits
 
  private:
-  void flush();  // under the lock
+  bool flush();         // under the lock; true: room is to be asked for, without the lock, since the answer may come at once
+  void ask_for_room();  // keeps this alive until all is sent
   std::shared_ptr<HttpResponse> response_;
   std::string content_type_;
   std::mutex mutex_;

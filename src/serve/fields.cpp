@@ -7,8 +7,7 @@
 
 #include "base/log.h"
 #include "base/options.h"
-#include "engine/sampling_defaults.h"
-#include "serve/api.h"
+#include "serve/service.h"
 #include "text/tokenizer.h"
 
 namespace frugal::serve {
@@ -108,10 +107,10 @@ const std::vector<Field>& request_fields() {
   constexpr double kMost32 = 2147483647.0;
   static const std::vector<Field> fields = {
       sampled("temperature", number, 0, 2, "temp", "0: the likeliest token"),
-      sampled("top_p", number, 1e-9, 1, "top-p", "Tokens that together have this probability"),
+      sampled("top_p", number, 1e-6, 1, "top-p", "Tokens that together have this probability"),
       sampled("top_k", integer, -1, kMost32, "top-k", "So many of the likeliest tokens (-1 and 0: all)"),
       sampled("min_p", number, 0, 1, "min-p", "Tokens of at least this share of the likeliest one's probability"),
-      sampled("typical_p", number, 1e-9, 1, "typical-p", "Locally typical tokens"),
+      sampled("typical_p", number, 1e-6, 1, "typical-p", "Locally typical tokens"),
       sampled("presence_penalty", number, -2, 2, "presence-penalty", "Subtracted for tokens that occurred"),
       sampled("frequency_penalty", number, -2, 2, "frequency-penalty", "Subtracted for each time that a token occurred"),
       sampled("repetition_penalty", number, 1e-2, 2, "repeat-penalty", "Divides the logits of tokens that occurred"),
@@ -167,13 +166,15 @@ const std::vector<Field>& request_fields() {
   return fields;
 }
 
-engine::Request read_request(const Json& body, const nn::LoadedModel& model) {
+engine::Request read_request(const Json& body, const ServedModel& served) {
+  const nn::LoadedModel& model = served.loaded;
   const std::vector<Field>& fields = request_fields();
-  RawOptions raw = engine::sampling_defaults(model);
+  RawOptions raw = served.sampling;
+  int unknown = 0;
   for (const auto& [key, value] : body.items()) {
     const auto field = std::ranges::find(fields, std::string_view(key), &Field::name);
     if (field == fields.end()) {
-      log_info("request field \"{}\" is not known and ignored", printable(key));
+      if (++unknown <= 8) log_info("request field \"{}\" is not known and ignored", printable(key));
       continue;
     }
     if (value.is_null() || field->use == FieldUse::ignored) continue;

@@ -86,16 +86,18 @@ Json translated(const Json& body) {
     const auto found = std::ranges::find_if(names, [&](const auto& pair) { return key == pair.first; });
     if (found != names.end())
       result[found->second] = value;
-    else if (key == "num_predict" && value.is_number() && value.get<double>() >= 0)
-      result["max_tokens"] = value;
     else if (key != "num_predict")
       log_info("option \"{}\" is not known and ignored", printable(key));
+    else if (!value.is_number_integer())
+      throw ApiError(400, "options.num_predict must be an integer", "options.num_predict");
+    else if (value.get<double>() >= 0)  // -1 and -2: until the end
+      result["max_tokens"] = value;
   }
   return result;
 }
 
 void begin(Call& call, ServedModel& model, const Json& body, const Json& openai, std::vector<int32_t> prompt, bool chat) {
-  engine::Request request = read_request(openai, model.loaded);
+  engine::Request request = read_request(openai, model);
   request.prompt = std::move(prompt);
   request.scope = call.scope();
   const auto stream = body.find("stream");
@@ -121,6 +123,11 @@ void generate(Call& call) {
                                       {"response", ""},
                                       {"done", true},
                                       {"done_reason", "load"}});
+  }
+  if (body.contains("raw") && !body["raw"].is_null() && !body["raw"].is_boolean()) throw ApiError(400, "raw must be true or false", "raw");
+  for (const char* name : {"template", "suffix", "context"}) {
+    if (body.contains(name) && !body[name].is_null() && !body[name].empty() && body[name] != "")
+      throw ApiError(400, fmt::format("{} is not supported", name), name);
   }
   if (body.value("raw", Json(false)) == true || !model.loaded.chat_template) {
     return begin(call, model, body, openai, model.loaded.tokenizer->encode(prompt.get_ref<const std::string&>()), false);
@@ -185,11 +192,8 @@ void version(Call& call) { send_json(*call.response, {{"version", call.service.o
 }  // namespace
 
 std::vector<Route> ollama_routes() {
-  const auto route = [](const char* method, const char* path, Endpoint endpoint) {
-    return Route{method, path, std::move(endpoint), Access::with_key, ErrorShape::ollama};
-  };
-  return {route("POST", "/api/generate", generate), route("POST", "/api/chat", chat), route("GET", "/api/tags", tags),
-          route("POST", "/api/show", show),         route("GET", "/api/ps", running), route("GET", "/api/version", version)};
+  return {{"POST", "/api/generate", generate}, {"POST", "/api/chat", chat}, {"GET", "/api/tags", tags},
+          {"POST", "/api/show", show},         {"GET", "/api/ps", running}, {"GET", "/api/version", version}};
 }
 
 }  // namespace frugal::serve

@@ -34,7 +34,9 @@ class OpenAiFormat : public AnswerFormat {
  public:
   OpenAiFormat(const Json& body, int64_t top_logprobs) : top_logprobs_(top_logprobs) {
     if (const auto options = body.find("stream_options"); options != body.end() && options->is_object()) {
-      include_usage_ = options->value("include_usage", Json(false)) == true;
+      const Json wanted = options->value("include_usage", Json(false));
+      if (!wanted.is_boolean()) throw ApiError(400, "stream_options.include_usage must be true or false", "stream_options");
+      include_usage_ = wanted == true;
     }
   }
   std::string begin(const AnswerState& state, size_t index, const std::vector<engine::TokenInfo>& prompt) override {
@@ -209,7 +211,7 @@ bool streams(const Json& body) { return body.value("stream", Json(false)) == tru
 void chat(Call& call) {
   const Json body = call.body();
   ServedModel& model = call.service.model_of(body);
-  engine::Request request = read_request(body, model.loaded);
+  engine::Request request = read_request(body, model);
   if (const auto logprobs = body.find("logprobs"); logprobs != body.end() && !logprobs->is_null()) {
     if (!logprobs->is_boolean()) throw ApiError(400, "logprobs must be true or false; top_logprobs says how many", "logprobs");
     if (*logprobs == true) request.top_logprobs = body.value("top_logprobs", Json(nullptr)).is_null() ? 0 : body["top_logprobs"].get<int64_t>();
@@ -255,7 +257,7 @@ void complete(Call& call) {
   const Json body = call.body();
   ServedModel& model = call.service.model_of(body);
   const text::Tokenizer& tokenizer = *model.loaded.tokenizer;
-  engine::Request request = read_request(body, model.loaded);
+  engine::Request request = read_request(body, model);
   const bool echo = body.value("echo", Json(false)) == true;
   if (const auto logprobs = body.find("logprobs"); logprobs != body.end() && !logprobs->is_null()) {
     if (!logprobs->is_number_integer() || *logprobs < 0 || *logprobs > 20) throw ApiError(400, "logprobs must be an integer in 0..20", "logprobs");

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "base/log.h"
+#include "engine/sampling_defaults.h"
 #include "text/chat_template.h"
 #include "text/chat_tokens.h"
 
@@ -38,9 +39,8 @@ Json with_joined_parts(const Json& message, size_t index) {
   } else if (content->is_array()) {
     std::string text;
     for (const Json& part : *content) {
-      const std::string type = part.is_object() ? part.value("type", "") : "";
-      if (type != "text" || !part.contains("text") || !part["text"].is_string()) {
-        refuse(fmt::format(".content has a part of type \"{}\": this model reads text only", printable(type)));
+      if (!part.is_object() || !part.contains("type") || part["type"] != "text" || !part.contains("text") || !part["text"].is_string()) {
+        refuse(fmt::format(".content has the part {}: this model reads text only", printable(dump(part))));
       }
       text += part["text"].get<std::string>();
     }
@@ -113,6 +113,8 @@ HttpAnswer answer_of(const std::exception& error, ErrorShape shape) {
   HttpAnswer answer;
   if (const auto* api = dynamic_cast<const ApiError*>(&error)) {
     answer = error_answer(api->status, api->what(), api->param, api->code);
+  } else if (dynamic_cast<const Json::exception*>(&error)) {  // a value of another type than all that is above expected
+    answer = error_answer(400, fmt::format("the request has a value of a wrong type: {}", error.what()));
   } else if (dynamic_cast<const engine::Overloaded*>(&error)) {
     answer = error_answer(503, error.what(), {}, "overloaded");
   } else if (const auto* ours = dynamic_cast<const Error*>(&error);
@@ -121,7 +123,7 @@ HttpAnswer answer_of(const std::exception& error, ErrorShape shape) {
   } else if ((ours && ours->kind() == ErrorKind::out_of_memory) || dynamic_cast<const std::bad_alloc*>(&error)) {
     answer = error_answer(503, "there is not enough memory for this request");
   } else {
-    log_warning("a request failed: {}", error.what());
+    log_warning("a request failed: {}", printable(error.what(), 500));
     answer = error_answer(500, "internal error");
   }
   if (answer.status == 503) answer.headers.emplace_back("Retry-After", "1");
@@ -183,8 +185,20 @@ void Service::work() {
   }
 }
 
+void Service::post(std::function<void()> task) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(std::move(task));
+  }
+  wake_.notify_one();
+}
+
 void Service::add_model(std::string name, nn::LoadedModel loaded, const engine::EngineOptions& options) {
+  for (const auto& other : models_) {
+    if (other->name == name) fail(ErrorKind::invalid_input, "two models are called \"{}\": name them, as in a=path1 b=path2", printable(name));
+  }
   auto model = std::make_unique<ServedModel>();
+  model->sampling = engine::sampling_defaults(loaded);
   model->name = std::move(name);
   model->loaded = std::move(loaded);
   model->engine = std::make_unique<engine::Engine>(model->loaded, options);
@@ -212,7 +226,7 @@ ServedModel& Service::model_of(const Json& body) {
 std::string Service::problem() const {
   for (const auto& model : models_) {
     const double age = model->engine->step_age();
-    if (age > options_.stuck_seconds) return fmt::format("{}: the last step began {:.0f} s ago", model->name, age);
+    if (age > std::max(options_.stuck_seconds, 4 * model->engine->longest_step())) return fmt::format("{}: the last step began {:.0f} s ago", model->name, age);
   }
   return {};
 }
@@ -223,8 +237,15 @@ void answer(const Endpoint& endpoint, Call& call) {
   try {
     endpoint(call);
   } catch (const std::exception& error) {
-    call.response->send(answer_of(error, call.error_shape));
+    try {
+      call.response->send(answer_of(error, call.error_shape));
+    } catch (...) {  // without memory even for that: the HTTP layer answers 500 when the response is let go
+    }
   }
+}
+
+ErrorShape shape_of(std::string_view path) {
+  return path.starts_with("/api/") ? ErrorShape::ollama : path.starts_with("/v1/messages") ? ErrorShape::anthropic : ErrorShape::openai;
 }
 
 }  // namespace
@@ -237,36 +258,38 @@ void Service::handle(HttpRequest&& request, std::shared_ptr<HttpResponse> respon
   for (const Route& route : all_routes()) {
     const bool prefix = route.path.ends_with("/*") && path.starts_with(route.path.substr(0, route.path.size() - 1));
     if (route.path != path && !prefix) continue;
-    if (route.method == request.method || (route.method == "GET" && request.method == "HEAD")) found = &route;
+    if (route.method == (request.method == "HEAD" ? "GET" : request.method)) found = &route;
     allowed += (allowed.empty() ? "" : ", ") + route.method;
   }
+  const ErrorShape shape = shape_of(path);
+  const auto refuse = [&](const ApiError& error) { response->send(answer_of(error, shape)); };
+  if (!found && allowed.empty()) return refuse(ApiError(404, "there is no such endpoint"));
   if (!found) {
-    HttpAnswer refusal = allowed.empty() ? error_answer(404, "there is no such endpoint") : error_answer(405, "this endpoint takes " + allowed);
-    if (!allowed.empty()) refusal.headers.emplace_back("Allow", allowed);
+    HttpAnswer refusal = answer_of(ApiError(405, "this endpoint takes " + allowed), shape);
+    refusal.headers.emplace_back("Allow", allowed);
     return response->send(std::move(refusal));
   }
-  ++requests;
   request.path = path;
-  if (found->access == Access::open || found->method == "GET") {  // quick, and wanted most when the workers are busy
-    Call call{*this, std::move(request), std::move(response), found->error_shape};
+  if (found->method == "GET") {  // quick, and wanted most when the workers are busy
+    Call call{*this, std::move(request), std::move(response), shape};
     return answer(found->endpoint, call);
   }
-  HttpAnswer refusal;
-  if (draining_) {
-    refusal = error_answer(503, "the server is shutting down");
-  } else {
+  if (draining_) return refuse(ApiError(503, "the server is shutting down"));
+  const size_t bytes = request.body.size();
+  {
     const std::lock_guard lock(mutex_);
-    if (queue_.size() < options_.most_queued) {
-      queue_.push_back([endpoint = &found->endpoint, call = std::make_shared<Call>(Call{*this, std::move(request), std::move(response), found->error_shape})] {
+    if (queue_.size() < options_.most_queued && queued_bytes_ + bytes <= options_.most_queued_bytes) {
+      queued_bytes_ += bytes;
+      queue_.push_back([this, bytes, endpoint = &found->endpoint, call = std::make_shared<Call>(Call{*this, std::move(request), response, shape})] {
         answer(*endpoint, *call);
+        const std::lock_guard done(mutex_);
+        queued_bytes_ -= bytes;
       });
       wake_.notify_one();
       return;
     }
-    refusal = error_answer(503, fmt::format("{} requests wait already", queue_.size()), {}, "overloaded");
   }
-  refusal.headers.emplace_back("Retry-After", "1");
-  response->send(std::move(refusal));
+  refuse(ApiError(503, "too many requests wait already", {}, "overloaded"));
 }
 
 }  // namespace frugal::serve

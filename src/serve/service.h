@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/options.h"
 #include "engine/engine.h"
 #include "nn/loader.h"
 #include "serve/api.h"
@@ -24,6 +25,7 @@ struct ServedModel {
   nn::LoadedModel loaded;
   std::unique_ptr<engine::Engine> engine;
   int64_t created = 0;
+  RawOptions sampling;  // what the checkpoint asks for where a request says nothing
 
   // Ids of a conversation as the model's chat template writes it. Throws ApiError{400}.
   std::vector<int32_t> chat_prompt(const Json& body) const;
@@ -31,9 +33,10 @@ struct ServedModel {
 };
 
 struct ServiceOptions {
-  int workers = 2;            // threads that parse, render and tokenize
-  size_t most_queued = 256;   // requests that wait for one of them
-  double stuck_seconds = 10;  // a step that takes longer than this is a hang
+  int workers = 2;                               // threads that parse, render and tokenize
+  size_t most_queued = 256;                      // requests that wait for one of them,
+  size_t most_queued_bytes = size_t{256} << 20;  // and their bodies
+  double stuck_seconds = 10;                     // a step that takes longer than this is a hang
   std::string metrics_prefix = "frugal", version;
   const Clock* clock = &system_clock();
 };
@@ -63,6 +66,8 @@ class Service {
   ServedModel& model_of(const Json& body);  // its "model"
   const std::vector<std::unique_ptr<ServedModel>>& models() const { return models_; }
 
+  // Work for a worker thread; it must not throw.
+  void post(std::function<void()> task);
   // Of the I/O thread: finds the route and hands the request to a worker.
   void handle(HttpRequest&& request, std::shared_ptr<HttpResponse> response);
   void refuse_new_work() { draining_ = true; }
@@ -72,7 +77,6 @@ class Service {
 
   const ServiceOptions& options() const { return options_; }
   Histogram time_to_first_token, inter_token, whole_request, queue_time;
-  std::atomic<uint64_t> requests{0};
 
  private:
   void work();
@@ -82,6 +86,7 @@ class Service {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> queue_;
+  size_t queued_bytes_ = 0;
   bool ending_ = false;
   std::vector<std::thread> threads_;
 };

@@ -1,20 +1,40 @@
 #include "serve/text_answer.h"
 
+#include <algorithm>
+
 #include "text/tokenizer.h"
 
 namespace frugal::serve {
 
+// What of one prompt the engine says. Nothing is thrown back at it.
 class TextAnswer::PromptListener : public engine::Listener {
  public:
   PromptListener(std::shared_ptr<TextAnswer> answer, size_t first) : answer_(std::move(answer)), first_(first) {}
   void on_prompt(int64_t choice, std::vector<engine::TokenInfo> tokens) override {
-    answer_->on_prompt(first_ + static_cast<size_t>(choice), std::move(tokens));
+    guarded([&] { answer_->on_prompt(first_ + static_cast<size_t>(choice), std::move(tokens)); });
   }
-  void on_piece(int64_t choice, engine::Piece piece) override { answer_->on_piece(first_ + static_cast<size_t>(choice), std::move(piece)); }
-  void on_end(int64_t choice, const engine::ChoiceEnd& end) override { answer_->on_end(first_ + static_cast<size_t>(choice), end); }
-  void on_error(const Error& error) override { answer_->on_error(error); }
+  void on_piece(int64_t choice, engine::Piece piece) override {
+    guarded([&] { answer_->on_piece(first_ + static_cast<size_t>(choice), std::move(piece)); });
+  }
+  void on_end(int64_t choice, const engine::ChoiceEnd& end) override {
+    guarded([&] { answer_->on_end(first_ + static_cast<size_t>(choice), end); });
+  }
+  void on_error(const Error& error) override {
+    guarded([&] { answer_->fail(error); });
+  }
 
  private:
+  template <typename Body>
+  void guarded(const Body& body) {
+    try {
+      body();
+    } catch (const std::exception& error) {
+      try {
+        answer_->fail(error);
+      } catch (...) {  // without memory even for that: the client sees a cut answer when it is let go
+      }
+    }
+  }
   std::shared_ptr<TextAnswer> answer_;
   size_t first_;
 };
@@ -55,8 +75,29 @@ TextAnswer::TextAnswer(Call& call, ServedModel& model, int64_t choices_per_promp
   state_.choices.resize(open_);
 }
 
+namespace {
+
+// Log-probabilities of a request stay in memory until it ends, and become a hundred bytes each in its answer.
+constexpr int64_t kMostLogprobs = 500'000;
+
+void check_budget(const std::vector<engine::Request>& requests, int64_t context) {
+  int64_t count = 0;
+  for (const engine::Request& request : requests) {
+    if (request.top_logprobs < 0) continue;
+    const int64_t most = request.max_tokens < 0 ? context : std::min(request.max_tokens, context);
+    count += request.choices * (most + (request.prompt_logprobs ? std::ssize(request.prompt) : 0)) * (1 + request.top_logprobs);
+  }
+  if (count <= kMostLogprobs) return;
+  throw ApiError(
+      400, fmt::format("logprobs of all tokens that may come are up to {} numbers, {} are allowed: ask for fewer, or set max_tokens", count, kMostLogprobs),
+      "logprobs");
+}
+
+}  // namespace
+
 void TextAnswer::begin(Call& call, ServedModel& model, std::vector<engine::Request> requests, bool stream, std::unique_ptr<AnswerFormat> format) {
   const int64_t choices = requests.front().choices;
+  check_budget(requests, model.engine->context());
   const std::shared_ptr<TextAnswer> answer(new TextAnswer(call, model, choices, requests.size(), stream, std::move(format)));
   std::vector<std::pair<engine::Request, std::shared_ptr<engine::Listener>>> all;
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -68,6 +109,7 @@ void TextAnswer::begin(Call& call, ServedModel& model, std::vector<engine::Reque
     const std::lock_guard lock(answer->mutex_);
     answer->requests_ = ids;
   }
+  if (answer->over_) answer->cancel();  // it failed before their numbers were known
   call.response->on_gone([&model, ids] {
     for (const uint64_t id : ids) model.engine->cancel(id);
   });
@@ -104,8 +146,10 @@ void TextAnswer::on_piece(size_t index, engine::Piece piece) {
 void TextAnswer::on_end(size_t index, const engine::ChoiceEnd& end) {
   if (over_) return;
   state_.choices[index].end = end;
-  service_.queue_time.add(end.queue_seconds);
-  service_.time_to_first_token.add(end.queue_seconds + end.prompt_seconds);
+  if (end.generated_tokens > 0) {
+    service_.queue_time.add(end.queue_seconds);
+    service_.time_to_first_token.add(end.queue_seconds + end.prompt_seconds);
+  }
   if (end.generated_tokens > 1) service_.inter_token.add(end.decode_seconds / static_cast<double>(end.generated_tokens - 1));
   service_.whole_request.add(service_.options().clock->seconds() - begin_);
   if (stream_) {
@@ -114,14 +158,22 @@ void TextAnswer::on_end(size_t index, const engine::ChoiceEnd& end) {
   }
   if (--open_ > 0 || over_) return;
   over_ = true;
-  if (!stream_) return send_json(*response_, format_->whole(state_));
+  if (!stream_) {  // may be long with log-probabilities: not on the engine's thread
+    return service_.post([self = shared_from_this()] {
+      try {
+        send_json(*self->response_, self->format_->whole(self->state_));
+      } catch (const std::exception& error) {
+        self->response_->send(answer_of(error, self->error_shape_));
+      }
+    });
+  }
   send(format_->finish(state_));
   events_->finish();
 }
 
-void TextAnswer::on_error(const Error& error) {
+void TextAnswer::fail(const std::exception& error) {
   if (over_) return;
-  over_ = true;
+  cancel();
   HttpAnswer answer = answer_of(error, error_shape_);
   if (!events_->started()) return response_->send(std::move(answer));
   events_->send(format_->failure(answer.body));

@@ -1,6 +1,7 @@
 // The answer to a request for text, whole or as it comes, in any protocol: an AnswerFormat says how one protocol writes it.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -64,7 +65,7 @@ class TextAnswer : public std::enable_shared_from_this<TextAnswer> {
   void on_prompt(size_t choice, std::vector<engine::TokenInfo> tokens);
   void on_piece(size_t choice, engine::Piece piece);
   void on_end(size_t choice, const engine::ChoiceEnd& end);
-  void on_error(const Error& error);
+  void fail(const std::exception& error);
   void begin_choice(size_t choice, const std::vector<engine::TokenInfo>& prompt);
   void send(const std::string& frames);
   void cancel();
@@ -79,7 +80,7 @@ class TextAnswer : public std::enable_shared_from_this<TextAnswer> {
   double begin_;
   AnswerState state_;
   size_t open_;
-  bool over_ = false;
+  std::atomic<bool> over_ = false;
   std::mutex mutex_;
   std::vector<uint64_t> requests_;  // under it: the engine may answer before it has said their numbers
 };
