@@ -33,8 +33,8 @@ NodeId JsonNodes::space() {
 
 NodeId JsonNodes::comma() { return builder_.sequence(builder_.byte(','), space()); }
 NodeId JsonNodes::colon() { return builder_.sequence(builder_.byte(':'), space()); }
-NodeId JsonNodes::in_brackets(NodeId inside) { return builder_.sequence({builder_.byte('['), space(), inside, space(), builder_.byte(']')}); }
-NodeId JsonNodes::in_braces(NodeId inside) { return builder_.sequence({builder_.byte('{'), space(), inside, space(), builder_.byte('}')}); }
+NodeId JsonNodes::in_brackets(NodeId inside) { return builder_.sequence({builder_.byte('['), space(), inside, builder_.byte(']')}); }
+NodeId JsonNodes::in_braces(NodeId inside) { return builder_.sequence({builder_.byte('{'), space(), inside, builder_.byte('}')}); }
 
 NodeId JsonNodes::any_char() {
   if (any_char_) return *any_char_;
@@ -165,7 +165,7 @@ NodeId JsonNodes::any_object() {
     const GroupScope scope(builder_);
     any_object_ = builder_.reference();
     const NodeId pair = any_pair();
-    const NodeId pairs = builder_.sequence(pair, builder_.repeat(builder_.sequence(comma(), pair), 0, kUnlimited));
+    const NodeId pairs = builder_.sequence({pair, builder_.repeat(builder_.sequence(comma(), pair), 0, kUnlimited), space()});
     builder_.set_target(*any_object_, in_braces(builder_.optional(pairs)));
   }
   return *any_object_;
@@ -176,7 +176,7 @@ NodeId JsonNodes::any_array() {
     const GroupScope scope(builder_);
     any_array_ = builder_.reference();
     const NodeId item = any_value();
-    const NodeId items = builder_.sequence(item, builder_.repeat(builder_.sequence(comma(), item), 0, kUnlimited));
+    const NodeId items = builder_.sequence({item, builder_.repeat(builder_.sequence(comma(), item), 0, kUnlimited), space()});
     builder_.set_target(*any_array_, in_brackets(builder_.optional(items)));
   }
   return *any_array_;
@@ -201,6 +201,7 @@ NodeId JsonNodes::value(const Json& value) {
       parts.push_back(colon());
       parts.push_back(this->value(member));
     }
+    if (!parts.empty()) parts.push_back(space());
     return in_braces(builder_.sequence(parts));
   }
   if (value.is_array()) {
@@ -208,6 +209,7 @@ NodeId JsonNodes::value(const Json& value) {
       if (!parts.empty()) parts.push_back(comma());
       parts.push_back(this->value(item));
     }
+    if (!parts.empty()) parts.push_back(space());
     return in_brackets(builder_.sequence(parts));
   }
   return value.is_string() ? quoted(value.get_ref<const std::string&>()) : builder_.literal(value.dump());

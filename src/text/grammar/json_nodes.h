@@ -50,7 +50,7 @@ class JsonNodes {
   NodeId quoted(std::string_view text);  // a string, spelt in one way only
 
   NodeId comma();  // with the space behind it
-  NodeId in_brackets(NodeId inside);
+  NodeId in_brackets(NodeId inside);  // `inside` is empty or ends with space
   NodeId in_braces(NodeId inside);
   NodeId colon();
   NodeId any_pair();

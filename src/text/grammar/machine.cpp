@@ -1,6 +1,7 @@
 #include "text/grammar/machine.h"
 
 #include <algorithm>
+#include <map>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -63,9 +64,67 @@ void Machine::grow_cell_table() {
   }
 }
 
+// Stacks that differ in one counter only, x{1,3} y and x{2,5} y, are one stack, x{1,5} y, if no number is missing between.
+void Machine::join_counters(std::vector<CellId>& cells) {
+  constexpr int kMaxDepth = 6;
+  for (bool joined = true; joined;) {
+    joined = false;
+    for (int depth = 0; depth < kMaxDepth; ++depth) joined |= join_counters_at(depth, cells);
+  }
+}
+
+bool Machine::join_counters_at(int depth, std::vector<CellId>& cells) {
+  std::map<std::vector<uint32_t>, std::vector<std::pair<uint32_t, CellId>>> alike;  // all but one counter; its min, the stack
+  std::vector<CellId> result;
+  const size_t before = cells.size();
+  work_ += cells.size();
+  for (const CellId id : cells) {
+    std::vector<uint32_t> key;
+    CellId at = id;
+    for (int i = 0; i < depth && at > kBottomCell; ++i, at = cells_[at].below) key.insert(key.end(), {cells_[at].node, cells_[at].min, cells_[at].max});
+    if (at <= kBottomCell || program_->nodes[cells_[at].node].kind != NodeKind::repeat) {
+      result.push_back(id);
+    } else {
+      key.insert(key.end(), {cells_[at].node, cells_[at].below});
+      alike[std::move(key)].emplace_back(cells_[at].min, id);
+    }
+  }
+  for (auto& [key, stacks] : alike) {
+    std::sort(stacks.begin(), stacks.end());
+    for (size_t i = 0; i < stacks.size();) {
+      std::vector<CellId> above;
+      CellId at = stacks[i].second;
+      for (int frame = 0; frame < depth; ++frame, at = cells_[at].below) above.push_back(at);
+      Cell joined = cells_[at];
+      size_t next = i + 1;
+      for (; next < stacks.size() && (joined.max == kUnlimited || stacks[next].first <= joined.max + 1); ++next) {
+        CellId other = stacks[next].second;
+        for (int frame = 0; frame < depth; ++frame) other = cells_[other].below;
+        joined.max = std::max(joined.max, cells_[other].max);
+      }
+      CellId top = intern(joined);
+      for (; !above.empty(); above.pop_back()) {
+        Cell cell = cells_[above.back()];
+        cell.below = top;
+        top = intern(cell);
+      }
+      result.push_back(top);
+      i = next;
+    }
+  }
+  cells = std::move(result);
+  return cells.size() < before;
+}
+
 StateId Machine::state_of(std::vector<CellId> cells) {
+  constexpr size_t kMany = 24;
   std::sort(cells.begin(), cells.end());
   cells.erase(std::unique(cells.begin(), cells.end()), cells.end());
+  if (cells.size() > kMany) {
+    join_counters(cells);
+    std::sort(cells.begin(), cells.end());
+    cells.erase(std::unique(cells.begin(), cells.end()), cells.end());
+  }
   if (cells.size() > kMaxStacks) {
     fail(ErrorKind::invalid_input, "grammar: too ambiguous: more than {} readings of the text so far", kMaxStacks);
   }

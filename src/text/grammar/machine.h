@@ -31,7 +31,7 @@ constexpr StateId kDeadState = 0;
 class Machine {
  public:
   static constexpr size_t kMaxStacks = 2'000;         // in one state
-  static constexpr size_t kMaxWork = 3'000'000;       // expansions between two calls of begin_work
+  static constexpr size_t kMaxWork = 500'000;         // expansions between two calls of begin_work
   static constexpr size_t kMaxCells = 400'000, kMaxStates = 60'000;
 
   explicit Machine(const Program& program);
@@ -75,6 +75,8 @@ class Machine {
   void reach(CellId cell);
   StateId expand();
   bool first_visit(CellId cell);
+  void join_counters(std::vector<CellId>& cells);
+  bool join_counters_at(int depth, std::vector<CellId>& cells);
   void grow_cell_table();
 
   const Program* program_;

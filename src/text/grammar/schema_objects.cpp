@@ -134,12 +134,11 @@ NodeId SchemaCompiler::members(const ObjectShape& shape) {
     const uint32_t room = shape.max == kUnlimited ? kUnlimited : shape.max > written ? shape.max - written : 0;
     const bool extra_is_enough = written + 1 >= shape.min;
     for (const uint32_t before : {0u, 1u}) {
-      NodeId node = enough ? builder_.empty() : builder_.never();
+      NodeId node = !enough ? builder_.never() : before ? json_.space() : builder_.empty();
       if (has_extra && room > 0 && extra_is_enough) {
         const NodeId first = before ? builder_.sequence(json_.comma(), extra) : extra;
         const NodeId others = builder_.repeat(builder_.sequence(json_.comma(), extra), 0, room == kUnlimited ? room : room - 1);
-        const NodeId some = builder_.sequence(first, others);
-        node = builder_.alternatives({node, some});
+        node = builder_.alternatives({node, builder_.sequence({first, others, json_.space()})});
       }
       after[written][before] = node;
     }

@@ -120,21 +120,21 @@ NodeId SchemaCompiler::array_node(const Conjunction& all) {
   };
   // From the back: what may follow after `i` items.
   const size_t own = std::min<size_t>(leading, max);
-  NodeId rest = builder_.empty();
+  NodeId rest = json_.space();
   if (max > own || own == 0) {
     const uint32_t more = max == kUnlimited ? kUnlimited : max - static_cast<uint32_t>(own);
     const auto needed = static_cast<uint32_t>(min > own ? min - own : 0);
     const NodeId item = max > own ? item_at(leading) : builder_.never();
     if (own == 0) {
       const NodeId others = builder_.repeat(builder_.sequence(json_.comma(), item), needed > 0 ? needed - 1 : 0, more == kUnlimited ? more : more > 0 ? more - 1 : 0);
-      const NodeId filled = more == 0 ? builder_.never() : builder_.sequence(item, others);
+      const NodeId filled = more == 0 ? builder_.never() : builder_.sequence({item, others, json_.space()});
       return json_.in_brackets(min > 0 ? filled : builder_.optional(filled));
     }
-    rest = builder_.repeat(builder_.sequence(json_.comma(), item), needed, more);
+    rest = builder_.sequence(builder_.repeat(builder_.sequence(json_.comma(), item), needed, more), json_.space());
   }
   for (size_t i = own; i-- > 0;) {
     const NodeId item = builder_.sequence({i > 0 ? json_.comma() : builder_.empty(), item_at(i), rest});
-    rest = i < min ? item : builder_.optional(item);
+    rest = i < min ? item : builder_.alternatives({item, i > 0 ? json_.space() : builder_.empty()});
   }
   return json_.in_brackets(rest);
 }
