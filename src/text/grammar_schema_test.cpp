@@ -16,7 +16,8 @@ using ::testing::HasSubstr;
 
 // The value in every order of the members of its objects, at most `limit` texts: the grammar decides for one order.
 std::vector<std::string> spellings(const Json& value, size_t limit = 400) {
-  if (value.is_number_float() && value.get<double>() == static_cast<double>(static_cast<int64_t>(value.get<double>()))) return {fmt::format("{}", static_cast<int64_t>(value.get<double>()))};
+  if (value.is_number_float() && value.get<double>() == static_cast<double>(static_cast<int64_t>(value.get<double>())))
+    return {fmt::format("{}", static_cast<int64_t>(value.get<double>()))};
   if (value.is_number_float()) return {value.dump(), fmt::format("{:.12f}", value.get<double>())};  // with an exponent, and without
   if (!value.is_structured()) return {value.dump()};
   std::vector<std::vector<std::string>> parts;
@@ -140,7 +141,8 @@ TEST(SchemaGrammar, WritesOnlyWhatTheSchemaAllowsAndRefusesNothingValid) {
   samples.close();
   const std::string wrong = run_oracle("make_schema_cases.py", "--check " + path);
   EXPECT_EQ(wrong, "");
-  std::printf("%d schemas: %d refused, %d accept nothing; %d values, %d of them valid; %d texts written\n", schemas, refused, nothing, values, valid_values, texts);
+  std::printf("%d schemas: %d refused, %d accept nothing; %d values, %d of them valid; %d texts written\n", schemas, refused, nothing, values, valid_values,
+              texts);
   EXPECT_GT(texts, schemas);
 }
 
@@ -192,10 +194,11 @@ TEST(SchemaGrammar, NamesThePointerAndTheKeywordThatItRefuses) {
       {R"([])", "schema: #"},
   };
   for (const auto& [schema, pointer] : invalid) EXPECT_THAT(schema_error(schema), AllOf(HasSubstr("invalid input: "), HasSubstr(pointer))) << schema;
-  for (const char* schema : {"false", R"({"enum": ["a"], "type": "integer"})", R"({"type": "integer", "minimum": 3, "maximum": 2})", R"({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0})",
-                             R"({"type": "string", "minLength": 3, "maxLength": 2})", R"({"allOf": [{"type": "null"}, {"type": "string"}]})",
-                             R"({"type": "object", "properties": {"a": false}, "required": ["a"]})", R"({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})",
-                             R"({"type": "string", "pattern": "^a{3}$", "maxLength": 2})"}) {
+  for (const char* schema :
+       {"false", R"({"enum": ["a"], "type": "integer"})", R"({"type": "integer", "minimum": 3, "maximum": 2})",
+        R"({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0})", R"({"type": "string", "minLength": 3, "maxLength": 2})",
+        R"({"allOf": [{"type": "null"}, {"type": "string"}]})", R"({"type": "object", "properties": {"a": false}, "required": ["a"]})",
+        R"({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})", R"({"type": "string", "pattern": "^a{3}$", "maxLength": 2})"}) {
     EXPECT_THAT(schema_error(schema), HasSubstr("no value at all")) << schema;
   }
   EXPECT_EQ(schema_error(R"({"type": "string", "multipleOf": 3, "uniqueItems": true, "title": 4, "x-order": []})"), "") << "says nothing about strings";
@@ -213,7 +216,8 @@ TEST(SchemaGrammar, KeepsAdditionalNamesApartFromDeclaredOnesInAnySpelling) {
 TEST(SchemaGrammar, BoundsWhitespace) {
   const auto grammar = Grammar::json_object();
   EXPECT_TRUE(accepts(grammar, "{\n  \"a\": [\n    1,\n    {}\n  ],\n\t\"b\": \"\\u00e9\\ud83d\\ude00\"\n}"));
-  for (const char* text : {"{  }", "{\n\n}", " {}", "{} ", "{}\n", "{\"a\" :1}", "{\"a\":1 ,\"b\":2}", "{\"a\":\"\\ud83d\"}", "{\"a\":\"\n\"}", "[1]", "{\"a\":01}", "{\"a\":.5}", "{\"a\":1,}"}) {
+  for (const char* text : {"{  }", "{\n\n}", " {}", "{} ", "{}\n", "{\"a\" :1}", "{\"a\":1 ,\"b\":2}", "{\"a\":\"\\ud83d\"}", "{\"a\":\"\n\"}", "[1]",
+                           "{\"a\":01}", "{\"a\":.5}", "{\"a\":1,}"}) {
     EXPECT_FALSE(accepts(grammar, text)) << text;
   }
   EXPECT_TRUE(accepts(grammar, "{\n" + std::string(32, ' ') + "}"));

@@ -52,7 +52,8 @@ TEST(Gbnf, ReadsEscapesClassesAndRepetitions) {
 
 TEST(Gbnf, FollowsRightRecursionAndAmbiguityForLongTexts) {
   const std::string text(50'000, 'a');
-  for (const char* source : {"root ::= \"a\" root | \"\"", "root ::= (\"a\"*)*", "root ::= ((\"a\"?){0,9} \"\")* | \"a\"+", "root ::= x*\nx ::= \"a\" | y\ny ::= \"aa\" | \"\""}) {
+  for (const char* source :
+       {"root ::= \"a\" root | \"\"", "root ::= (\"a\"*)*", "root ::= ((\"a\"?){0,9} \"\")* | \"a\"+", "root ::= x*\nx ::= \"a\" | y\ny ::= \"aa\" | \"\""}) {
     EXPECT_TRUE(accepts(Grammar::from_gbnf(source), text)) << source;
     EXPECT_FALSE(accepts(Grammar::from_gbnf(source), text + "b")) << source;
   }
@@ -107,11 +108,15 @@ TEST(RegexGrammar, MatchesWhatPythonMatches) {
 TEST(RegexGrammar, RefusesByNameWhatIsNotRegular) {
   const auto error = [](std::string_view pattern) { return error_of([&] { Grammar::from_regex(pattern); }); };
   const std::pair<const char*, const char*> rows[] = {
-      {"a(?=b)", "lookahead"},      {"a(?!b)", "lookahead"}, {"(?<=a)b", "lookbehind"}, {"(?<!a)b", "lookbehind"}, {"(a)\\1", "backreference"},
-      {"(?P<x>a)(?P=x)", "backref"}, {"\\bword", "word boundary"}, {"\\p{L}", "property"}, {"(?i)a", "flags"}, {"(?>a)", "atomic"}, {"a*+", "possessive"},
-      {"a^b", "anchor"}, {"(^a)", "anchor"}, {"a$b", "anchor"}, {"[[:alpha:]]", "POSIX"}, {"[]a]", "mean different"}, {"a{,3}", "write {0,n}"}, {"\\07", "octal"},
+      {"a(?=b)", "lookahead"},      {"a(?!b)", "lookahead"},     {"(?<=a)b", "lookbehind"},
+      {"(?<!a)b", "lookbehind"},    {"(a)\\1", "backreference"}, {"(?P<x>a)(?P=x)", "backref"},
+      {"\\bword", "word boundary"}, {"\\p{L}", "property"},      {"(?i)a", "flags"},
+      {"(?>a)", "atomic"},          {"a*+", "possessive"},       {"a^b", "anchor"},
+      {"(^a)", "anchor"},           {"a$b", "anchor"},           {"[[:alpha:]]", "POSIX"},
+      {"[]a]", "mean different"},   {"a{,3}", "write {0,n}"},    {"\\07", "octal"},
   };
-  for (const auto& [pattern, word] : rows) EXPECT_THAT(error(pattern), AllOf(HasSubstr("unsupported: regex: "), HasSubstr(word), HasSubstr("at byte"))) << pattern;
+  for (const auto& [pattern, word] : rows)
+    EXPECT_THAT(error(pattern), AllOf(HasSubstr("unsupported: regex: "), HasSubstr(word), HasSubstr("at byte"))) << pattern;
   for (const char* pattern : {"(", ")", "a)", "[a", "[", "*", "a**", "a{2,1}", "\\", "\\q", "[b-a]", "\\x1", "\\u{110000}", "(?<x", "{2}"}) {
     EXPECT_THAT(error(pattern), HasSubstr("invalid input: regex: ")) << pattern;
   }

@@ -45,7 +45,8 @@ NodeId JsonNodes::any_char() {
       builder_.sequence({d, builder_.bytes(byte_set("01234567")), hex2}),
   });
   const NodeId pair = builder_.sequence({d, builder_.bytes(byte_set("89abAB")), hex2, builder_.literal("\\u"), d, builder_.bytes(byte_set("cdefCDEF")), hex2});
-  const NodeId escape = builder_.alternatives({builder_.bytes(byte_set("\"\\/bfnrt")), builder_.sequence(builder_.byte('u'), builder_.alternatives({ordinary, pair}))});
+  const NodeId escape =
+      builder_.alternatives({builder_.bytes(byte_set("\"\\/bfnrt")), builder_.sequence(builder_.byte('u'), builder_.alternatives({ordinary, pair}))});
   any_char_ = builder_.alternatives({builder_.character(plain), builder_.sequence(builder_.byte('\\'), escape)});
   return *any_char_;
 }
@@ -151,7 +152,8 @@ NodeId JsonNodes::any_number(bool integer) {
       known = builder_.alternatives({builder_.byte('0'), builder_.sequence(minus, positive)});
     } else {
       const NodeId fraction = builder_.sequence(builder_.byte('.'), builder_.repeat(digit, 1, kMaxDigits));
-      const NodeId exponent = builder_.sequence({builder_.bytes(byte_set("eE")), builder_.optional(builder_.bytes(byte_set("+-"))), builder_.repeat(digit, 1, 2)});
+      const NodeId exponent =
+          builder_.sequence({builder_.bytes(byte_set("eE")), builder_.optional(builder_.bytes(byte_set("+-"))), builder_.repeat(digit, 1, 2)});
       known = builder_.sequence({minus, builder_.alternatives({builder_.byte('0'), positive}), builder_.optional(fraction), builder_.optional(exponent)});
     }
   }

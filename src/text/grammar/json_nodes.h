@@ -29,8 +29,8 @@ struct NumberRange {
 class JsonNodes {
  public:
   static constexpr uint32_t kMaxIndent = 32;
-  static constexpr uint32_t kMaxDigits = 20;      // before the point, and after it
-  static constexpr uint32_t kMaxExactDigits = 15; // of a number that is not an integer and has bounds: all doubles so far differ
+  static constexpr uint32_t kMaxDigits = 20;       // before the point, and after it
+  static constexpr uint32_t kMaxExactDigits = 15;  // of a number that is not an integer and has bounds: all doubles so far differ
 
   explicit JsonNodes(Builder& builder) : builder_(builder) {}
 
@@ -49,7 +49,7 @@ class JsonNodes {
   NodeId value(const Json& value);
   NodeId quoted(std::string_view text);  // a string, spelt in one way only
 
-  NodeId comma();  // with the space behind it
+  NodeId comma();                     // with the space behind it
   NodeId in_brackets(NodeId inside);  // `inside` is empty or ends with space
   NodeId in_braces(NodeId inside);
   NodeId colon();

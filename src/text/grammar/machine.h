@@ -30,8 +30,8 @@ constexpr StateId kDeadState = 0;
 // Not thread-safe.
 class Machine {
  public:
-  static constexpr size_t kMaxStacks = 2'000;         // in one state
-  static constexpr size_t kMaxWork = 500'000;         // expansions between two calls of begin_work
+  static constexpr size_t kMaxStacks = 2'000;  // in one state
+  static constexpr size_t kMaxWork = 500'000;  // expansions between two calls of begin_work
   static constexpr size_t kMaxCells = 400'000, kMaxStates = 60'000;
 
   explicit Machine(const Program& program);
@@ -82,8 +82,8 @@ class Machine {
   const Program* program_;
   size_t classes_;
   std::vector<Cell> cells_;
-  std::vector<uint32_t> stamps_;      // the last expansion that visited a cell
-  std::vector<CellId> cell_table_;    // open addressing
+  std::vector<uint32_t> stamps_;    // the last expansion that visited a cell
+  std::vector<CellId> cell_table_;  // open addressing
   std::vector<State> states_;
   std::vector<CellId> set_cells_;
   std::vector<StateId> state_table_;  // open addressing

@@ -17,10 +17,10 @@ enum class NodeKind : uint8_t { never, empty, bytes, literal, sequence, alternat
 
 struct Node {
   NodeKind kind = NodeKind::never;
-  uint32_t group = 0;            // the rule or JSON text that the node belongs to: masks are cached for each
-  uint32_t first = 0;            // bytes: index of the set; literal: offset; sequence, reference, repeat: node; alternatives: offset into children
-  uint32_t second = 0;           // literal: length; sequence: what follows `first`; alternatives: how many
-  uint32_t min = 0, max = 0;     // repeat; max may be kUnlimited
+  uint32_t group = 0;         // the rule or JSON text that the node belongs to: masks are cached for each
+  uint32_t first = 0;         // bytes: index of the set; literal: offset; sequence, reference, repeat: node; alternatives: offset into children
+  uint32_t second = 0;        // literal: length; sequence: what follows `first`; alternatives: how many
+  uint32_t min = 0, max = 0;  // repeat; max may be kUnlimited
 
   friend bool operator==(const Node&, const Node&) = default;
 };
@@ -33,8 +33,8 @@ struct Program {
   NodeId root = 0;
   // Bytes that no set and no literal tells apart are one class.
   std::array<uint8_t, 256> class_of = {};
-  std::vector<uint8_t> byte_of_class = {};       // one byte of each
-  std::vector<uint8_t> short_groups = {};        // group: its texts have at most kShortText bytes
+  std::vector<uint8_t> byte_of_class = {};  // one byte of each
+  std::vector<uint8_t> short_groups = {};   // group: its texts have at most kShortText bytes
 
   static constexpr uint32_t kShortText = 16;
 };

@@ -96,6 +96,14 @@ std::optional<SchemaCompiler::Conjunction> SchemaCompiler::flattened(const Conju
   return sorted(std::move(result));
 }
 
+bool SchemaCompiler::is_plainly_never(const Conjunction& conjunction) {
+  const std::optional<Conjunction> all = flattened(sorted(conjunction));
+  if (!all) return true;
+  const uint32_t types = types_of(*all);
+  const std::optional<std::vector<Json>> values = values_of(*all);
+  return types == 0 || (values && std::none_of(values->begin(), values->end(), [&](const Json& value) { return (type_of(value) & types) != 0; }));
+}
+
 NodeId SchemaCompiler::node_of(const Conjunction& conjunction) {
   const std::optional<Conjunction> all = flattened(conjunction);
   if (!all) return builder_.never();
@@ -163,7 +171,8 @@ void SchemaCompiler::check_disjoint(const Conjunction& all, uint32_t part, const
         possible = true;  // a fault is reported where the branch itself is compiled
       }
       if (possible) {
-        document_.fail_at(part, "oneOf", ErrorKind::unsupported, "branches {} and {} do not exclude each other (a const or the types must differ); if they may overlap, write anyOf", i, j);
+        document_.fail_at(part, "oneOf", ErrorKind::unsupported,
+                          "branches {} and {} do not exclude each other (a const or the types must differ); if they may overlap, write anyOf", i, j);
       }
     }
   }
@@ -255,8 +264,9 @@ std::optional<std::vector<Json>> SchemaCompiler::values_of(const Conjunction& al
 
 // Whether a value of the right type could still be wrong.
 bool SchemaCompiler::has_more_rules(const Conjunction& all) const {
-  static const std::set<std::string, std::less<>> kHarmless = {"type",     "enum",     "const",      "title",    "description", "default",  "example", "examples",
-                                                               "$comment", "readOnly", "deprecated", "writeOnly", "$defs",      "definitions", "$schema", "$ref", "allOf", "anyOf", "oneOf"};
+  static const std::set<std::string, std::less<>> kHarmless = {"type",     "enum",     "const",    "title",      "description", "default", "example",
+                                                               "examples", "$comment", "readOnly", "deprecated", "writeOnly",   "$defs",   "definitions",
+                                                               "$schema",  "$ref",     "allOf",    "anyOf",      "oneOf"};
   return std::any_of(all.begin(), all.end(), [&](const Member& member) {
     const Json& schema = document_.schema(member.part);
     return std::any_of(schema.items().begin(), schema.items().end(), [](const auto& item) { return !kHarmless.contains(item.key()); });
@@ -288,7 +298,8 @@ NodeId SchemaCompiler::one_of_values(const Conjunction& all, uint32_t types, con
       StateId state = machine->start();
       for (const char c : text) state = machine->step(state, static_cast<uint8_t>(c));
       if (!machine->has_end(state)) {
-        if (value.is_structured() && !lenient_) fail(ErrorKind::unsupported, "{}/enum: lists and objects under further rules", printable(document_.pointer(all[0].part), 400));
+        if (value.is_structured() && !lenient_)
+          fail(ErrorKind::unsupported, "{}/enum: lists and objects under further rules", printable(document_.pointer(all[0].part), 400));
         continue;
       }
     }

@@ -15,7 +15,7 @@ namespace frugal::text::grammar {
 // What all compilers of one schema share: its regular expressions, parsed once, and a bound for their work together.
 class SchemaShared {
  public:
-  static constexpr size_t kMaxConjunctions = 20'000;
+  static constexpr size_t kMaxConjunctions = 5'000;
 
   const Regex& regex(std::string_view pattern, const std::string& what);
   void count_conjunction();
@@ -42,12 +42,22 @@ class SchemaCompiler {
   NodeId compile(Conjunction conjunction);  // of everything reachable
 
  private:
-  enum Type : uint32_t { null_type = 1, boolean_type = 2, integer_type = 4, fraction_type = 8, string_type = 16, array_type = 32, object_type = 64, all_types = 127 };
+  enum Type : uint32_t {
+    null_type = 1,
+    boolean_type = 2,
+    integer_type = 4,
+    fraction_type = 8,
+    string_type = 16,
+    array_type = 32,
+    object_type = 64,
+    all_types = 127
+  };
 
   NodeId reach(Conjunction conjunction);
   NodeId node_of(const Conjunction& conjunction);
   std::optional<Conjunction> flattened(const Conjunction& conjunction);
   void check_keywords(uint32_t part);
+  bool is_plainly_never(const Conjunction& conjunction);  // seen without compiling what is below
 
   // anyOf and oneOf
   std::optional<NodeId> branches(const Conjunction& all);

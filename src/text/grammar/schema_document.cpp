@@ -174,7 +174,8 @@ const Json* SchemaDocument::object(uint32_t part, std::string_view keyword) cons
 const Json* SchemaDocument::list(uint32_t part, std::string_view keyword, bool may_be_empty) const {
   const Json* value = find(part, keyword);
   if (!value) return nullptr;
-  if (!value->is_array() || (value->empty() && !may_be_empty)) fail_at(part, keyword, ErrorKind::invalid_input, "a list is expected{}", may_be_empty ? "" : " that is not empty");
+  if (!value->is_array() || (value->empty() && !may_be_empty))
+    fail_at(part, keyword, ErrorKind::invalid_input, "a list is expected{}", may_be_empty ? "" : " that is not empty");
   return value;
 }
 

@@ -16,7 +16,7 @@ namespace frugal::text::grammar {
 class SchemaDocument {
  public:
   static constexpr size_t kMaxBytes = 256 << 10;
-  static constexpr int kMaxDepth = 64;       // of the JSON text: an object's schema inside another's takes two
+  static constexpr int kMaxDepth = 64;  // of the JSON text: an object's schema inside another's takes two
   static constexpr size_t kMaxParts = 10'000;
 
   explicit SchemaDocument(const Json& root);

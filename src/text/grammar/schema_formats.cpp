@@ -7,8 +7,9 @@ namespace {
 // RFC 3339, in capitals, without leap seconds and the year 0; February 29 in leap years only.
 #define FRUGAL_LEAP_PAIR "(?:0[48]|[2468][048]|[13579][26])"
 #define FRUGAL_YEAR "(?:\\d{3}[1-9]|\\d\\d[1-9]\\d|\\d[1-9]\\d\\d|[1-9]\\d{3})"
-#define FRUGAL_DATE                                                                                                                    \
-  "(?:" FRUGAL_YEAR "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\\d|30)|02-(?:0[1-9]|1\\d|2[0-8]))|" \
+#define FRUGAL_DATE                                                                                                 \
+  "(?:" FRUGAL_YEAR                                                                                                 \
+  "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\\d|30)|02-(?:0[1-9]|1\\d|2[0-8]))|" \
   "(?:\\d\\d" FRUGAL_LEAP_PAIR "|" FRUGAL_LEAP_PAIR "00)-02-29)"
 #define FRUGAL_TIME "(?:[01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(?:\\.\\d{1,9})?(?:Z|[+-](?:[01]\\d|2[0-3]):[0-5]\\d)"
 #define FRUGAL_OCTET "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)"

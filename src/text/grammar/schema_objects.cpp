@@ -120,46 +120,43 @@ NodeId SchemaCompiler::members(const ObjectShape& shape) {
   const size_t count = shape.names.size();
   const auto most = static_cast<uint32_t>(count);
   if (has_extra && shape.min > shape.required.size() + 1) {
-    document_.fail_at(shape.parts[0].part, "minProperties", ErrorKind::unsupported, "{} with names that are not declared, whose being different is not enforced", shape.min);
+    document_.fail_at(shape.parts[0].part, "minProperties", ErrorKind::unsupported,
+                      "{} with names that are not declared, whose being different is not enforced", shape.min);
   }
   // Counted up to what still makes a difference.
   const bool counts_up = shape.max < most || (has_extra && shape.max != kUnlimited);
   const uint32_t top = counts_up ? std::min(shape.max, most) : std::min(shape.min, most);
   if ((count + 1) * (top + 1) > 200'000) document_.fail_at(shape.parts[0].part, "minProperties", ErrorKind::unsupported, "too many properties to count");
 
-  // after[written]: what may follow the properties so far, with nothing before it (0) or something (1).
-  std::vector<std::array<NodeId, 2>> after(top + 1);
-  for (uint32_t written = 0; written <= top; ++written) {
-    const bool enough = written >= shape.min;
-    const uint32_t room = shape.max == kUnlimited ? kUnlimited : shape.max > written ? shape.max - written : 0;
-    const bool extra_is_enough = written + 1 >= shape.min;
-    for (const uint32_t before : {0u, 1u}) {
-      NodeId node = !enough ? builder_.never() : before ? json_.space() : builder_.empty();
-      if (has_extra && room > 0 && extra_is_enough) {
-        const NodeId first = before ? builder_.sequence(json_.comma(), extra) : extra;
-        const NodeId others = builder_.repeat(builder_.sequence(json_.comma(), extra), 0, room == kUnlimited ? room : room - 1);
-        node = builder_.alternatives({node, builder_.sequence({first, others, json_.space()})});
-      }
-      after[written][before] = node;
+  // By how many are written so far: `more` is one member at least, without a comma before it; `rest` follows a member.
+  std::vector<NodeId> more(top + 1), rest(top + 1);
+  const auto close = [&](bool may_end) {
+    for (uint32_t written = 0; written <= top; ++written) {
+      const NodeId end = may_end && written >= shape.min ? json_.space() : builder_.never();
+      rest[written] = builder_.alternatives({end, builder_.sequence(json_.comma(), more[written])});
     }
+  };
+  for (uint32_t written = 0; written <= top; ++written) {
+    const uint32_t room = shape.max == kUnlimited ? kUnlimited : shape.max > written ? shape.max - written : 0;
+    const NodeId others = builder_.repeat(builder_.sequence(json_.comma(), extra), 0, room == kUnlimited || room == 0 ? room : room - 1);
+    more[written] = has_extra && room > 0 && written + 1 >= shape.min ? builder_.sequence({extra, others, json_.space()}) : builder_.never();
   }
+  bool may_end = true;
+  close(may_end);
   for (size_t i = count; i-- > 0;) {
     const std::string& name = shape.names[i];
     const Conjunction rules = rules_for_name(shape, name);
     const NodeId pair = builder_.sequence({json_.quoted(name), json_.colon(), rules.empty() ? json_.any_value() : reach(rules)});
     const bool required = shape.required.contains(name);
-    std::vector<std::array<NodeId, 2>> here(top + 1);
     for (uint32_t written = 0; written <= top; ++written) {
-      for (const uint32_t before : {0u, 1u}) {
-        const bool full = counts_up && written >= shape.max;
-        const NodeId next = after[std::min(written + 1, top)][1];
-        const NodeId taken = full ? builder_.never() : builder_.sequence({before ? json_.comma() : builder_.empty(), pair, next});
-        here[written][before] = required ? taken : builder_.alternatives({taken, after[written][before]});
-      }
+      const bool full = counts_up && written >= shape.max;
+      const NodeId taken = full ? builder_.never() : builder_.sequence(pair, rest[std::min(written + 1, top)]);
+      more[written] = required ? taken : builder_.alternatives({taken, more[written]});
     }
-    after = std::move(here);
+    may_end = may_end && !required;
+    close(may_end);
   }
-  return after[0][0];
+  return may_end && shape.min == 0 ? builder_.optional(more[0]) : more[0];
 }
 
 NodeId SchemaCompiler::object_node(const Conjunction& all) {
@@ -167,6 +164,8 @@ NodeId SchemaCompiler::object_node(const Conjunction& all) {
   ObjectShape shape;
   collect(all, shape);
   if (shape.min > shape.max) return builder_.never();
+  if (std::any_of(shape.required.begin(), shape.required.end(), [&](const std::string& name) { return is_plainly_never(rules_for_name(shape, name)); }))
+    return builder_.never();
   if (shape.names.size() > kMaxProperties) {
     document_.fail_at(shape.parts[0].part, "properties", ErrorKind::unsupported, "{} names, {} at most", shape.names.size(), kMaxProperties);
   }

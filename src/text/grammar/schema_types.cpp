@@ -78,7 +78,8 @@ NodeId SchemaCompiler::string_node(const Conjunction& all) {
     }
   }
   const std::optional<NodeId> rest = text_under_rules(rules, builder_, json_);
-  if (!rest) document_.fail_at(last_part, last_keyword, ErrorKind::unsupported, "this expression with the other rules for the same text needs too large an automaton");
+  if (!rest)
+    document_.fail_at(last_part, last_keyword, ErrorKind::unsupported, "this expression with the other rules for the same text needs too large an automaton");
   return builder_.sequence(builder_.byte('"'), *rest);
 }
 
@@ -99,7 +100,8 @@ NodeId SchemaCompiler::array_node(const Conjunction& all) {
     const Json* items = document_.find(part, "items");
     if (items && items->is_array()) {  // before 2020-12
       rules = {part, items, document_.find(part, "additionalItems"), "items", "additionalItems"};
-      if (document_.find(part, "prefixItems")) document_.fail_at(part, "prefixItems", ErrorKind::invalid_input, "beside a list of items, the older spelling of the same");
+      if (document_.find(part, "prefixItems"))
+        document_.fail_at(part, "prefixItems", ErrorKind::invalid_input, "beside a list of items, the older spelling of the same");
     } else {
       rules = {part, document_.list(part, "prefixItems", false), items, "prefixItems", "items"};
     }
@@ -126,7 +128,10 @@ NodeId SchemaCompiler::array_node(const Conjunction& all) {
     const auto needed = static_cast<uint32_t>(min > own ? min - own : 0);
     const NodeId item = max > own ? item_at(leading) : builder_.never();
     if (own == 0) {
-      const NodeId others = builder_.repeat(builder_.sequence(json_.comma(), item), needed > 0 ? needed - 1 : 0, more == kUnlimited ? more : more > 0 ? more - 1 : 0);
+      const NodeId others = builder_.repeat(builder_.sequence(json_.comma(), item), needed > 0 ? needed - 1 : 0,
+                                            more == kUnlimited ? more
+                                            : more > 0         ? more - 1
+                                                               : 0);
       const NodeId filled = more == 0 ? builder_.never() : builder_.sequence({item, others, json_.space()});
       return json_.in_brackets(min > 0 ? filled : builder_.optional(filled));
     }

@@ -35,7 +35,8 @@ void TokenBytes::build() {
     if (!text.empty()) order.push_back(id);
     longest_ = std::max(longest_, text.size());
   }
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return std::tie(texts_[static_cast<size_t>(a)], a) < std::tie(texts_[static_cast<size_t>(b)], b); });
+  std::sort(order.begin(), order.end(),
+            [&](int32_t a, int32_t b) { return std::tie(texts_[static_cast<size_t>(a)], a) < std::tie(texts_[static_cast<size_t>(b)], b); });
   nodes_.push_back({0, 0, 0, 0});
   std::vector<uint32_t> path = {0};
   std::string_view before;

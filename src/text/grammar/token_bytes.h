@@ -28,8 +28,8 @@ class TokenBytes {
 
   // The trie. Node 0 is the root; the children of a node follow it, up to its `end`.
   struct TrieNode {
-    uint32_t end;           // one past the last node below
-    uint32_t first_token;   // its tokens are token_ids[first_token .. the next node's first_token)
+    uint32_t end;          // one past the last node below
+    uint32_t first_token;  // its tokens are token_ids[first_token .. the next node's first_token)
     uint16_t depth;
     uint8_t byte;
   };
