@@ -213,7 +213,7 @@ TEST(SchemaGrammar, KeepsAdditionalNamesApartFromDeclaredOnesInAnySpelling) {
   }
 }
 
-TEST(SchemaGrammar, BoundsWhitespace) {
+TEST(SchemaGrammar, BoundsTheWhitespaceBetweenTokens) {
   const auto grammar = Grammar::json_object();
   EXPECT_TRUE(accepts(grammar, "{\n  \"a\": [\n    1,\n    {}\n  ],\n\t\"b\": \"\\u00e9\\ud83d\\ude00\"\n}"));
   for (const char* text : {"{  }", "{\n\n}", " {}", "{} ", "{}\n", "{\"a\" :1}", "{\"a\":1 ,\"b\":2}", "{\"a\":\"\\ud83d\"}", "{\"a\":\"\n\"}", "[1]",
