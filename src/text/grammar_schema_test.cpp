@@ -15,7 +15,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // The value in every order of the members of its objects, at most `limit` texts: the grammar decides for one order.
-std::vector<std::string> spellings(const Json& value, size_t limit = 400) {
+std::vector<std::string> spellings(const Json& value, size_t limit = 5000) {
   if (value.is_number_float() && value.get<double>() == static_cast<double>(static_cast<int64_t>(value.get<double>())))
     return {fmt::format("{}", static_cast<int64_t>(value.get<double>()))};
   if (value.is_number_float()) return {value.dump(), fmt::format("{:.12f}", value.get<double>())};  // with an exponent, and without
