@@ -163,6 +163,8 @@ NodeId Builder::reference() { return make({.kind = NodeKind::reference, .group =
 void Builder::set_target(NodeId reference, NodeId target) { nodes_[reference].first = target; }
 
 NodeId Builder::character(const CharSet& set) {
+  const auto [known, fresh] = known_characters_.try_emplace({group_, set}, 0);
+  if (!fresh) return known->second;
   std::vector<ByteRanges> products;
   for (const CharRange& range : set.ranges()) {
     constexpr CharRange kParts[] = {{0, 0x7F}, {0x80, 0x7FF}, {0x800, 0xD7FF}, {0xE000, 0xFFFF}, {0x10000, kLastChar}};
@@ -186,7 +188,7 @@ NodeId Builder::character(const CharSet& set) {
     }
     parts.push_back(sequence(steps));
   }
-  return alternatives(std::move(parts));
+  return known->second = alternatives(std::move(parts));
 }
 
 }  // namespace frugal::text::grammar

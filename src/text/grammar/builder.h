@@ -1,6 +1,7 @@
 // Makes the nodes of a program; `finish` proves that the grammar is sound and gives the program.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -12,7 +13,7 @@ namespace frugal::text::grammar {
 
 class Builder {
  public:
-  static constexpr size_t kMaxNodes = 400'000;
+  static constexpr size_t kMaxNodes = 300'000;
   static constexpr uint32_t kMaxRepeat = 1'000'000;
 
   Builder();
@@ -59,6 +60,7 @@ class Builder {
   std::vector<NodeId> children_;
   std::unordered_map<uint64_t, std::vector<NodeId>> known_;  // by hash: equal nodes are made once
   std::unordered_map<std::string, uint32_t> known_sets_;
+  std::map<std::pair<uint32_t, CharSet>, NodeId> known_characters_;  // by group
   std::unordered_map<uint32_t, std::string> group_names_;
   uint32_t group_ = 0, groups_ = 0;
 };

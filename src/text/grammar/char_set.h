@@ -1,6 +1,7 @@
 // Sets of Unicode code points as sorted ranges.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <vector>
 
@@ -8,7 +9,7 @@ namespace frugal::text::grammar {
 
 struct CharRange {
   uint32_t first, last;
-  friend bool operator==(const CharRange&, const CharRange&) = default;
+  friend auto operator<=>(const CharRange&, const CharRange&) = default;
 };
 
 constexpr uint32_t kLastChar = 0x10FFFF;
@@ -30,7 +31,7 @@ class CharSet {
   bool empty() const { return ranges_.empty(); }
   bool contains(uint32_t c) const;
   const std::vector<CharRange>& ranges() const { return ranges_; }  // ascending, neither overlapping nor touching
-  friend bool operator==(const CharSet&, const CharSet&) = default;
+  friend auto operator<=>(const CharSet&, const CharSet&) = default;
 
  private:
   void normalize();

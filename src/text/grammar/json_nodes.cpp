@@ -70,6 +70,8 @@ NodeId JsonNodes::string_of_length(uint32_t min, uint32_t max) {
 }
 
 NodeId JsonNodes::plain_char(const CharSet& set) {
+  const auto [known, fresh] = plain_chars_.try_emplace({builder_.group(), set}, 0);
+  if (!fresh) return known->second;
   const CharSet plain = CharSet({{0, 0x1F}, {'"', '"'}, {'\\', '\\'}}).complement();
   std::vector<NodeId> parts = {builder_.character(set.intersect(plain))};
   ByteSet letters;
@@ -87,7 +89,7 @@ NodeId JsonNodes::plain_char(const CharSet& set) {
     escapes.push_back(builder_.sequence({builder_.literal("u00"), builder_.byte(high), builder_.bytes(low)}));
   }
   parts.push_back(builder_.sequence(builder_.byte('\\'), builder_.alternatives(escapes)));
-  return builder_.alternatives(parts);
+  return known->second = builder_.alternatives(parts);
 }
 
 NodeId JsonNodes::quoted(std::string_view text) {

@@ -2,6 +2,7 @@
 // kMaxIndent; nothing stands around the whole text.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -64,6 +65,7 @@ class JsonNodes {
   std::optional<NodeId> space_, any_value_, any_object_, any_array_, any_char_, integer_, number_;
   uint32_t char_group_ = 0;
   std::unordered_map<uint64_t, NodeId> strings_;
+  std::map<std::pair<uint32_t, CharSet>, NodeId> plain_chars_;  // by group
 };
 
 }  // namespace frugal::text::grammar

@@ -34,6 +34,12 @@ SchemaCompiler::Conjunction SchemaCompiler::sorted(Conjunction conjunction) {
 }
 
 NodeId SchemaCompiler::reach(Conjunction conjunction) {
+  constexpr int kMaxHops = 100;
+  for (Member& member : conjunction) {  // a part that is a $ref and nothing else is what it refers to
+    for (int hops = 0; hops < kMaxHops && document_.schema(member.part).size() == 1 && document_.find(member.part, "$ref"); ++hops) {
+      member.part = document_.resolve(member.part);
+    }
+  }
   const auto [it, fresh] = known_.try_emplace(sorted(std::move(conjunction)), 0);
   if (fresh) {
     shared_.count_conjunction();
