@@ -14,8 +14,8 @@ namespace frugal::text {
 
 // A copy goes on by itself from where the original stands. Copies share what they have learnt of the grammar (masks, states),
 // so a server keeps one fresh matcher per grammar and copies it for each request. Copies may be used by different threads, one
-// matcher by one thread at a time. All but the constructor throw Error{invalid_input} when the text so far has too many readings
-// to follow; the matcher then stays as it was, and the request has failed.
+// matcher by one thread at a time. All may throw Error{invalid_input} when the text so far has too many readings to follow
+// (the constructor, when its start has); the matcher then stays as it was, and the request has failed.
 class GrammarMatcher {
  public:
   GrammarMatcher(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenBytes> tokens);
