@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 
 import anthropic
+import jsonschema
 import ollama
 import openai
 import pytest
@@ -168,6 +170,30 @@ def test_ollama_client_gets_the_same_answer(server):
     assert error.value.status_code == 404 and "other" in error.value.error
 
 
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 150},
+                                           "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3}}, "required": ["name", "age", "tags"],
+          "additionalProperties": False}
+
+
+def test_answers_have_the_structure_that_was_asked_for(server):
+    client = server.client()
+    ask = lambda **more: client.chat.completions.create(model="smol", messages=[{"role": "user", "content": "Describe a person."}], max_tokens=120, **more).choices
+    for seed in range(4):
+        for choice in ask(n=3, temperature=1, seed=seed, response_format={"type": "json_schema", "json_schema": {"name": "p", "strict": True, "schema": SCHEMA}}):
+            assert choice.finish_reason == "stop"
+            jsonschema.validate(json.loads(choice.message.content), SCHEMA)
+    assert ask(temperature=1, extra_body={"guided_choice": ["red", "green"]})[0].message.content in ("red", "green")
+    assert re.fullmatch(r"[A-Z]{3}-[0-9]{4}", ask(temperature=1, extra_body={"structured_outputs": {"regex": "[A-Z]{3}-[0-9]{4}"}})[0].message.content)
+    assert ask(temperature=1, extra_body={"grammar": 'root ::= "yes" | "no"'})[0].message.content in ("yes", "no")
+    events = client.chat.completions.create(model="smol", messages=QUESTION, max_tokens=60, stream=True, extra_body={"json_schema": SCHEMA})
+    jsonschema.validate(json.loads("".join(event.choices[0].delta.content or "" for event in events)), SCHEMA)
+    free = ask(temperature=0, response_format={"type": "json_object"})[0]
+    assert free.finish_reason == "length" or isinstance(json.loads(free.message.content), dict)
+    local = ollama.Client(host=server.url, headers={"Authorization": f"Bearer {KEY}"})
+    answer = local.chat(model="smol", messages=QUESTION, format=SCHEMA, options={"num_predict": 120})
+    jsonschema.validate(json.loads(answer.message.content), SCHEMA)
+
+
 def test_tokens_and_templates_in_both_dialects(server):
     ids = server.request("/tokenize", {"content": "Hello world"})[2]["tokens"]
     assert ids == server.request("/tokenize", {"prompt": "Hello world"})[2]["tokens"]
@@ -186,8 +212,11 @@ BAD = [({"temperature": -0.1}, "temperature"), ({"temperature": 2.1}, "temperatu
        ({"logprobs": 3}, "logprobs"), ({"stop": ["a"] * 5}, "stop"), ({"stop": "x" * 10240}, "stop"), ({"stop_token_ids": [-1]}, "stop_token_ids"),
        ({"seed": 2**63}, "seed"), ({"seed": 1.5}, "seed"), ({"messages": []}, "messages"), ({"messages": [{"role": "x", "content": "a"}]}, "messages[0]"),
        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]}, "messages[0]"),
-       ({"response_format": {"type": "json_object"}}, "response_format"), ({"tools": [{}]}, "tools"), ({"stream_options": {"include_usage": True}}, "stream_options"),
-       ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"), ({"grammar": "root ::= \"a\""}, "grammar"), ({"model": "x" * 100}, "model")]
+       ({"response_format": {"type": "xml"}}, "response_format"),
+       ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "integer", "multipleOf": 3}}}}, "response_format"),
+       ({"guided_regex": "(a)\\1"}, "guided_regex"), ({"guided_choice": []}, "guided_choice"), ({"json_schema": {"type": "strnig"}}, "json_schema"), ({"grammar": "(" * 60000}, "grammar"),
+       ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice"), ({"tools": [{}]}, "tools"), ({"stream_options": {"include_usage": True}}, "stream_options"),
+       ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"), ({"grammar": "root ::= missing"}, "grammar"), ({"model": "x" * 100}, "model")]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -278,6 +307,21 @@ def test_many_at_once_answer_as_each_alone(server):
     for thread in threads:
         thread.join()
     assert together == alone
+
+
+def test_two_models_answer_at_once_as_each_alone(smollm2):
+    server = Server(f"a={smollm2}", f"b={smollm2}", "--kv-cache-mib", 64)
+    client = server.client()
+    ask = lambda model, i: client.completions.create(model=model, prompt=f"Number {i} is", max_tokens=12, temperature=0).choices[0].text
+    alone = [ask("a", i) for i in range(6)]
+    answers = {}
+    threads = [threading.Thread(target=lambda m=m, i=i: answers.__setitem__((m, i), ask(m, i))) for m in "ab" for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers["a", i] for i in range(6)] == [answers["b", i] for i in range(6)] == alone
+    assert server.stop() == 0
 
 
 def test_a_signal_lets_answers_end_and_takes_no_new_ones(smollm2):

@@ -27,6 +27,7 @@ Choice::Choice(const nn::LoadedModel& model, const Request& request, int64_t ind
       sampler_(request.sampling, std::min<int64_t>(model.model->spec.vocab, model.tokenizer->vocab_size()), seed_of(request, index)),
       decoder_(*model.tokenizer, !request.show_special),
       matcher_(request.stop) {
+  if (request.grammar) grammar_.emplace(*request.grammar);
   for (const int32_t id : request.prompt) sampler_.accept(id);
   if (request.prompt_logprobs) prompt_.push_back({request.prompt.front(), std::numeric_limits<double>::quiet_NaN(), {}});
   end_.prompt_tokens = std::ssize(request.prompt);
@@ -64,15 +65,34 @@ int32_t Choice::next(std::span<float> logits) {
   }
   std::vector<float> raw;
   if (request_.top_logprobs >= 0) raw.assign(logits.begin(), logits.end());
-  if (end_.generated_tokens < request_.min_tokens) {
-    for (const int32_t id : model_.end_ids) logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
-    for (const int32_t id : request_.stop_ids) logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
+  ban(logits);
+  int32_t id = 0;
+  try {
+    id = sampler_.sample(logits);
+  } catch (const Error&) {
+    if (!grammar_) throw;
+    fail(ErrorKind::invalid_input, "none of the tokens that the grammar allows is left: a bias bans them");
   }
-  const int32_t id = sampler_.sample(logits);
   sampler_.accept(id);
+  if (grammar_ && !grammar_->accept(id)) fail(ErrorKind::internal, "the grammar does not take token {} that it allowed", id);
   if (request_.top_logprobs >= 0) piece_.tokens.push_back(info(raw, id));
   accept(id);
   return id;
+}
+
+// What must not be drawn now.
+void Choice::ban(std::span<float> logits) {
+  constexpr float kBanned = -std::numeric_limits<float>::infinity();
+  if (end_.generated_tokens < request_.min_tokens && !(grammar_ && grammar_->must_end())) {
+    for (const int32_t id : model_.end_ids) logits[static_cast<size_t>(id)] = kBanned;
+    for (const int32_t id : request_.stop_ids) logits[static_cast<size_t>(id)] = kBanned;
+  }
+  if (!grammar_) return;
+  std::vector<uint32_t> allowed((logits.size() + 31) / 32);
+  grammar_->allowed(allowed);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (!(allowed[i / 32] >> (i % 32) & 1)) logits[i] = kBanned;
+  }
 }
 
 void Choice::accept(int32_t id) {
@@ -89,6 +109,7 @@ void Choice::accept(int32_t id) {
     if (request_.include_stop) piece_.text += end_.stop_text;
     return finish(EndReason::stop);
   }
+  if (grammar_ && grammar_->finished()) return finish(EndReason::stop);
   if (end_.generated_tokens == request_.max_tokens) finish(EndReason::length);
 }
 

@@ -1,6 +1,7 @@
 // One stream of answer tokens: from rows of logits to a token, to text, to the end. Knows nothing of batches; not thread-safe.
 #pragma once
 
+#include <optional>
 #include <span>
 
 #include "engine/request.h"
@@ -30,6 +31,7 @@ class Choice {
   void finish(EndReason reason);  // from outside: the context is full, or cancelled
 
  private:
+  void ban(std::span<float> logits);
   TokenInfo info(std::span<const float> logits, int32_t id) const;
   void accept(int32_t id);
 
@@ -38,6 +40,7 @@ class Choice {
   Sampler sampler_;
   text::StreamDecoder decoder_;
   StopMatcher matcher_;
+  std::optional<text::GrammarMatcher> grammar_;
   std::vector<TokenInfo> prompt_;
   Piece piece_;
   ChoiceEnd end_;

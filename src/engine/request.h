@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "engine/sampler.h"
+#include "text/grammar/matcher.h"
 
 namespace frugal::engine {
 
@@ -26,6 +27,8 @@ struct Request {
   int64_t top_logprobs = -1;      // -1: no log-probabilities; else the token's own and so many of the likeliest
   bool prompt_logprobs = false;   // those of the prompt as well
   std::string scope;              // of cached beginnings
+  // What the answer must be, at its beginning; each choice follows a copy of its own. Null: anything.
+  std::shared_ptr<const text::GrammarMatcher> grammar;
 };
 
 // Log-probabilities are the model's: before bias, penalties and temperature, in nats.

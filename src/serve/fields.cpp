@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/options.h"
-#include "serve/service.h"
+#include "serve/structure.h"
 #include "text/tokenizer.h"
 
 namespace frugal::serve {
@@ -134,7 +134,14 @@ const std::vector<Field>& request_fields() {
       read("messages", other, "The conversation"),
       read("prompt", other, "A text, token ids, or a list of them"),
       read("echo", boolean, "The answer begins with the prompt"),
-      read("response_format", other, "{\"type\": \"text\"}"),
+      read("response_format", other, "{\"type\": \"text\"}, \"json_object\", or \"json_schema\" with a schema"),
+      read("structured_outputs", other, "One of json, regex, choice, grammar, json_object (vLLM)"),
+      read("guided_json", other, "A JSON schema (vLLM)"),
+      read("guided_regex", text, "A pattern for the whole answer (vLLM)"),
+      read("guided_choice", other, "Texts of which the answer is one (vLLM)"),
+      read("guided_grammar", text, "A grammar in GBNF (vLLM)"),
+      read("grammar", text, "A grammar in GBNF (llama.cpp)"),
+      read("json_schema", other, "A JSON schema (llama.cpp)"),
       read("tools", other, "None yet"),
       read("tool_choice", other, "\"none\" or \"auto\""),
       read("chat_template_kwargs", other, "Variables of the chat template"),
@@ -155,18 +162,11 @@ const std::vector<Field>& request_fields() {
       absent("audio", "null"),
       absent("prediction", "null"),
       absent("web_search_options", "null"),
-      absent("grammar", "null"),
-      absent("json_schema", "null"),
-      absent("structured_outputs", "null"),
-      absent("guided_json", "null"),
-      absent("guided_regex", "null"),
-      absent("guided_choice", "null"),
-      absent("guided_grammar", "null"),
   };
   return fields;
 }
 
-engine::Request read_request(const Json& body, const ServedModel& served) {
+engine::Request read_request(const Json& body, ServedModel& served) {
   const nn::LoadedModel& model = served.loaded;
   const std::vector<Field>& fields = request_fields();
   RawOptions raw = served.sampling;
@@ -209,10 +209,7 @@ engine::Request read_request(const Json& body, const ServedModel& served) {
   request.include_stop = boolean_or("include_stop_str_in_output", false);
   request.ignore_end = boolean_or("ignore_eos", false);
   request.show_special = !boolean_or("skip_special_tokens", true);
-  if (const Json* format = given("response_format")) {
-    if (!format->is_object() || !format->contains("type") || (*format)["type"] != "text")
-      refuse("response_format", "other than {\"type\": \"text\"} is not supported");
-  }
+  request.grammar = structure_of(body, served);
   if (const Json* tools = given("tools")) {
     if (!tools->is_array()) refuse("tools", "must be a list");
     if (!tools->empty()) refuse("tools", "are not supported");

@@ -32,6 +32,6 @@ const std::vector<Field>& request_fields();
 
 // Checks every known field of `body` against the table, logs unknown ones, and fills in what all endpoints share; prompt, log-probabilities
 // and the form of the answer are theirs. Throws ApiError{400} that names the field.
-engine::Request read_request(const Json& body, const ServedModel& model);
+engine::Request read_request(const Json& body, ServedModel& model);
 
 }  // namespace frugal::serve

@@ -74,7 +74,12 @@ Json translated(const Json& body) {
     if (body.contains(same)) result[same] = body[same];
   }
   if (const auto format = body.find("format"); format != body.end() && !format->is_null() && *format != "") {
-    throw ApiError(400, "format is not supported", "format");
+    if (*format == "json")
+      result["response_format"] = {{"type", "json_object"}};
+    else if (format->is_object())
+      result["json_schema"] = *format;
+    else
+      throw ApiError(400, "format must be \"json\" or a JSON schema", "format");
   }
   if (const auto images = body.find("images"); images != body.end() && !images->is_null() && !images->empty()) {
     throw ApiError(400, "images: this model reads text only", "images");

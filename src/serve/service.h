@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "nn/loader.h"
 #include "serve/api.h"
+#include "text/grammar/matcher.h"
 
 namespace frugal::serve {
 
@@ -30,6 +31,14 @@ struct ServedModel {
   // Ids of a conversation as the model's chat template writes it. Throws ApiError{400}.
   std::vector<int32_t> chat_prompt(const Json& body) const;
   std::string chat_text(const Json& body) const;  // the same as text
+
+  // For a grammar, compiled if it is not known by this key.
+  std::shared_ptr<const text::GrammarMatcher> matcher(const std::string& key, const std::function<std::shared_ptr<const text::Grammar>()>& compile);
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<const text::TokenBytes> token_bytes_;
+  std::map<std::string, std::shared_ptr<const text::GrammarMatcher>> matchers_;
 };
 
 struct ServiceOptions {
