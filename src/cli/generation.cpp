@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/resources.h"
-#include "engine/sampling_defaults.h"
+#include "engine/model_sampling.h"
 #include "text/chat_template.h"
 #include "text/chat_tokens.h"
 

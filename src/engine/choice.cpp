@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/model_sampling.h"
+
 namespace frugal::engine {
 namespace {
 
@@ -24,7 +26,7 @@ double log_sum_exp(std::span<const float> logits) {
 Choice::Choice(const nn::LoadedModel& model, const Request& request, int64_t index)
     : model_(model),
       request_(request),
-      sampler_(request.sampling, std::min<int64_t>(model.model->spec.vocab, model.tokenizer->vocab_size()), seed_of(request, index)),
+      sampler_(request.sampling, sampled_vocab(model), seed_of(request, index)),
       decoder_(*model.tokenizer, !request.show_special),
       matcher_(request.stop) {
   if (request.grammar) grammar_.emplace(*request.grammar);
@@ -58,11 +60,7 @@ void Choice::add_prompt_row(std::span<const float> logits, int64_t position) {
 std::vector<TokenInfo> Choice::take_prompt() { return std::exchange(prompt_, {}); }
 
 int32_t Choice::next(std::span<float> logits) {
-  float sum = 0;
-  for (const float logit : logits) sum += logit;
-  if (!std::isfinite(sum)) {
-    fail(ErrorKind::corrupt_file, "{}: the logits are not finite: a weight is broken, or activations overflow", model_.name);
-  }
+  require_finite(logits, model_);
   std::vector<float> raw;
   if (request_.top_logprobs >= 0) raw.assign(logits.begin(), logits.end());
   ban(logits);

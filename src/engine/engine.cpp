@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "base/team.h"
+#include "engine/model_sampling.h"
 
 namespace frugal::engine {
 namespace {
@@ -73,7 +74,7 @@ std::shared_ptr<Engine::Running> Engine::checked(Request request, std::shared_pt
   running->listener = std::move(listener);
   const Request& r = running->request;
   const auto size = std::ssize(r.prompt);
-  const int64_t vocabulary = std::min<int64_t>(model_.model->spec.vocab, model_.tokenizer->vocab_size());
+  const int64_t vocabulary = sampled_vocab(model_);
   if (size == 0) fail(ErrorKind::invalid_input, "the prompt has no tokens");
   if (size + (r.max_tokens == 0 ? 0 : 1) > context_) fail(ErrorKind::invalid_input, "the prompt has {} tokens, the context holds {}", size, context_);
   for (const std::vector<int32_t>* ids : {&r.prompt, &r.stop_ids}) {
@@ -101,7 +102,6 @@ std::vector<uint64_t> Engine::submit(std::vector<std::pair<Request, std::shared_
     for (const auto& running : all) {
       ids.push_back(running->id = next_id_++);
       commands_.push_back({running, 0});
-      ++counts_.requests;
     }
   }
   wake_.notify_all();
@@ -141,10 +141,7 @@ void Engine::run() {
       fail_request(requests_.begin()->second, Error(ErrorKind::out_of_memory, "there is not enough memory for the keys and values of this request"));
     }
   }
-  while (!requests_.empty()) {
-    const std::shared_ptr<Running> request = requests_.begin()->second;
-    for (size_t i = 0; i < request->choices.size(); ++i) end_choice({request, i}, EndReason::cancelled);
-  }
+  while (!requests_.empty()) cancel_all(requests_.begin()->second);
 }
 
 void Engine::publish_counts() {
@@ -173,8 +170,7 @@ bool Engine::take_commands() {
     if (command.start) {
       admit(command.start);
     } else if (const auto found = requests_.find(command.cancel); found != requests_.end()) {
-      const std::shared_ptr<Running> request = found->second;
-      for (size_t i = 0; i < request->choices.size(); ++i) end_choice({request, i}, EndReason::cancelled);
+      cancel_all(found->second);
     }
   }
   return true;
@@ -207,10 +203,6 @@ void Engine::step(const std::vector<StepPart>& parts) {
   try {
     forward(parts);
   } catch (...) {
-    {
-      const std::lock_guard lock(mutex_);
-      ++counts_.failed_steps;
-    }
     for (const StepPart& part : parts) {
       if (part.sequence->phase != Sequence::Phase::running) continue;  // another choice of a request that has failed
       try {
@@ -255,7 +247,7 @@ void Engine::forward(const std::vector<StepPart>& parts) {
   alive_at_ = begin;
   const at::Tensor logits = model_.model->forward(batch, {nn::ForwardOptions::Logits::chosen}).logits;
   longest_step_ = std::max(longest_step_.load(), options_.clock->seconds() - begin);
-  const auto vocabulary = static_cast<size_t>(std::min<int64_t>(model_.model->spec.vocab, model_.tokenizer->vocab_size()));
+  const auto vocabulary = static_cast<size_t>(sampled_vocab(model_));
   const auto draw_some = [&](int64_t begin, int64_t end) {
     int64_t row = 0;
     for (int64_t i = 0; i < end; ++i) {
@@ -315,11 +307,15 @@ void Engine::tell(const std::vector<StepPart>& parts) {
       end_choice(member, choice.end().reason);
       continue;
     }
-    Piece piece = choice.take_piece();
-    if (!piece.text.empty() || !piece.tokens.empty()) request.listener->on_piece(static_cast<int64_t>(member.choice), std::move(piece));
+    tell_piece(member);
   }
   const std::lock_guard lock(mutex_);
   counts_.generated_tokens += generated;
+}
+
+void Engine::tell_piece(const Member& member) {
+  Piece piece = member.request->choices[member.choice]->take_piece();
+  if (!piece.text.empty() || !piece.tokens.empty()) member.request->listener->on_piece(static_cast<int64_t>(member.choice), std::move(piece));
 }
 
 void Engine::end_choice(const Member& member, EndReason reason) {
@@ -331,9 +327,7 @@ void Engine::end_choice(const Member& member, EndReason reason) {
   members_.erase(&sequence);
   Choice& choice = *request.choices[member.choice];
   choice.finish(reason);
-  Piece piece = choice.take_piece();
-  const auto index = static_cast<int64_t>(member.choice);
-  if (!piece.text.empty() || !piece.tokens.empty()) request.listener->on_piece(index, std::move(piece));
+  tell_piece(member);
   const double now = options_.clock->seconds();
   const double ran = request.first_ran[member.choice] > 0 ? request.first_ran[member.choice] : now;
   const double token = request.first_token[member.choice] > 0 ? request.first_token[member.choice] : now;
@@ -346,8 +340,12 @@ void Engine::end_choice(const Member& member, EndReason reason) {
     const std::lock_guard lock(mutex_);
     ++(reason == EndReason::stop ? counts_.ended_stop : reason == EndReason::length ? counts_.ended_length : counts_.ended_cancelled);
   }
-  request.listener->on_end(index, end);
+  request.listener->on_end(static_cast<int64_t>(member.choice), end);
   if (--request.open == 0) requests_.erase(request.id);
+}
+
+void Engine::cancel_all(std::shared_ptr<Running> request) {
+  for (size_t i = 0; i < request->choices.size(); ++i) end_choice({request, i}, EndReason::cancelled);
 }
 
 void Engine::fail_all(const std::vector<StepPart>& parts, const Error& error) {

@@ -33,7 +33,7 @@ struct EngineOptions {
 // Sums since the start, and what is now.
 struct EngineCounts {
   SchedulerCounts scheduler;
-  int64_t requests = 0, steps = 0, failed_steps = 0;
+  int64_t steps = 0;
   int64_t prompt_tokens = 0, generated_tokens = 0;
   int64_t ended_stop = 0, ended_length = 0, ended_cancelled = 0, ended_error = 0;
 };
@@ -82,8 +82,10 @@ class Engine {
   };
   void draw(const StepPart& part, const Rows& rows);
   void tell(const std::vector<StepPart>& parts);
+  void tell_piece(const Member& member);
   void end_choice(const Member& member, EndReason reason);
   void fail_request(std::shared_ptr<Running> request, const Error& error);
+  void cancel_all(std::shared_ptr<Running> request);
   void fail_all(const std::vector<StepPart>& parts, const Error& error);
 
   const nn::LoadedModel& model_;

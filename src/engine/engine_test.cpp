@@ -8,6 +8,7 @@
 #include <set>
 
 #include "engine/generator.h"
+#include "engine/model_sampling.h"
 #include "models/test_tools.h"
 
 namespace frugal::engine {

@@ -3,17 +3,15 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/progress.h"
+#include "engine/model_sampling.h"
 #include "engine/stop_matcher.h"
 #include "text/tokenizer.h"
 
 namespace frugal::engine {
-
-int64_t sampled_vocab(const nn::LoadedModel& loaded) { return std::min<int64_t>(loaded.model->spec.vocab, loaded.tokenizer->vocab_size()); }
 
 at::Tensor Conversation::read(std::span<const int32_t> tokens, int64_t batch) {
   at::Tensor logits;
@@ -67,10 +65,9 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
   result.reason = FinishReason::length;
   while (options.max_tokens < 0 || static_cast<int64_t>(result.ids.size()) < options.max_tokens) {
     at::Tensor row = logits[0].narrow(0, 0, sampled_vocab(loaded_)).contiguous();
-    if (!std::isfinite(row.sum().item<double>())) {
-      fail(ErrorKind::corrupt_file, "{}: the logits are not finite: a weight is broken, or activations overflow", loaded_.name);
-    }
-    const int32_t id = sampler.sample({row.mutable_data_ptr<float>(), static_cast<size_t>(row.numel())});
+    const std::span values(row.mutable_data_ptr<float>(), static_cast<size_t>(row.numel()));
+    require_finite(values, loaded_);
+    const int32_t id = sampler.sample(values);
     sampler.accept(id);
     result.ids.push_back(id);
     const bool ends = std::binary_search(loaded_.end_ids.begin(), loaded_.end_ids.end(), id);

@@ -29,9 +29,6 @@ struct GenerateResult {
   double prompt_seconds = 0, decode_seconds = 0;
 };
 
-// Tokens to choose from: rows of the embedding beyond the tokenizer's vocabulary are padding, without text.
-int64_t sampled_vocab(const nn::LoadedModel& loaded);
-
 // Keeps the state of the last call: a prompt that begins with what is in it is not read again. Not thread-safe.
 class Conversation {
  public:

@@ -15,19 +15,23 @@ constexpr int64_t kStepsToProbe = 24;
 // Rows of logits of one prompt in a step: each is as long as the vocabulary.
 constexpr int64_t kMostReadRows = 64;
 
+template <typename Sequences>
+void insert_in_order(Sequences& sequences, const std::shared_ptr<Sequence>& sequence) {
+  sequences.insert(std::ranges::upper_bound(sequences, sequence->order, {}, [](const auto& other) { return other->order; }), sequence);
+}
+
 }  // namespace
 
-int64_t Scheduler::Pace::beside(int64_t now_decoding) const {
-  // Another number of sequences takes another time, and a machine that others use as well takes another time each second.
-  const bool known = decode_seconds > 0 && 4 * std::abs(now_decoding - decoding) <= decoding;
-  return known && mixed_steps < kStepsToProbe ? chunk : 0;
-}
+// Another number of sequences takes another time.
+bool Scheduler::Pace::knows(int64_t now_decoding) const { return decode_seconds > 0 && 4 * std::abs(now_decoding - decoding) <= decoding; }
+
+// A machine that others use as well takes another time each second.
+int64_t Scheduler::Pace::beside(int64_t now_decoding) const { return knows(now_decoding) && mixed_steps < kStepsToProbe ? chunk : 0; }
 
 void Scheduler::Pace::add(int64_t now_decoding, int64_t prompt_tokens, double seconds, double stretch, int64_t most) {
   if (now_decoding == 0) return;
   if (prompt_tokens == 0) {
-    const bool alike = decode_seconds > 0 && 4 * std::abs(now_decoding - decoding) <= decoding;
-    decode_seconds = alike ? 0.75 * decode_seconds + 0.25 * seconds : seconds;
+    decode_seconds = knows(now_decoding) ? 0.75 * decode_seconds + 0.25 * seconds : seconds;
     decoding = now_decoding;
     mixed_steps = 0;
     return;
@@ -94,9 +98,9 @@ bool Scheduler::preempt_younger_than(const Sequence& sequence) {
   running_.pop_back();
   give_back(*youngest);
   youngest->phase = Sequence::Phase::waiting;
-  ++youngest->preemptions;
+
   ++preemptions_;
-  waiting_.insert(std::ranges::upper_bound(waiting_, youngest->order, {}, [](const auto& other) { return other->order; }), youngest);
+  insert_in_order(waiting_, youngest);
   return true;
 }
 
@@ -129,7 +133,7 @@ bool Scheduler::start(const std::shared_ptr<Sequence>& sequence) {
   if (!s.ran) s.cached_tokens = std::min(cached, s.prompt_tokens);
   s.ran = true;
   s.phase = Sequence::Phase::running;
-  running_.insert(std::ranges::upper_bound(running_, s.order, {}, [](const auto& other) { return other->order; }), sequence);
+  insert_in_order(running_, sequence);
   return true;
 }
 

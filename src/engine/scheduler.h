@@ -34,7 +34,6 @@ struct Sequence {
   std::unique_ptr<nn::SequenceState> state;  // while running
   uint64_t order = 0;                        // of arrival
   int64_t cached_tokens = 0;                 // of the prompt, found in the prefix tree when it first ran
-  int64_t preemptions = 0;
   bool ran = false;
 };
 
@@ -87,6 +86,7 @@ class Scheduler {
     int64_t decoding = 0;       // sequences in it
     int64_t chunk = 8;
     int64_t mixed_steps = 0;                 // since the last step without prompts
+    bool knows(int64_t decoding) const;      // what a step of so many takes
     int64_t beside(int64_t decoding) const;  // 0: this step is to be one without
     void add(int64_t decoding, int64_t prompt_tokens, double seconds, double stretch, int64_t most);
   };

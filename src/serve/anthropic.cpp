@@ -77,7 +77,7 @@ void message(Call& call) {
   if (request.max_tokens < 1) throw ApiError(400, "max_tokens must be at least 1", "max_tokens");
   request.prompt = model.chat_prompt(body);
   request.scope = call.scope();
-  TextAnswer::begin(call, model, {std::move(request)}, body.value("stream", Json(false)) == true, std::make_unique<MessageFormat>());
+  TextAnswer::begin(call, model, {std::move(request)}, flag(body, "stream", false), std::make_unique<MessageFormat>());
 }
 
 void count_tokens(Call& call) {

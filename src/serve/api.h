@@ -25,7 +25,7 @@ class ApiError : public std::runtime_error {
   std::string param, code;
 };
 
-// One request on its way: on a worker thread, never on the one that reads sockets.
+// One request on its way: a GET on the I/O thread, for it is quick, others on a worker.
 struct Call {
   Service& service;
   HttpRequest request;
@@ -45,13 +45,12 @@ struct Route {
   Endpoint endpoint;
 };
 
-// Each file of endpoints has its rows; routes.cpp joins them.
+// Each file of endpoints has its rows; service.cpp joins them.
 std::vector<Route> openai_routes();
 std::vector<Route> anthropic_routes();
 std::vector<Route> ollama_routes();
 std::vector<Route> token_routes();
 std::vector<Route> status_routes();
-const std::vector<Route>& all_routes();
 
 void send_json(HttpResponse& response, const Json& body, int status = 200);
 // Text for JSON and logs: invalid UTF-8 as U+FFFD.
@@ -62,5 +61,7 @@ std::string new_id();
 HttpAnswer answer_of(const std::exception& error, ErrorShape shape);
 // Throws ApiError{400} naming `field` unless it is an id of the vocabulary.
 int32_t token_id(std::string_view field, const Json& value, int64_t vocabulary);
+// true or false; `otherwise` where it is absent or null. Throws ApiError{400} naming it.
+bool flag(const Json& body, const std::string& field, bool otherwise);
 
 }  // namespace frugal::serve

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <limits>
 
 #include "base/log.h"
 #include "base/options.h"
+#include "engine/model_sampling.h"
 #include "serve/structure.h"
-#include "text/tokenizer.h"
 
 namespace frugal::serve {
 namespace {
@@ -43,16 +42,11 @@ void check(const Field& field, const Json& value) {
   const auto wrong_type = [&] { refuse(field.name, fmt::format("must be {}, is {}", name_of(field.type), printable(dump(value)))); };
   const auto outside = [&] { refuse(field.name, fmt::format("must be in {:.15g}..{:.15g}, is {}", field.min, field.max, printable(dump(value)))); };
   switch (field.type) {
-    case FieldType::integer: {
-      if (!value.is_number()) wrong_type();
-      const double number = value.get<double>();
-      if (number != std::floor(number)) wrong_type();
-      if (!(number >= field.min && number <= field.max)) outside();
-      break;
-    }
+    case FieldType::integer:
     case FieldType::number: {
       if (!value.is_number()) wrong_type();
       const double number = value.get<double>();
+      if (field.type == FieldType::integer && number != std::floor(number)) wrong_type();
       if (!(number >= field.min && number <= field.max)) outside();
       break;
     }
@@ -167,7 +161,6 @@ const std::vector<Field>& request_fields() {
 }
 
 engine::Request read_request(const Json& body, ServedModel& served) {
-  const nn::LoadedModel& model = served.loaded;
   const std::vector<Field>& fields = request_fields();
   RawOptions raw = served.sampling;
   int unknown = 0;
@@ -191,7 +184,7 @@ engine::Request read_request(const Json& body, ServedModel& served) {
   };
   const auto integer_or = [&](const char* key, int64_t fallback) { return given(key) ? static_cast<int64_t>(given(key)->get<double>()) : fallback; };
   const auto boolean_or = [&](const char* key, bool fallback) { return given(key) ? given(key)->get<bool>() : fallback; };
-  const int64_t vocabulary = std::min<int64_t>(model.model->spec.vocab, model.tokenizer->vocab_size());
+  const int64_t vocabulary = engine::sampled_vocab(served.loaded);
 
   engine::Request request;
   request.sampling = engine::sampling_params(Options("sampling", engine::sampling_options(), raw));

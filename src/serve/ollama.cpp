@@ -105,9 +105,7 @@ void begin(Call& call, ServedModel& model, const Json& body, const Json& openai,
   engine::Request request = read_request(openai, model);
   request.prompt = std::move(prompt);
   request.scope = call.scope();
-  const auto stream = body.find("stream");
-  if (stream != body.end() && !stream->is_null() && !stream->is_boolean()) throw ApiError(400, "stream must be true or false", "stream");
-  TextAnswer::begin(call, model, {std::move(request)}, stream == body.end() || *stream != false, std::make_unique<LineFormat>(chat));
+  TextAnswer::begin(call, model, {std::move(request)}, flag(body, "stream", true), std::make_unique<LineFormat>(chat));
 }
 
 void chat(Call& call) {
@@ -129,12 +127,12 @@ void generate(Call& call) {
                                       {"done", true},
                                       {"done_reason", "load"}});
   }
-  if (body.contains("raw") && !body["raw"].is_null() && !body["raw"].is_boolean()) throw ApiError(400, "raw must be true or false", "raw");
+  const bool raw = flag(body, "raw", false);
   for (const char* name : {"template", "suffix", "context"}) {
     if (body.contains(name) && !body[name].is_null() && !body[name].empty() && body[name] != "")
       throw ApiError(400, fmt::format("{} is not supported", name), name);
   }
-  if (body.value("raw", Json(false)) == true || !model.loaded.chat_template) {
+  if (raw || !model.loaded.chat_template) {
     return begin(call, model, body, openai, model.loaded.tokenizer->encode(prompt.get_ref<const std::string&>()), false);
   }
   Json messages = Json::array();

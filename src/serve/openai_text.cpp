@@ -206,8 +206,6 @@ void refuse_fields(const Json& body, std::initializer_list<const char*> names, c
   }
 }
 
-bool streams(const Json& body) { return body.value("stream", Json(false)) == true; }
-
 void chat(Call& call) {
   const Json body = call.body();
   ServedModel& model = call.service.model_of(body);
@@ -224,7 +222,7 @@ void chat(Call& call) {
   request.prompt = model.chat_prompt(body);
   request.scope = call.scope();
   const int64_t logprobs = request.top_logprobs;
-  TextAnswer::begin(call, model, {std::move(request)}, streams(body), std::make_unique<ChatFormat>(body, logprobs));
+  TextAnswer::begin(call, model, {std::move(request)}, flag(body, "stream", false), std::make_unique<ChatFormat>(body, logprobs));
 }
 
 std::vector<int32_t> ids_of(const Json& list, const text::Tokenizer& tokenizer) {
@@ -258,7 +256,7 @@ void complete(Call& call) {
   ServedModel& model = call.service.model_of(body);
   const text::Tokenizer& tokenizer = *model.loaded.tokenizer;
   engine::Request request = read_request(body, model);
-  const bool echo = body.value("echo", Json(false)) == true;
+  const bool echo = flag(body, "echo", false);
   if (const auto logprobs = body.find("logprobs"); logprobs != body.end() && !logprobs->is_null()) {
     if (!logprobs->is_number_integer() || *logprobs < 0 || *logprobs > 20) throw ApiError(400, "logprobs must be an integer in 0..20", "logprobs");
     request.top_logprobs = logprobs->get<int64_t>();
@@ -278,7 +276,8 @@ void complete(Call& call) {
   if (std::ssize(requests) * request.choices > static_cast<int64_t>(kMostPrompts)) {
     throw ApiError(400, fmt::format("prompts times n must be at most {}", kMostPrompts), "n");
   }
-  TextAnswer::begin(call, model, std::move(requests), streams(body), std::make_unique<CompletionFormat>(body, request.top_logprobs, std::move(texts)));
+  TextAnswer::begin(call, model, std::move(requests), flag(body, "stream", false),
+                    std::make_unique<CompletionFormat>(body, request.top_logprobs, std::move(texts)));
 }
 
 }  // namespace

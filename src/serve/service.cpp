@@ -4,7 +4,7 @@
 #include <random>
 
 #include "base/log.h"
-#include "engine/sampling_defaults.h"
+#include "engine/model_sampling.h"
 #include "text/chat_template.h"
 #include "text/chat_tokens.h"
 
@@ -65,9 +65,7 @@ std::vector<text::RenderedSegment> rendered(const nn::LoadedModel& model, const 
   Json clean = Json::array();
   for (size_t i = 0; i < messages->size(); ++i) clean.push_back(with_joined_parts((*messages)[i], i));
   text::RenderOptions options;
-  options.add_generation_prompt = true;
-  if (body.contains("add_generation_prompt") && body["add_generation_prompt"].is_boolean())
-    options.add_generation_prompt = body["add_generation_prompt"].get<bool>();
+  options.add_generation_prompt = flag(body, "add_generation_prompt", true);
   options.bos_token = model.bos_text;
   options.eos_token = model.eos_text;
   if (const auto extra = body.find("chat_template_kwargs"); extra != body.end() && !extra->is_null()) {
@@ -101,6 +99,13 @@ void send_json(HttpResponse& response, const Json& body, int status) { response.
 std::string new_id() {
   static thread_local std::mt19937_64 random{(uint64_t{std::random_device{}()} << 32) | std::random_device{}()};
   return fmt::format("{:016x}{:08x}", random(), static_cast<uint32_t>(random()));
+}
+
+bool flag(const Json& body, const std::string& field, bool otherwise) {
+  const auto value = body.find(field);
+  if (value == body.end() || value->is_null()) return otherwise;
+  if (!value->is_boolean()) throw ApiError(400, field + " must be true or false", field);
+  return value->get<bool>();
 }
 
 std::string Call::scope() const {
@@ -242,6 +247,16 @@ void answer(const Endpoint& endpoint, Call& call) {
     } catch (...) {  // without memory even for that: the HTTP layer answers 500 when the response is let go
     }
   }
+}
+
+const std::vector<Route>& all_routes() {
+  static const std::vector<Route> routes = [] {
+    std::vector<Route> all;
+    for (const auto& some : {openai_routes(), anthropic_routes(), ollama_routes(), token_routes(), status_routes()})
+      all.insert(all.end(), some.begin(), some.end());
+    return all;
+  }();
+  return routes;
 }
 
 ErrorShape shape_of(std::string_view path) {

@@ -69,10 +69,11 @@ void props(Call& call) {
 void metrics(Call& call) {
   const std::string prefix = call.service.options().metrics_prefix + ":";
   std::string out;
+  const auto labels = [](const ServedModel& model) { return fmt::format("model_name=\"{}\",engine=\"0\"", printable(model.name)); };
+  const std::string first = labels(call.service.model(""));
   const auto rows = [&](const std::string& name, const char* type, const auto& value) {
     out += fmt::format("# TYPE {}{} {}\n", prefix, name, type);
-    for (const auto& model : call.service.models())
-      out += fmt::format("{}{}{{model_name=\"{}\",engine=\"0\"}} {}\n", prefix, name, printable(model->name), value(model->engine->counts()));
+    for (const auto& model : call.service.models()) out += fmt::format("{}{}{{{}}} {}\n", prefix, name, labels(*model), value(model->engine->counts()));
   };
   using engine::EngineCounts;
   rows("num_requests_running", "gauge", [](const EngineCounts& c) { return c.scheduler.running; });
@@ -89,15 +90,14 @@ void metrics(Call& call) {
   for (const auto& model : call.service.models()) {
     const EngineCounts c = model->engine->counts();
     for (const auto& [reason, count] : {std::pair{"stop", c.ended_stop}, {"length", c.ended_length}, {"abort", c.ended_cancelled}, {"error", c.ended_error}}) {
-      out +=
-          fmt::format("{}request_success_total{{model_name=\"{}\",engine=\"0\",finished_reason=\"{}\"}} {}\n", prefix, printable(model->name), reason, count);
+      out += fmt::format("{}request_success_total{{{},finished_reason=\"{}\"}} {}\n", prefix, labels(*model), reason, count);
     }
   }
-  const std::string labels = fmt::format("model_name=\"{}\",engine=\"0\"", printable(call.service.model("").name));
-  call.service.time_to_first_token.write(out, prefix + "time_to_first_token_seconds", labels);
-  call.service.inter_token.write(out, prefix + "request_time_per_output_token_seconds", labels);
-  call.service.whole_request.write(out, prefix + "e2e_request_latency_seconds", labels);
-  call.service.queue_time.write(out, prefix + "request_queue_time_seconds", labels);
+
+  call.service.time_to_first_token.write(out, prefix + "time_to_first_token_seconds", first);
+  call.service.inter_token.write(out, prefix + "request_time_per_output_token_seconds", first);
+  call.service.whole_request.write(out, prefix + "e2e_request_latency_seconds", first);
+  call.service.queue_time.write(out, prefix + "request_queue_time_seconds", first);
   call.response->send(200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, out);
 }
 
@@ -106,16 +106,6 @@ void metrics(Call& call) {
 std::vector<Route> status_routes() {
   return {{"GET", "/health", health},    {"GET", "/ready", ready},       {"GET", "/ping", health}, {"GET", "/version", version},
           {"GET", "/v1/models", models}, {"GET", "/v1/models/*", model}, {"GET", "/props", props}, {"GET", "/metrics", metrics}};
-}
-
-const std::vector<Route>& all_routes() {
-  static const std::vector<Route> routes = [] {
-    std::vector<Route> all;
-    for (const auto& some : {openai_routes(), anthropic_routes(), ollama_routes(), token_routes(), status_routes()})
-      all.insert(all.end(), some.begin(), some.end());
-    return all;
-  }();
-  return routes;
 }
 
 }  // namespace frugal::serve

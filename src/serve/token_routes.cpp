@@ -6,13 +6,6 @@
 namespace frugal::serve {
 namespace {
 
-bool flag(const Json& body, const char* name, bool otherwise) {
-  const auto value = body.find(name);
-  if (value == body.end() || value->is_null()) return otherwise;
-  if (!value->is_boolean()) throw ApiError(400, fmt::format("{} must be true or false", name), name);
-  return value->get<bool>();
-}
-
 std::string text_field(const Json& body, const char* name) {
   if (!body[name].is_string()) throw ApiError(400, fmt::format("{} must be a string", name), name);
   return body[name].get<std::string>();

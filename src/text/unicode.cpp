@@ -30,6 +30,16 @@ DecodedChar decode_char(std::string_view text, size_t position) {
   return {code, length, true};
 }
 
+std::vector<uint32_t> decode_chars(std::string_view text) {
+  std::vector<uint32_t> codes;
+  for (size_t i = 0; i < text.size();) {
+    const DecodedChar c = decode_char(text, i);
+    codes.push_back(c.code);
+    i += c.length;
+  }
+  return codes;
+}
+
 void append_utf8(std::string& out, uint32_t code) {
   if (code < 0x80) {
     out += static_cast<char>(code);

@@ -18,6 +18,7 @@ struct DecodedChar {
 // The character that starts at `position` (< text.size()). Overlong forms, surrogates and values above U+10FFFF are not
 // valid: then code is U+FFFD and length the "maximal subpart" (at least 1), as the Unicode standard advises.
 DecodedChar decode_char(std::string_view text, size_t position);
+std::vector<uint32_t> decode_chars(std::string_view text);  // all, an invalid part as U+FFFD
 
 void append_utf8(std::string& out, uint32_t code);
 std::string to_utf8(uint32_t code);

@@ -221,29 +221,24 @@ FRUGAL_INLINE void for_each_tile(int64_t begin, int64_t end, const F& f) {
 template <int Bits, int Block>
 void panel_of_many(const PackedArguments& a, const std::byte* panel, int64_t row) {
   PanelPart<Block> part;
-  const int64_t blocks = a.blocks;
-  int64_t count = 0;
   for_each_block<Bits, Block>(
       a, panel, [&](int64_t block, const uint8_t* codes, const PanelScales& s) __attribute__((always_inline)) {
-        uint8_t* const bytes = part.codes + count * Block * 16;
-#pragma GCC unroll 2
-        for (int unit = 0; unit < Block / 16; ++unit) unpack_unit<Bits>(codes + unit * Bits * 32, bytes + unit * 256);
+        for (int unit = 0; unit < Block / 16; ++unit) unpack_unit<Bits>(codes + unit * Bits * 32, part.codes + (part.count * Block + unit * 16) * 16);
         for (int h = 0; h < kHalves; ++h) {
-          store(part.scales[count] + h * kLaneRows, s.scale[h]);
-          store(part.minimums[count] + h * kLaneRows, s.minimum[h]);
+          store(part.scales[part.count] + h * kLaneRows, s.scale[h]);
+          store(part.minimums[part.count] + h * kLaneRows, s.minimum[h]);
         }
-        if (++count < part.kBlocks && block + 1 < blocks) return;
-        part.count = count;
+        if (++part.count < part.kBlocks && block + 1 < a.blocks) return;
         // The next part comes from memory while the tiles of this one run.
         const uint8_t* ahead = codes + Bits * 2 * Block;
-        const int64_t bytes_per_token = count * (Bits * 2 * Block + 64) / (a.token_end - a.token_begin);
+        const int64_t bytes_per_token = part.count * (Bits * 2 * Block + 64) / (a.token_end - a.token_begin);
         for_each_tile(a.token_begin, a.token_end, [&](int64_t token, auto width) {
           constexpr int kWidth = decltype(width)::value;
           for (const uint8_t* stop = ahead + kWidth * bytes_per_token; ahead < stop; ahead += 64) __builtin_prefetch(ahead);
           part_tile<Bits, Block, kWidth>(a, part, row, token);
         });
         part.first = block + 1;
-        count = 0;
+        part.count = 0;
       });
 }
 

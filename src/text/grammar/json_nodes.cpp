@@ -103,15 +103,7 @@ NodeId JsonNodes::key_unlike(const std::vector<std::string>& names) {
   const NodeId quote = builder_.byte('"');
   const NodeId rest = builder_.sequence(builder_.repeat(plain_char(CharSet::all()), 0, kUnlimited), quote);
   std::vector<std::vector<uint32_t>> sorted;
-  for (const std::string& name : names) {
-    std::vector<uint32_t> chars;
-    for (size_t i = 0; i < name.size();) {
-      const DecodedChar c = decode_char(name, i);
-      chars.push_back(c.code);
-      i += c.length;
-    }
-    sorted.push_back(std::move(chars));
-  }
+  for (const std::string& name : names) sorted.push_back(decode_chars(name));
   std::sort(sorted.begin(), sorted.end());
   // Every prefix once, longest first, so that what follows is there when it is needed.
   struct Prefix {
@@ -164,13 +156,15 @@ NodeId JsonNodes::any_number(bool integer) {
 
 NodeId JsonNodes::any_pair() { return builder_.sequence({any_string(), colon(), any_value()}); }
 
+NodeId JsonNodes::any_number_of(NodeId item) {
+  return builder_.optional(builder_.sequence({item, builder_.repeat(builder_.sequence(comma(), item), 0, kUnlimited), space()}));
+}
+
 NodeId JsonNodes::any_object() {
   if (!any_object_) {
     const GroupScope scope(builder_);
     any_object_ = builder_.reference();
-    const NodeId pair = any_pair();
-    const NodeId pairs = builder_.sequence({pair, builder_.repeat(builder_.sequence(comma(), pair), 0, kUnlimited), space()});
-    builder_.set_target(*any_object_, in_braces(builder_.optional(pairs)));
+    builder_.set_target(*any_object_, in_braces(any_number_of(any_pair())));
   }
   return *any_object_;
 }
@@ -179,9 +173,7 @@ NodeId JsonNodes::any_array() {
   if (!any_array_) {
     const GroupScope scope(builder_);
     any_array_ = builder_.reference();
-    const NodeId item = any_value();
-    const NodeId items = builder_.sequence({item, builder_.repeat(builder_.sequence(comma(), item), 0, kUnlimited), space()});
-    builder_.set_target(*any_array_, in_brackets(builder_.optional(items)));
+    builder_.set_target(*any_array_, in_brackets(any_number_of(any_value())));
   }
   return *any_array_;
 }

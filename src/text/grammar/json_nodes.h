@@ -59,6 +59,7 @@ class JsonNodes {
  private:
   NodeId any_char();
   NodeId any_number(bool integer);
+  NodeId any_number_of(NodeId item);  // with commas, in brackets or braces
   NodeId magnitude(const std::optional<DecimalBound>& min, const std::optional<DecimalBound>& max, bool integer);
 
   Builder& builder_;

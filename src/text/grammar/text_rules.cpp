@@ -111,15 +111,7 @@ class RulesAutomaton {
  public:
   RulesAutomaton(const TextRules& rules, Builder& builder, JsonNodes& json) : rules_(rules), builder_(builder), json_(json) {
     for (const TextRules::Pattern& pattern : rules.patterns) nfas_.emplace_back(*pattern.regex);
-    for (const std::string& name : rules.forbidden) {
-      std::vector<uint32_t> chars;
-      for (size_t i = 0; i < name.size();) {
-        const DecodedChar c = decode_char(name, i);
-        chars.push_back(c.code);
-        i += c.length;
-      }
-      forbidden_.push_back(std::move(chars));
-    }
+    for (const std::string& name : rules.forbidden) forbidden_.push_back(decode_chars(name));
     find_classes();
   }
 

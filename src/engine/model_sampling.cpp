@@ -1,9 +1,15 @@
-#include "engine/sampling_defaults.h"
+#include "engine/model_sampling.h"
+
+#include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "engine/sampler.h"
+#include "text/tokenizer.h"
 
 namespace frugal::engine {
+
+int64_t sampled_vocab(const nn::LoadedModel& model) { return std::min<int64_t>(model.model->spec.vocab, model.tokenizer->vocab_size()); }
 
 RawOptions sampling_defaults(const nn::LoadedModel& model) {
   // Hugging Face's names for what sampling_options() calls otherwise.
@@ -24,6 +30,14 @@ RawOptions sampling_defaults(const nn::LoadedModel& model) {
     raw.emplace_back(ours, it->dump());
   }
   return raw;
+}
+
+void require_finite(std::span<const float> logits, const nn::LoadedModel& model) {
+  float sum = 0;
+  for (const float logit : logits) sum += logit;
+  if (!std::isfinite(sum)) {
+    fail(ErrorKind::corrupt_file, "{}: the logits are not finite: a weight is broken, or activations overflow", model.name);
+  }
 }
 
 }  // namespace frugal::engine
