@@ -30,6 +30,7 @@ Choice::Choice(const nn::LoadedModel& model, const Request& request, int64_t ind
       decoder_(*model.tokenizer, !request.show_special),
       matcher_(request.stop) {
   if (request.grammar) grammar_.emplace(*request.grammar);
+  grammar_waits_ = grammar_ && !request.grammar_after.empty();
   for (const int32_t id : request.prompt) sampler_.accept(id);
   if (request.prompt_logprobs) prompt_.push_back({request.prompt.front(), std::numeric_limits<double>::quiet_NaN(), {}});
   end_.prompt_tokens = std::ssize(request.prompt);
@@ -72,7 +73,7 @@ int32_t Choice::next(std::span<float> logits) {
     fail(ErrorKind::invalid_input, "none of the tokens that the grammar allows is left: a bias bans them");
   }
   sampler_.accept(id);
-  if (grammar_ && !grammar_->accept(id)) fail(ErrorKind::internal, "the grammar does not take token {} that it allowed", id);
+  if (grammar_) follow_grammar(id);
   if (request_.top_logprobs >= 0) piece_.tokens.push_back(info(raw, id));
   accept(id);
   return id;
@@ -81,11 +82,11 @@ int32_t Choice::next(std::span<float> logits) {
 // What must not be drawn now.
 void Choice::ban(std::span<float> logits) {
   constexpr float kBanned = -std::numeric_limits<float>::infinity();
-  if (end_.generated_tokens < request_.min_tokens && !(grammar_ && grammar_->must_end())) {
+  if (grammar_waits_ || (end_.generated_tokens < request_.min_tokens && !(grammar_ && grammar_->must_end()))) {
     for (const int32_t id : model_.end_ids) logits[static_cast<size_t>(id)] = kBanned;
     for (const int32_t id : request_.stop_ids) logits[static_cast<size_t>(id)] = kBanned;
   }
-  if (!grammar_) return;
+  if (!grammar_ || grammar_waits_) return;
   std::vector<uint32_t> allowed((logits.size() + 31) / 32);
   grammar_->allowed(allowed);
   for (size_t i = 0; i < logits.size(); ++i) {
@@ -93,15 +94,40 @@ void Choice::ban(std::span<float> logits) {
   }
 }
 
+void Choice::follow_grammar(int32_t id) {
+  if (!grammar_waits_) {
+    if (!grammar_->accept(id)) fail(ErrorKind::internal, "the grammar does not take token {} that it allowed", id);
+    return;
+  }
+  waited_ += model_.tokenizer->piece(id);
+  const size_t found = waited_.find(request_.grammar_after);
+  if (found == std::string::npos) {
+    waited_.erase(0, waited_.size() - std::min(waited_.size(), request_.grammar_after.size()));
+    return;
+  }
+  grammar_waits_ = false;
+  std::string rest = waited_.substr(found + request_.grammar_after.size());
+  rest.erase(0, std::min(rest.find_first_not_of(" \t\r\n"), rest.size()));
+  if (!rest.empty() && !grammar_->accept_bytes(rest)) {
+    fail(ErrorKind::invalid_input, "the model began its answer, in one token with \"{}\", otherwise than the grammar allows",
+         printable(request_.grammar_after));
+  }
+}
+
+std::string Choice::text_of(int32_t id) {
+  if (std::find(request_.shown.begin(), request_.shown.end(), id) == request_.shown.end()) return decoder_.push(id);
+  return decoder_.flush() + std::string(model_.tokenizer->token_text(id));
+}
+
 void Choice::accept(int32_t id) {
   ++end_.generated_tokens;
   const bool listed = std::find(request_.stop_ids.begin(), request_.stop_ids.end(), id) != request_.stop_ids.end();
   if (listed || (!request_.ignore_end && std::binary_search(model_.end_ids.begin(), model_.end_ids.end(), id))) {
     if (listed) end_.stop_id = id;
-    if (listed && request_.include_stop) piece_.text += matcher_.push(decoder_.push(id));
+    if (listed && request_.include_stop) piece_.text += matcher_.push(text_of(id));
     return finish(EndReason::stop);
   }
-  piece_.text += matcher_.push(decoder_.push(id));
+  piece_.text += matcher_.push(text_of(id));
   if (matcher_.stopped()) {
     end_.stop_text = matcher_.matched();
     if (request_.include_stop) piece_.text += end_.stop_text;

@@ -34,6 +34,8 @@ class Choice {
   void ban(std::span<float> logits);
   TokenInfo info(std::span<const float> logits, int32_t id) const;
   void accept(int32_t id);
+  void follow_grammar(int32_t id);
+  std::string text_of(int32_t id);
 
   const nn::LoadedModel& model_;
   const Request& request_;
@@ -41,6 +43,8 @@ class Choice {
   text::StreamDecoder decoder_;
   StopMatcher matcher_;
   std::optional<text::GrammarMatcher> grammar_;
+  bool grammar_waits_ = false;  // for grammar_after,
+  std::string waited_;          // in this end of the text
   std::vector<TokenInfo> prompt_;
   Piece piece_;
   ChoiceEnd end_;

@@ -23,12 +23,14 @@ struct Request {
   std::vector<int32_t> stop_ids;  // besides the model's end tokens
   bool include_stop = false;      // the text keeps the stop string
   bool ignore_end = false;        // end tokens are tokens like others
-  bool show_special = false;      // special tokens as text
+  bool show_special = false;      // special tokens as text;
+  std::vector<int32_t> shown;     // these always
   int64_t top_logprobs = -1;      // -1: no log-probabilities; else the token's own and so many of the likeliest
   bool prompt_logprobs = false;   // those of the prompt as well
   std::string scope;              // of cached beginnings
   // What the answer must be, at its beginning; each choice follows a copy of its own. Null: anything.
   std::shared_ptr<const text::GrammarMatcher> grammar;
+  std::string grammar_after;  // it begins behind this text, such as the end of the reasoning, which must come; empty: at once
 };
 
 // Log-probabilities are the model's: before bias, penalties and temperature, in nats.

@@ -18,8 +18,7 @@ std::vector<RenderedSegment> ChatTemplate::render(const Json& messages, const Re
 }
 
 bool ChatTemplate::reads(std::string_view variable) const {
-  const std::string name(variable);
-  return program_->names_read.contains(name) && !program_->names_set.contains(name);
+  return program_->names_read.contains(std::string(variable));
 }
 
 const std::string& ChatTemplate::source() const { return program_->source; }

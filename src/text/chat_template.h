@@ -69,7 +69,7 @@ class ChatTemplate {
   // limit, or whatever jinja2 refuses.
   std::vector<RenderedSegment> render(const Json& messages, const RenderOptions& options) const;
 
-  // True when the template reads a variable of this name that it does not set itself ("tools", "enable_thinking").
+  // True when the template reads a variable of this name before it sets one itself ("tools", "enable_thinking").
   bool reads(std::string_view variable) const;
 
   const std::string& source() const;

@@ -118,7 +118,11 @@ TEST(ChatTemplate, NormalizesMessagesAsTransformersDoes) {
 }
 
 TEST(ChatTemplate, TellsWhichVariablesItReads) {
-  const ChatTemplate chat("{% set x = 1 %}{{ x }}{% if enable_thinking %}{% endif %}{{ tools|length }}", "t");
+  const ChatTemplate chat(
+      "{% set x = 1 %}{{ x }}{% if enable_thinking %}{% endif %}{{ tools|length }}{% set y = y or 2 %}{% for z in z %}{{ u }}{% set u = 1 %}{% endfor %}", "t");
+  EXPECT_TRUE(chat.reads("y"));
+  EXPECT_TRUE(chat.reads("z"));
+  EXPECT_TRUE(chat.reads("u"));
   EXPECT_TRUE(chat.reads("enable_thinking"));
   EXPECT_TRUE(chat.reads("tools"));
   EXPECT_FALSE(chat.reads("x"));

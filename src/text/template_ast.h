@@ -206,7 +206,7 @@ struct CallBlockStmt : Stmt {
 struct TemplateProgram {
   std::string name, source;
   Body body;
-  std::set<std::string> names_read, names_set;
+  std::set<std::string> names_read;  // before the template sets them itself
 };
 
 // Throws as ChatTemplate's constructor does.

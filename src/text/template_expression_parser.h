@@ -514,7 +514,7 @@ class ExpressionParser {
 
   // A name is read here: by the template, and by every macro that is open.
   void note_read(const std::string& name) {
-    program_.names_read.insert(name);
+    if (!names_set_.contains(name)) program_.names_read.insert(name);
     for (Names& names : macro_reads_) names.insert(name);
   }
 
@@ -523,7 +523,8 @@ class ExpressionParser {
   int nesting_ = 0;
   int conditional_depth_ = 0;
   TemplateProgram& program_;
-  std::vector<Names> macro_reads_;  // names read in each macro that is open
+  std::set<std::string> names_set_, names_to_set_;  // so far; by the statement at hand
+  std::vector<Names> macro_reads_;                  // names read in each macro that is open
 };
 
 }  // namespace frugal::text::jinja

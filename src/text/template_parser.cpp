@@ -21,8 +21,10 @@ class Parser : ExpressionParser {
   // Statements up to a tag that starts with one of `ends`; that name is the current token then. Without ends: all.
   Body body_until(EndNames ends) {
     const Nest nest(*this);
+    const std::set<std::string> set_before = names_set_;
     Body body;
     for (;;) {
+      names_set_.merge(names_to_set_);
       const Token& token = current();
       if (token.kind == TokenKind::end) {
         if (ends.size() > 0) error(fmt::format("a block is not closed, expected '{}'", *ends.begin()));
@@ -38,7 +40,9 @@ class Parser : ExpressionParser {
       } else {
         expect(TokenKind::block_begin, "a tag");
         for (const std::string_view end : ends) {
-          if (current().is_name(end)) return body;
+          if (!current().is_name(end)) continue;
+          names_set_ = set_before;  // perhaps the body does not run
+          return body;
         }
         body.push_back(statement());
         expect(TokenKind::block_end, "end of statement block");
@@ -254,7 +258,7 @@ class Parser : ExpressionParser {
     for (const std::string_view reserved : {"true", "false", "none", "True", "False", "None"}) {
       if (name == reserved) error(fmt::format("can't assign to '{}'", name));
     }
-    program_.names_set.insert(name);
+    names_to_set_.insert(name);
     return name;
   }
 

@@ -1,4 +1,5 @@
 """Chat templates in the style of the common families: own wording, the constructs those families use."""
+import json
 
 CHATML = """{%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' -}}
@@ -400,3 +401,6 @@ CALLS = """{%- macro tag(name, indent=0) -%}
 
 FAMILIES = {"chatml": CHATML, "llama3": LLAMA3, "qwen": QWEN, "mistral": MISTRAL, "gemma": GEMMA, "hermes": HERMES,
             "deepseek": DEEPSEEK, "phi": PHI, "training": TRAINING, "bad_macro": MACROS, "calls": CALLS}
+
+if __name__ == "__main__":
+    print(json.dumps(FAMILIES))

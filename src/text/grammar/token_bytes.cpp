@@ -7,12 +7,13 @@
 
 namespace frugal::text {
 
-TokenBytes::TokenBytes(const Tokenizer& tokenizer) : end_ids_(tokenizer.special().end_of_generation) {
+TokenBytes::TokenBytes(const Tokenizer& tokenizer, std::span<const int32_t> shown) : end_ids_(tokenizer.special().end_of_generation) {
   const std::optional<int32_t> unknown = tokenizer.special().unk;
   texts_.resize(static_cast<size_t>(tokenizer.vocab_size()));
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     if (!tokenizer.is_special(id) && id != unknown && !is_end(id)) texts_[static_cast<size_t>(id)] = tokenizer.piece(id);
   }
+  for (const int32_t id : shown) texts_[static_cast<size_t>(id)] = std::string(tokenizer.token_text(id));
   build();
 }
 

@@ -15,8 +15,9 @@ namespace frugal::text {
 // Immutable and thread-safe.
 class TokenBytes {
  public:
-  // Control tokens and the unknown token are never allowed; the ids that end a turn are, where the grammar may end.
-  explicit TokenBytes(const Tokenizer& tokenizer);
+  // Control tokens and the unknown token are never allowed, but those of `shown` as their text; the ids that end a turn are, where the grammar
+  // may end.
+  explicit TokenBytes(const Tokenizer& tokenizer, std::span<const int32_t> shown = {});
   // One text per id; "" for an id that is never allowed.
   TokenBytes(std::vector<std::string> texts, std::vector<int32_t> end_ids);
 
