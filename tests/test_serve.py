@@ -215,7 +215,7 @@ BAD = [({"temperature": -0.1}, "temperature"), ({"temperature": 2.1}, "temperatu
        ({"response_format": {"type": "xml"}}, "response_format"),
        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "integer", "multipleOf": 3}}}}, "response_format"),
        ({"guided_regex": "(a)\\1"}, "guided_regex"), ({"guided_choice": []}, "guided_choice"), ({"json_schema": {"type": "strnig"}}, "json_schema"), ({"grammar": "(" * 60000}, "grammar"),
-       ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice"), ({"tools": [{}]}, "tools"), ({"stream_options": {"include_usage": True}}, "stream_options"),
+       ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice"), ({"tools": [{}]}, "tools[0]"), ({"stream_options": {"include_usage": True}}, "stream_options"),
        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"), ({"grammar": "root ::= missing"}, "grammar"), ({"model": "x" * 100}, "model")]
 
 

@@ -45,8 +45,6 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
       .required()
       .text("--system-prompt", values.system, "System message (-sys)")
       .text("--system-prompt-file", values.system_file, "System message from a file (-sysf)")
-      .text("--chat-template", values.chat_template, "Chat template (Jinja) in place of the model's")
-      .text("--chat-template-file", values.chat_template_file, "The same from a file")
       .text("--chat-template-kwargs", values.template_arguments, "JSON object of variables for the template")
       .integer("-n,--predict,--n-predict", values.predict, -1, int64_t{1} << 30, "Most tokens to generate (-1: no limit)")
       .integer("-c,--ctx-size", values.context, 0, int64_t{1} << 30, "Context in tokens (0: the model's)")
@@ -79,6 +77,22 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
     }
   }
   add_cache_options(verb, values.cache);
+  add_template_options(verb, values.chat_template);
+}
+
+void add_template_options(Verb& verb, TemplateValues& values) {
+  verb.text("--chat-template", values.text, "Chat template (Jinja) in place of the model's").text("--chat-template-file", values.file, "The same from a file");
+}
+
+void replace_template(const TemplateValues& values, nn::LoadedModel& model) {
+  if (!values.text.empty() && !values.file.empty()) fail(ErrorKind::invalid_input, "give either --chat-template or --chat-template-file");
+  if (!values.file.empty()) {
+    model.chat_template = std::make_shared<text::ChatTemplate>(read_text_file(values.file, kMaxPromptBytes), values.file);
+  } else if (!values.text.empty()) {
+    if (values.text.find("{%") == std::string::npos && values.text.find("{{") == std::string::npos)
+      fail(ErrorKind::invalid_input, "--chat-template takes the template itself, in Jinja; \"{}\" is none", printable(values.text, 60));
+    model.chat_template = std::make_shared<text::ChatTemplate>(values.text, "--chat-template");
+  }
 }
 
 nn::LoadedModel load_for_generation(const Context& context, const GenerationValues& values) {
@@ -87,16 +101,7 @@ nn::LoadedModel load_for_generation(const Context& context, const GenerationValu
   if (values.context > loaded.model->spec.context_length) {
     log_warning("a context of {} tokens is more than the {} that the model was trained with", values.context, loaded.model->spec.context_length);
   }
-  if (!values.chat_template.empty() && !values.chat_template_file.empty())
-    fail(ErrorKind::invalid_input, "give either --chat-template or --chat-template-file");
-  if (!values.chat_template_file.empty()) {
-    loaded.chat_template = std::make_shared<text::ChatTemplate>(read_text_file(values.chat_template_file, kMaxPromptBytes), values.chat_template_file);
-  } else if (!values.chat_template.empty()) {
-    if (values.chat_template.find("{%") == std::string::npos && values.chat_template.find("{{") == std::string::npos) {
-      fail(ErrorKind::invalid_input, "--chat-template takes the template itself, in Jinja; \"{}\" is none", printable(values.chat_template, 60));
-    }
-    loaded.chat_template = std::make_shared<text::ChatTemplate>(values.chat_template, "--chat-template");
-  }
+  replace_template(values.chat_template, loaded);
   return loaded;
 }
 

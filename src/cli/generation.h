@@ -14,8 +14,13 @@ struct CacheValues {
   std::string keys = "auto", values = "auto";
 };
 
+struct TemplateValues {
+  std::string text, file;
+};
+
 struct GenerationValues {
-  std::string model, prompt, prompt_file, system, system_file, chat_template, chat_template_file, template_arguments;
+  std::string model, prompt, prompt_file, system, system_file, template_arguments;
+  TemplateValues chat_template;
   std::vector<std::string> reverse_prompts, stop, dry_breakers;
   int64_t predict = -1, context = 0, batch = 2048, ubatch = 512;
   CacheValues cache;
@@ -32,6 +37,9 @@ engine::Sampler sampler_of(const nn::LoadedModel& loaded, const GenerationValues
 // --cache-type-k and -v, and what they ask for. Throws Error{unsupported} where they differ.
 void add_cache_options(Verb& verb, CacheValues& values);
 nn::CacheType cache_type(const CacheValues& given, bool exact);
+// --chat-template and --chat-template-file, and the model with that template, where one is given. Throws Error{invalid_input}.
+void add_template_options(Verb& verb, TemplateValues& values);
+void replace_template(const TemplateValues& values, nn::LoadedModel& model);
 engine::GenerateOptions generate_options(const GenerationValues& values);
 // Ids of a conversation through the model's chat template. Throws Error{invalid_input} when it has none.
 std::vector<int32_t> chat_prompt(const nn::LoadedModel& loaded, const GenerationValues& values, const Json& messages);

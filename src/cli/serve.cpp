@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <future>
 #include <optional>
 #include <thread>
 
@@ -17,6 +18,7 @@
 #include "cli/generation.h"
 #include "cli/resources.h"
 #include "cli/terminal.h"
+#include "io/checkpoint.h"
 #include "serve/http/http.h"
 #include "serve/service.h"
 
@@ -27,9 +29,10 @@ constexpr double kDrainSeconds = 30, kStatusSeconds = 10;
 
 struct ServeValues {
   std::vector<std::string> models, keys, hosts;
-  std::string host = "127.0.0.1", key_file, alias, metrics_prefix = "frugal";
-  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0;
+  std::string host = "127.0.0.1", key_file, alias, metrics_prefix = "frugal", tool_call_parser;
+  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0;
   CacheValues cache;
+  TemplateValues chat_template;
   bool anonymous = false, no_prefix = false;
 };
 
@@ -98,39 +101,67 @@ std::optional<serve::HttpAnswer> authorize(const serve::HttpRequest& request, co
   return answer;
 }
 
-// Memory for keys and values: what was asked for; else what sixteen whole contexts take, but at most a quarter of what is free.
-uint64_t cache_bytes(const ServeValues& values, const nn::LoadedModel& loaded, int64_t context, nn::CacheType type) {
-  const uint64_t free = available_memory();
+// Memory for keys and values: what was asked for; else what sixteen whole contexts take, but at most a quarter of what is free, shared by the
+// models, and what the limit leaves.
+uint64_t cache_bytes(const ServeValues& values, const nn::LoadedModel& loaded, int64_t context, nn::CacheType type, uint64_t available) {
+  const uint64_t free = available_memory(), rest = available - std::min(available, loaded.file_bytes);
   const nn::KvCache empty(loaded.model->spec, type, 0);
   const auto one = static_cast<uint64_t>(nn::KvCache::blocks_for(context) * empty.block_bytes());
-  const uint64_t bytes = values.cache_mib > 0 ? static_cast<uint64_t>(values.cache_mib) << 20 : std::min(16 * one, free / (4 * values.models.size()));
+  const uint64_t wanted = values.cache_mib > 0 ? static_cast<uint64_t>(values.cache_mib) << 20 : std::min(16 * one, free / (4 * values.models.size()));
+  const uint64_t bytes = std::min(wanted, rest);
   print_note(fmt::format("{}: weights {:.0f} MB; keys and values up to {:.0f} MB ({}): {} tokens, a context of {} takes {:.0f} MB; {:.1f} GB are free",
                          loaded.name, static_cast<double>(loaded.file_bytes) / 1e6, static_cast<double>(bytes) / 1e6,
-                         values.cache_mib > 0 ? "--kv-cache-mib"
-                         : bytes == 16 * one  ? "sixteen contexts"
-                                              : "a quarter of what is free, shared by the models",
+                         bytes < wanted         ? "what --memory-limit-mib leaves"
+                         : values.cache_mib > 0 ? "--kv-cache-mib"
+                         : bytes == 16 * one    ? "sixteen contexts"
+                                                : "a quarter of what is free, shared by the models",
                          static_cast<int64_t>(bytes / static_cast<uint64_t>(std::max<int64_t>(1, empty.block_bytes()))) * nn::kPageSize, context,
                          static_cast<double>(one) / 1e6, static_cast<double>(free) / 1e9));
   return bytes;
 }
 
-void add_model(serve::Service& service, const Context& context, const ServeValues& values, const std::string& spec) {
-  const size_t equals = spec.find('=');
-  const std::string path = equals == std::string::npos ? spec : spec.substr(equals + 1);
-  nn::LoadedModel loaded = load_model(context, path, nn::Execution::packed);
+std::shared_ptr<serve::ServedModel> load_served(const Context& context, const ServeValues& values, const std::string& path, uint64_t available) {
+  nn::LoadedModel loaded = context.loader.load(path, nn::Execution::packed);
   if (!loaded.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", loaded.name);
-  const std::string name = equals != std::string::npos ? spec.substr(0, equals) : values.alias.empty() ? loaded.name : values.alias;
+  replace_template(values.chat_template, loaded);
   engine::EngineOptions options;
   options.cache = cache_type(values.cache, false);
   options.context = values.context > 0 ? values.context : loaded.model->spec.context_length;
   if (options.context > loaded.model->spec.context_length) {
-    log_warning("a context of {} tokens is more than the {} that {} was trained with", options.context, loaded.model->spec.context_length, name);
+    log_warning("a context of {} tokens is more than the {} that {} was trained with", options.context, loaded.model->spec.context_length, loaded.name);
   }
-  options.cache_bytes = cache_bytes(values, loaded, options.context, options.cache);
+  options.cache_bytes = cache_bytes(values, loaded, options.context, options.cache, available);
   options.scheduler.most_running = values.parallel;
   options.scheduler.step_tokens = std::max(values.batch, values.parallel + 1);
   options.scheduler.share_beginnings = !values.no_prefix;
-  service.add_model(name, std::move(loaded), options);
+  std::shared_ptr<serve::ServedModel> model = serve::ServedModel::make(std::move(loaded), options);
+  if (!values.tool_call_parser.empty() && model->tool_format) model->set_tool_format(text::tool_format(values.tool_call_parser));
+  return model;
+}
+
+// Files are found, and fetched from the hub, before the server listens; each is opened once to see that it is a checkpoint.
+void add_model(serve::Service& service, const Context& context, const ServeValues& values, const std::string& spec) {
+  const size_t equals = spec.find('=');
+  const std::string path = resolve_model_path(context, equals == std::string::npos ? spec : spec.substr(equals + 1));
+  serve::ModelSource source;
+  const std::shared_ptr<const io::Checkpoint> checkpoint = io::open_checkpoint(path);
+  source.path = path;
+  source.name = equals != std::string::npos ? spec.substr(0, equals) : values.alias.empty() ? checkpoint->name() : values.alias;
+  source.file_bytes = checkpoint->weight_bytes;
+  source.load = [&context, &values, path](uint64_t available) { return load_served(context, values, path, available); };
+  service.catalog().add(std::move(source));
+}
+
+// Waits for it: what is wrong with the first model is known before the server listens.
+void load_first(serve::Service& service) {
+  std::promise<void> loaded;
+  service.catalog().load(service.catalog().resolve(""), [&](const std::shared_ptr<serve::ServedModel>&, const std::exception_ptr& error) {
+    if (error)
+      loaded.set_exception(error);
+    else
+      loaded.set_value();
+  });
+  loaded.get_future().get();
 }
 
 // One line every ten seconds in which something happened, as vLLM's.
@@ -138,8 +169,9 @@ class StatusLine {
  public:
   void print(serve::Service& service, double seconds) {
     engine::EngineCounts now;
-    for (const auto& model : service.models()) {
-      const engine::EngineCounts counts = model->engine->counts();
+    for (const auto& listing : service.catalog().list()) {
+      if (!listing.model) continue;
+      const engine::EngineCounts counts = listing.model->engine->counts();
       now.steps += counts.steps;
       now.prompt_tokens += counts.prompt_tokens;
       now.generated_tokens += counts.generated_tokens;
@@ -176,7 +208,9 @@ void run(const Context& context, const ServeValues& values) {
   options.metrics_prefix = values.metrics_prefix;
   options.version = kVersion;
   serve::Service service(options);
+  service.catalog().set_memory_limit(values.memory_mib > 0 ? static_cast<uint64_t>(values.memory_mib) << 20 : available_memory() / 10 * 9);
   for (const std::string& model : values.models) add_model(service, context, values, model);
+  load_first(service);
   serve::HttpOptions http;
   http.host = values.host;
   http.port = static_cast<int>(values.port);
@@ -220,9 +254,13 @@ void add_serve(CLI::App& app, Context& context) {
       .integer("--parallel,--max-num-seqs", values->parallel, 1, 4096, "Sequences that run at once, at most (-np)")
       .integer("-b,--batch-size,--max-num-batched-tokens", values->batch, 1, int64_t{1} << 20, "Tokens of one step, at most")
       .integer("--kv-cache-mib", values->cache_mib, 0, int64_t{1} << 30, "Memory for keys and values (0: chosen by what is free)")
+      .integer("--memory-limit-mib", values->memory_mib, 0, int64_t{1} << 30,
+               "Memory for all models with their keys and values (0: nine tenths of what is free); models are loaded when they are asked for")
+      .text("--tool-call-parser", values->tool_call_parser, "How the model writes calls of tools, instead of what its template shows")
       .flag("--no-prefix-caching", values->no_prefix, "Requests that begin alike share nothing")
       .text("--metrics-prefix", values->metrics_prefix, "First part of the metrics' names (vllm: as its dashboards expect)");
   add_cache_options(verb, values->cache);
+  add_template_options(verb, values->chat_template);
 }
 
 }  // namespace frugal::cli

@@ -59,13 +59,15 @@ Engine::Engine(const nn::LoadedModel& model, const EngineOptions& options)
   thread_ = std::thread([this] { run(); });
 }
 
-Engine::~Engine() {
+Engine::~Engine() { stop(); }
+
+void Engine::stop() {
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
   }
   wake_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 std::shared_ptr<Engine::Running> Engine::checked(Request request, std::shared_ptr<Listener> listener) const {

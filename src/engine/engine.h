@@ -42,7 +42,8 @@ class Engine {
  public:
   // The model, packed, outlives it. Throws Error{invalid_input} when the memory holds no block.
   Engine(const nn::LoadedModel& model, const EngineOptions& options);
-  ~Engine();  // cancels what runs
+  ~Engine();
+  void stop();  // cancels what runs, and is not used again
 
   // Checks all that can be wrong with requests before any of them is admitted: throws Error{invalid_input}, or Overloaded when the queue is
   // full. Their numbers, for cancel().

@@ -265,6 +265,31 @@ TEST(Engine, EndsAreTheOnesThatWereAskedFor) {
   EXPECT_EQ(full->ends[0].reason, EndReason::length);
 }
 
+TEST(Engine, AGrammarBeginsBehindTheTextThatItWaitsFor) {
+  const nn::LoadedModel loaded = packed(testing::smollm2_path());
+  Engine engine(loaded, {});
+  Request request = greedy(loaded.tokenizer->encode("Once upon a time"), 24);
+  const std::string plain = ask(engine, request)->wait().text[0];
+  const size_t word = plain.find(' ', plain.size() / 3);
+  ASSERT_NE(word, std::string::npos);
+  const std::string marker = plain.substr(word, plain.find(' ', word + 1) - word);
+  const size_t begin = plain.find(marker) + marker.size();
+  const auto tokens = std::make_shared<const text::TokenBytes>(*loaded.tokenizer);
+  request.grammar = std::make_shared<const text::GrammarMatcher>(text::Grammar::from_regex("[0-9]{7}"), tokens);
+  request.grammar_after = marker;
+  const auto answer = ask(engine, request);
+  EXPECT_EQ(answer->wait().text[0].substr(0, begin), plain.substr(0, begin));
+  const std::string rest = answer->text[0].substr(begin);
+  EXPECT_EQ(rest.size(), 7u) << answer->text[0];
+  EXPECT_EQ(rest.find_first_not_of("0123456789"), std::string::npos) << answer->text[0];
+  // Where it never comes, the answer is as long as it may be, without an end.
+  request.grammar_after = "text that never comes";
+  request.ignore_end = false;
+  const auto never = ask(engine, request);
+  EXPECT_EQ(never->wait().ends[0].reason, EndReason::length);
+  EXPECT_EQ(never->ends[0].generated_tokens, 24);
+}
+
 TEST(Engine, ChoicesOfOneRequestDrawTheirOwnTokensAndRepeatWithTheirSeed) {
   Rng rng(testing::test_seed());
   Engine engine(tiny(), {});

@@ -112,6 +112,12 @@ bool is_below(const fs::path& path, const fs::path& folder) {
 
 }  // namespace
 
+std::string Checkpoint::name() const {
+  std::filesystem::path plain(path);
+  if (!plain.has_filename()) plain = plain.parent_path();
+  return plain.filename().string();
+}
+
 const TensorView* Checkpoint::find(std::string_view name) const {
   const auto it = tensors.find(name);
   return it == tensors.end() ? nullptr : &it->second;

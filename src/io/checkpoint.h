@@ -35,6 +35,7 @@ struct Checkpoint {
   std::vector<std::shared_ptr<const void>> copies;  // own the bytes of tensors that lay misaligned in their file
   uint64_t weight_bytes = 0;                        // all weight files on disk
 
+  std::string name() const;  // for people: the file's or directory's
   const TensorView* find(std::string_view name) const;
   const TensorView& at(std::string_view name) const;  // throws Error{corrupt_file}: which tensor, in which file
 };

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <limits>
 
 #include "base/checked.h"
@@ -190,12 +189,6 @@ void read_text_parts(const Checkpoint& checkpoint, LoadedModel& loaded) {
   loaded.end_ids.erase(std::unique(loaded.end_ids.begin(), loaded.end_ids.end()), loaded.end_ids.end());
 }
 
-std::string name_of(const std::string& path) {
-  std::filesystem::path plain(path);
-  if (!plain.has_filename()) plain = plain.parent_path();
-  return plain.filename().string();
-}
-
 }  // namespace
 
 LoadedModel Loader::load(const std::string& path, nn::Execution execution) const {
@@ -206,7 +199,7 @@ LoadedModel Loader::load(const std::string& path, nn::Execution execution) const
   read_text_parts(*checkpoint, loaded);
   loaded.manifest = checkpoint->manifest;
   loaded.source = checkpoint;
-  loaded.name = name_of(path);
+  loaded.name = checkpoint->name();
   loaded.file_bytes = checkpoint->weight_bytes;
   return loaded;
 }

@@ -47,6 +47,7 @@ struct Route {
 
 // Each file of endpoints has its rows; service.cpp joins them.
 std::vector<Route> openai_routes();
+std::vector<Route> responses_routes();
 std::vector<Route> anthropic_routes();
 std::vector<Route> ollama_routes();
 std::vector<Route> token_routes();

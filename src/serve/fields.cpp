@@ -136,8 +136,10 @@ const std::vector<Field>& request_fields() {
       read("guided_grammar", text, "A grammar in GBNF (vLLM)"),
       read("grammar", text, "A grammar in GBNF (llama.cpp)"),
       read("json_schema", other, "A JSON schema (llama.cpp)"),
-      read("tools", other, "None yet"),
-      read("tool_choice", other, "\"none\" or \"auto\""),
+      read("tools", other, "Functions that the model may call"),
+      read("tool_choice", other, "\"none\", \"auto\", \"required\", or one function"),
+      read("parallel_tool_calls", boolean, "An answer may hold several calls (default true)"),
+      read("reasoning_effort", text, "For templates that read it; \"none\" also turns thinking off"),
       read("chat_template_kwargs", other, "Variables of the chat template"),
       read("add_generation_prompt", boolean, "The prompt ends where the assistant begins (default true)"),
       ignored("user"),
@@ -146,8 +148,6 @@ const std::vector<Field>& request_fields() {
       ignored("service_tier"),
       ignored("safety_identifier"),
       ignored("prompt_cache_key"),
-      ignored("parallel_tool_calls"),
-      ignored("reasoning_effort"),
       ignored("verbosity"),
       absent("suffix", "\"\""),
       absent("functions", "[]"),
@@ -203,13 +203,6 @@ engine::Request read_request(const Json& body, ServedModel& served) {
   request.ignore_end = boolean_or("ignore_eos", false);
   request.show_special = !boolean_or("skip_special_tokens", true);
   request.grammar = structure_of(body, served);
-  if (const Json* tools = given("tools")) {
-    if (!tools->is_array()) refuse("tools", "must be a list");
-    if (!tools->empty()) refuse("tools", "are not supported");
-  }
-  if (const Json* choice = given("tool_choice")) {
-    if (*choice != "none" && *choice != "auto") refuse("tool_choice", "other than \"none\" and \"auto\" is not supported");
-  }
   if (const Json* options = given("stream_options")) {
     if (!options->is_object()) refuse("stream_options", "must be an object");
     if (!boolean_or("stream", false)) refuse("stream_options", "needs stream");

@@ -1,5 +1,6 @@
 // Ollama's /api/generate, /api/chat, /api/tags, /api/show, /api/ps and /api/version: answers as lines of JSON, times in nanoseconds.
 #include "base/log.h"
+#include "serve/chat.h"
 #include "serve/fields.h"
 #include "serve/text_answer.h"
 #include "text/chat_template.h"
@@ -15,27 +16,57 @@ class LineFormat final : public AnswerFormat {
   explicit LineFormat(bool chat) : chat_(chat) {}
   const char* content_type() const override { return "application/x-ndjson"; }
   std::string begin(const AnswerState&, size_t, const std::vector<engine::TokenInfo>&) override { return {}; }
-  std::string piece(const AnswerState& state, size_t, const engine::Piece& piece) override {
-    return piece.text.empty() ? "" : dump(line(state, piece.text, false)) + "\n";
+  std::string piece(const AnswerState& state, size_t choice, const AnswerPiece& piece) override {
+    const AnswerItem::Kind kind = state.choices[choice].items[piece.item].kind;
+    if (piece.text.empty() || kind == AnswerItem::Kind::call) return {};  // calls come whole
+    Json line = this->line(state, false);
+    add_text(line, kind, piece.text);
+    return dump(line) + "\n";
   }
-  std::string end(const AnswerState&, size_t) override { return {}; }
-  std::string finish(const AnswerState& state) override { return dump(last(state, "")) + "\n"; }
+  std::string end(const AnswerState& state, size_t choice) override {
+    if (!state.choices[choice].calls()) return {};
+    Json line = this->line(state, false);
+    add_calls(line, state.choices[choice]);
+    return dump(line) + "\n";
+  }
+  std::string finish(const AnswerState& state) override { return dump(last(state)) + "\n"; }
   std::string failure(const std::string& error_body) override { return error_body + "\n"; }
-  Json whole(const AnswerState& state) override { return last(state, state.choices.front().text); }
+  Json whole(const AnswerState& state) override {
+    Json line = last(state);
+    const AnswerChoice& choice = state.choices.front();
+    add_text(line, AnswerItem::Kind::text, choice.text());
+    if (const std::string reasoning = choice.text(AnswerItem::Kind::reasoning); !reasoning.empty()) add_text(line, AnswerItem::Kind::reasoning, reasoning);
+    if (choice.calls()) add_calls(line, choice);
+    return line;
+  }
 
  private:
-  Json line(const AnswerState& state, const std::string& text, bool done) const {
+  Json line(const AnswerState& state, bool done) const {
     Json line = {{"model", state.model->name}, {"created_at", utc_timestamp(state.created)}};
-    if (chat_)
-      line["message"] = {{"role", "assistant"}, {"content", text}};
-    else
-      line["response"] = text;
+    if (chat_) line["message"] = {{"role", "assistant"}};
+    add_text(line, AnswerItem::Kind::text, "");
     line["done"] = done;
     return line;
   }
-  Json last(const AnswerState& state, const std::string& text) const {
+  void add_text(Json& line, AnswerItem::Kind kind, const std::string& text) const {
+    const bool thinking = kind == AnswerItem::Kind::reasoning;
+    if (chat_)
+      line["message"][thinking ? "thinking" : "content"] = text;
+    else
+      line[thinking ? "thinking" : "response"] = text;
+  }
+  static void add_calls(Json& line, const AnswerChoice& choice) {
+    Json& calls = line["message"]["tool_calls"] = Json::array();
+    for (const AnswerItem& item : choice.items) {
+      if (item.kind != AnswerItem::Kind::call) continue;
+      Json arguments = Json::parse(item.text, nullptr, false);
+      if (!arguments.is_object()) arguments = Json::object();  // cut off
+      calls.push_back({{"function", {{"index", calls.size()}, {"name", item.name}, {"arguments", arguments}}}});
+    }
+  }
+  Json last(const AnswerState& state) const {
     const engine::ChoiceEnd& end = *state.choices.front().end;
-    Json line = this->line(state, text, true);
+    Json line = this->line(state, true);
     line["done_reason"] = end.reason == engine::EndReason::length ? "length" : "stop";
     line["total_duration"] = nanoseconds(end.queue_seconds + end.prompt_seconds + end.decode_seconds);
     line["load_duration"] = 0;
@@ -49,7 +80,7 @@ class LineFormat final : public AnswerFormat {
 };
 
 // "name:latest" is "name".
-ServedModel& model_of(Call& call, const Json& body) {
+std::shared_ptr<ServedModel> model_of(Call& call, const Json& body) {
   const auto given = body.contains("model") ? body.find("model") : body.find("name");
   if (given == body.end() || !given->is_string()) throw ApiError(400, "model must be a string", "model");
   std::string name = given->get<std::string>();
@@ -72,6 +103,11 @@ Json translated(const Json& body) {
   Json result = Json::object();
   for (const char* same : {"messages", "tools"}) {
     if (body.contains(same)) result[same] = body[same];
+  }
+  if (const auto think = body.find("think"); think != body.end() && !think->is_null()) {
+    if (!think->is_boolean() && !think->is_string()) throw ApiError(400, "think must be true, false or an effort", "think");
+    result["chat_template_kwargs"] = {{"enable_thinking", *think != false}};
+    if (think->is_string()) result["reasoning_effort"] = *think;
   }
   if (const auto format = body.find("format"); format != body.end() && !format->is_null() && *format != "") {
     if (*format == "json")
@@ -101,27 +137,24 @@ Json translated(const Json& body) {
   return result;
 }
 
-void begin(Call& call, ServedModel& model, const Json& body, const Json& openai, std::vector<int32_t> prompt, bool chat) {
-  engine::Request request = read_request(openai, model);
-  request.prompt = std::move(prompt);
-  request.scope = call.scope();
-  TextAnswer::begin(call, model, {std::move(request)}, flag(body, "stream", true), std::make_unique<LineFormat>(chat));
+void begin_chat(Call& call, const std::shared_ptr<ServedModel>& model, const Json& body, const Json& openai, bool chat) {
+  auto [request, reading] = read_chat(call, openai, *model);
+  TextAnswer::begin(call, model, {std::move(request)}, reading, flag(body, "stream", true), std::make_unique<LineFormat>(chat));
 }
 
 void chat(Call& call) {
-  const Json body = call.body(), openai = translated(body);
-  ServedModel& model = model_of(call, body);
-  begin(call, model, body, openai, model.chat_prompt(openai), true);
+  const Json body = call.body();
+  begin_chat(call, model_of(call, body), body, translated(body), true);
 }
 
 void generate(Call& call) {
   const Json body = call.body();
-  ServedModel& model = model_of(call, body);
+  const std::shared_ptr<ServedModel> model = model_of(call, body);
   const Json prompt = body.value("prompt", Json(""));
   if (!prompt.is_string()) throw ApiError(400, "prompt must be a string", "prompt");
   Json openai = translated(body);
   if (prompt == "") {  // how Ollama's clients load a model
-    return send_json(*call.response, {{"model", model.name},
+    return send_json(*call.response, {{"model", model->name},
                                       {"created_at", utc_timestamp(call.service.options().clock->unix_time())},
                                       {"response", ""},
                                       {"done", true},
@@ -132,14 +165,17 @@ void generate(Call& call) {
     if (body.contains(name) && !body[name].is_null() && !body[name].empty() && body[name] != "")
       throw ApiError(400, fmt::format("{} is not supported", name), name);
   }
-  if (raw || !model.loaded.chat_template) {
-    return begin(call, model, body, openai, model.loaded.tokenizer->encode(prompt.get_ref<const std::string&>()), false);
+  if (raw || !model->loaded.chat_template) {
+    engine::Request request = read_request(openai, *model);
+    request.prompt = model->loaded.tokenizer->encode(prompt.get_ref<const std::string&>());
+    request.scope = call.scope();
+    return TextAnswer::begin(call, model, {std::move(request)}, std::nullopt, flag(body, "stream", true), std::make_unique<LineFormat>(false));
   }
   Json messages = Json::array();
   if (body.contains("system") && !body["system"].is_null()) messages.push_back({{"role", "system"}, {"content", body["system"]}});
   messages.push_back({{"role", "user"}, {"content", prompt}});
   openai["messages"] = messages;
-  begin(call, model, body, openai, model.chat_prompt(openai), false);
+  begin_chat(call, model, body, openai, false);
 }
 
 Json details(const ServedModel& model) {
@@ -153,41 +189,46 @@ Json details(const ServedModel& model) {
           {"quantization_level", fmt::format("{:.1f} bits per weight", bits)}};
 }
 
-Json entry(const ServedModel& model) {
-  return {{"name", model.name}, {"model", model.name},      {"modified_at", utc_timestamp(model.created)}, {"size", model.loaded.file_bytes},
-          {"digest", ""},       {"details", details(model)}};
+// Of a model that is not in memory less is known.
+Json entry(const ModelCatalog::Listing& listing) {
+  return {{"name", listing.name},       {"model", listing.name}, {"modified_at", utc_timestamp(listing.created)},
+          {"size", listing.file_bytes}, {"digest", ""},          {"details", listing.model ? details(*listing.model) : Json::object()}};
 }
 
 void tags(Call& call) {
   Json models = Json::array();
-  for (const auto& model : call.service.models()) models.push_back(entry(*model));
+  for (const auto& listing : call.service.catalog().list()) models.push_back(entry(listing));
   send_json(*call.response, {{"models", models}});
 }
 
 void running(Call& call) {
   Json models = Json::array();
-  for (const auto& model : call.service.models()) {
-    Json one = entry(*model);
+  for (const auto& listing : call.service.catalog().list()) {
+    if (!listing.model) continue;
+    Json one = entry(listing);
     one["size_vram"] = 0;
-    one["context_length"] = model->engine->context();
+    one["context_length"] = listing.model->engine->context();
     models.push_back(std::move(one));
   }
   send_json(*call.response, {{"models", models}});
 }
 
 void show(Call& call) {
-  const ServedModel& model = model_of(call, call.body());
-  const nn::ModelSpec& spec = model.loaded.model->spec;
+  const std::shared_ptr<ServedModel> model = model_of(call, call.body());
+  const nn::ModelSpec& spec = model->loaded.model->spec;
+  Json capabilities = Json::array({"completion"});
+  if (model->loaded.chat_template) capabilities.push_back("tools");
+  if (!model->reasoning.open.empty()) capabilities.push_back("thinking");
   send_json(*call.response, {{"modelfile", ""},
                              {"parameters", ""},
-                             {"template", model.loaded.chat_template ? model.loaded.chat_template->source() : ""},
-                             {"details", details(model)},
+                             {"template", model->loaded.chat_template ? model->loaded.chat_template->source() : ""},
+                             {"details", details(*model)},
                              {"model_info",
                               {{"general.architecture", spec.family},
-                               {"general.parameter_count", model.loaded.model->original_parameters},
+                               {"general.parameter_count", model->loaded.model->original_parameters},
                                {spec.family + ".context_length", spec.context_length},
                                {spec.family + ".embedding_length", spec.hidden}}},
-                             {"capabilities", Json::array({"completion"})}});
+                             {"capabilities", capabilities}});
 }
 
 void version(Call& call) { send_json(*call.response, {{"version", call.service.options().version}}); }

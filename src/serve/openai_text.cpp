@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "serve/chat.h"
 #include "serve/fields.h"
 #include "serve/text_answer.h"
 #include "text/tokenizer.h"
@@ -18,9 +19,9 @@ size_t characters(std::string_view text) {
   return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
-std::string reason_of(const engine::ChoiceEnd& end) {
-  switch (end.reason) {
-    case engine::EndReason::stop: return "stop";
+std::string reason_of(const AnswerChoice& choice) {
+  switch (choice.end->reason) {
+    case engine::EndReason::stop: return choice.calls() ? "tool_calls" : "stop";
     case engine::EndReason::length: return "length";
     case engine::EndReason::cancelled: break;
   }
@@ -41,17 +42,17 @@ class OpenAiFormat : public AnswerFormat {
   }
   std::string begin(const AnswerState& state, size_t index, const std::vector<engine::TokenInfo>& prompt) override {
     const std::string text = first_text(state, index);
-    return text.empty() && !always_begins() ? "" : event(state, with_text(state, index, text, prompt, true), nullptr);
+    if (text.empty() && !always_begins()) return {};
+    return event(state, with_logprobs(state, index, first(index, text), prompt), nullptr);
   }
-  std::string piece(const AnswerState& state, size_t index, const engine::Piece& piece) override {
-    return event(state, with_text(state, index, piece.text, piece.tokens, false), nullptr);
+  std::string piece(const AnswerState& state, size_t index, const AnswerPiece& piece) override {
+    return event(state, with_logprobs(state, index, part(state, index, piece), piece.tokens), nullptr);
   }
   std::string end(const AnswerState& state, size_t index) override {
-    const engine::ChoiceEnd& end = *state.choices[index].end;
     Json choice = last(index);
     choice["logprobs"] = nullptr;
-    choice["finish_reason"] = reason_of(end);
-    choice["stop_reason"] = stop_of(end);
+    choice["finish_reason"] = reason_of(state.choices[index]);
+    choice["stop_reason"] = stop_of(*state.choices[index].end);
     return event(state, choice, nullptr);
   }
   std::string finish(const AnswerState& state) override {
@@ -67,7 +68,7 @@ class OpenAiFormat : public AnswerFormat {
       const AnswerChoice& choice = state.choices[i];
       Json one = whole_text(state, i);
       one["logprobs"] = top_logprobs_ < 0 ? Json(nullptr) : logprobs(state, i, choice.tokens);
-      one["finish_reason"] = reason_of(*choice.end);
+      one["finish_reason"] = reason_of(choice);
       one["stop_reason"] = stop_of(*choice.end);
       body["choices"].push_back(std::move(one));
     }
@@ -80,14 +81,14 @@ class OpenAiFormat : public AnswerFormat {
   virtual Json head(const AnswerState& state, bool of_stream) const = 0;
   virtual bool always_begins() const = 0;
   virtual std::string first_text(const AnswerState&, size_t) const { return {}; }
-  virtual Json part(size_t index, const std::string& text, bool first) const = 0;
+  virtual Json first(size_t index, const std::string& text) const = 0;
+  virtual Json part(const AnswerState& state, size_t index, const AnswerPiece& piece) const = 0;
   virtual Json last(size_t index) const = 0;
   virtual Json whole_text(const AnswerState& state, size_t index) const = 0;
   virtual Json logprobs(const AnswerState& state, size_t index, const std::vector<engine::TokenInfo>& tokens) = 0;
 
  private:
-  Json with_text(const AnswerState& state, size_t index, const std::string& text, const std::vector<engine::TokenInfo>& tokens, bool first) {
-    Json choice = part(index, text, first);
+  Json with_logprobs(const AnswerState& state, size_t index, Json choice, const std::vector<engine::TokenInfo>& tokens) {
     choice["logprobs"] = tokens.empty() ? Json(nullptr) : logprobs(state, index, tokens);
     choice["finish_reason"] = nullptr;
     return choice;
@@ -134,15 +135,40 @@ class ChatFormat final : public OpenAiFormat {
             {"system_fingerprint", "frugal"}};
   }
   bool always_begins() const override { return true; }  // the role comes first and alone
-  Json part(size_t index, const std::string& text, bool first) const override {
+  Json first(size_t index, const std::string&) const override { return {{"index", index}, {"delta", {{"role", "assistant"}, {"content", ""}}}}; }
+  Json part(const AnswerState& state, size_t index, const AnswerPiece& piece) const override {
+    const std::vector<AnswerItem>& items = state.choices[index].items;
+    const AnswerItem& item = items[piece.item];
     Json delta = Json::object();
-    if (first) delta["role"] = "assistant";
-    delta["content"] = text;
+    if (item.kind == AnswerItem::Kind::text) {
+      delta["content"] = piece.text;
+    } else if (item.kind == AnswerItem::Kind::reasoning) {
+      delta["reasoning"] = delta["reasoning_content"] = piece.text;  // vLLM's name and DeepSeek's
+    } else {
+      const auto before = std::ranges::count(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(piece.item), AnswerItem::Kind::call, &AnswerItem::kind);
+      Json call = piece.begins ? call_of(item) : Json{{"function", Json::object()}};
+      call["index"] = before;
+      call["function"]["arguments"] = piece.text;
+      delta["tool_calls"] = Json::array({call});
+    }
     return {{"index", index}, {"delta", delta}};
   }
+  static Json call_of(const AnswerItem& item) { return {{"id", item.id}, {"type", "function"}, {"function", {{"name", item.name}, {"arguments", item.text}}}}; }
   Json last(size_t index) const override { return {{"index", index}, {"delta", Json::object()}}; }
   Json whole_text(const AnswerState& state, size_t index) const override {
-    return {{"index", index}, {"message", {{"role", "assistant"}, {"content", state.choices[index].text}}}};
+    const AnswerChoice& choice = state.choices[index];
+    Json message = {{"role", "assistant"}, {"content", choice.text()}};
+    if (const std::string reasoning = choice.text(AnswerItem::Kind::reasoning); !reasoning.empty()) {
+      message["reasoning"] = message["reasoning_content"] = reasoning;
+    }
+    if (choice.calls()) {
+      if (message["content"] == "") message["content"] = nullptr;
+      message["tool_calls"] = Json::array();
+      for (const AnswerItem& item : choice.items) {
+        if (item.kind == AnswerItem::Kind::call) message["tool_calls"].push_back(call_of(item));
+      }
+    }
+    return {{"index", index}, {"message", message}};
   }
   Json logprobs(const AnswerState& state, size_t, const std::vector<engine::TokenInfo>& tokens) override {
     const auto entry = [&](int32_t id, double logprob) {
@@ -176,10 +202,11 @@ class CompletionFormat final : public OpenAiFormat {
   std::string first_text(const AnswerState& state, size_t index) const override {
     return echo_.empty() ? "" : echo_[index / static_cast<size_t>(state.choices_per_prompt)];
   }
-  Json part(size_t index, const std::string& text, bool) const override { return {{"index", index}, {"text", text}}; }
+  Json first(size_t index, const std::string& text) const override { return {{"index", index}, {"text", text}}; }
+  Json part(const AnswerState&, size_t index, const AnswerPiece& piece) const override { return {{"index", index}, {"text", piece.text}}; }
   Json last(size_t index) const override { return {{"index", index}, {"text", ""}}; }
   Json whole_text(const AnswerState& state, size_t index) const override {
-    return {{"index", index}, {"text", first_text(state, index) + state.choices[index].text}};
+    return {{"index", index}, {"text", first_text(state, index) + state.choices[index].text()}};
   }
   Json logprobs(const AnswerState& state, size_t index, const std::vector<engine::TokenInfo>& tokens) override {
     offsets_.resize(state.choices.size());
@@ -208,8 +235,9 @@ void refuse_fields(const Json& body, std::initializer_list<const char*> names, c
 
 void chat(Call& call) {
   const Json body = call.body();
-  ServedModel& model = call.service.model_of(body);
-  engine::Request request = read_request(body, model);
+  const std::shared_ptr<ServedModel> model = call.service.model_of(body);
+  refuse_fields(body, {"prompt", "echo"}, "/v1/completions; a conversation has messages");
+  auto [request, reading] = read_chat(call, body, *model);
   if (const auto logprobs = body.find("logprobs"); logprobs != body.end() && !logprobs->is_null()) {
     if (!logprobs->is_boolean()) throw ApiError(400, "logprobs must be true or false; top_logprobs says how many", "logprobs");
     if (*logprobs == true) request.top_logprobs = body.value("top_logprobs", Json(nullptr)).is_null() ? 0 : body["top_logprobs"].get<int64_t>();
@@ -217,12 +245,9 @@ void chat(Call& call) {
   if (request.top_logprobs < 0 && body.contains("top_logprobs") && !body["top_logprobs"].is_null() && body["top_logprobs"] != 0) {
     throw ApiError(400, "top_logprobs needs logprobs", "top_logprobs");
   }
-  refuse_fields(body, {"prompt", "echo"}, "/v1/completions; a conversation has messages");
   if (request.max_tokens == 0) throw ApiError(400, "max_tokens must be at least 1", "max_tokens");
-  request.prompt = model.chat_prompt(body);
-  request.scope = call.scope();
   const int64_t logprobs = request.top_logprobs;
-  TextAnswer::begin(call, model, {std::move(request)}, flag(body, "stream", false), std::make_unique<ChatFormat>(body, logprobs));
+  TextAnswer::begin(call, model, {std::move(request)}, reading, flag(body, "stream", false), std::make_unique<ChatFormat>(body, logprobs));
 }
 
 std::vector<int32_t> ids_of(const Json& list, const text::Tokenizer& tokenizer) {
@@ -253,15 +278,15 @@ std::vector<std::vector<int32_t>> prompts_of(const Json& body, const text::Token
 
 void complete(Call& call) {
   const Json body = call.body();
-  ServedModel& model = call.service.model_of(body);
-  const text::Tokenizer& tokenizer = *model.loaded.tokenizer;
-  engine::Request request = read_request(body, model);
+  const std::shared_ptr<ServedModel> model = call.service.model_of(body);
+  const text::Tokenizer& tokenizer = *model->loaded.tokenizer;
+  engine::Request request = read_request(body, *model);
   const bool echo = flag(body, "echo", false);
   if (const auto logprobs = body.find("logprobs"); logprobs != body.end() && !logprobs->is_null()) {
     if (!logprobs->is_number_integer() || *logprobs < 0 || *logprobs > 20) throw ApiError(400, "logprobs must be an integer in 0..20", "logprobs");
     request.top_logprobs = logprobs->get<int64_t>();
   }
-  refuse_fields(body, {"messages", "top_logprobs"}, "/v1/chat/completions");
+  refuse_fields(body, {"messages", "top_logprobs", "tools"}, "/v1/chat/completions");
   if (request.max_tokens < 0) request.max_tokens = 16;
   if (request.max_tokens == 0 && !echo) throw ApiError(400, "max_tokens of 0 needs echo", "max_tokens");
   request.prompt_logprobs = echo && request.top_logprobs >= 0;
@@ -276,7 +301,7 @@ void complete(Call& call) {
   if (std::ssize(requests) * request.choices > static_cast<int64_t>(kMostPrompts)) {
     throw ApiError(400, fmt::format("prompts times n must be at most {}", kMostPrompts), "n");
   }
-  TextAnswer::begin(call, model, std::move(requests), flag(body, "stream", false),
+  TextAnswer::begin(call, model, std::move(requests), std::nullopt, flag(body, "stream", false),
                     std::make_unique<CompletionFormat>(body, request.top_logprobs, std::move(texts)));
 }
 

@@ -4,80 +4,14 @@
 #include <random>
 
 #include "base/log.h"
-#include "engine/model_sampling.h"
-#include "text/chat_template.h"
-#include "text/chat_tokens.h"
 
 namespace frugal::serve {
 namespace {
-
-constexpr size_t kMostMessages = 10'000;
 
 // Seconds, as vLLM's buckets.
 const std::vector<double> kFirstToken = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560};
 const std::vector<double> kBetweenTokens = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
 const std::vector<double> kRequest = {.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
-
-// Parts of a message as one text: what templates of text models take.
-Json with_joined_parts(const Json& message, size_t index) {
-  Json result = message;
-  const auto refuse = [&](const std::string& rule) {
-    const std::string where = fmt::format("messages[{}]", index);
-    throw ApiError(400, where + rule, where);
-  };
-  if (!message.is_object()) refuse(" must be an object");
-  const auto role = message.find("role");
-  static const std::vector<std::string> roles = {"system", "user", "assistant", "tool", "developer"};
-  if (role == message.end() || !role->is_string() || std::ranges::find(roles, role->get<std::string>()) == roles.end()) {
-    refuse(".role must be system, user, assistant, tool or developer");
-  }
-  if (*role == "developer") result["role"] = "system";
-  const auto content = message.find("content");
-  if (content == message.end() || content->is_null()) {
-    if (*role != "assistant") refuse(".content must be a string");
-    result["content"] = "";
-  } else if (content->is_array()) {
-    std::string text;
-    for (const Json& part : *content) {
-      if (!part.is_object() || !part.contains("type") || part["type"] != "text" || !part.contains("text") || !part["text"].is_string()) {
-        refuse(fmt::format(".content has the part {}: this model reads text only", printable(dump(part))));
-      }
-      text += part["text"].get<std::string>();
-    }
-    result["content"] = text;
-  } else if (!content->is_string()) {
-    refuse(".content must be a string or a list of parts");
-  }
-  return result;
-}
-
-std::vector<text::RenderedSegment> rendered(const nn::LoadedModel& model, const Json& body) {
-  if (!model.chat_template) {
-    throw ApiError(
-        400,
-        model.chat_template_problem.empty() ? "the model has no chat template" : "the model's chat template cannot be used: " + model.chat_template_problem,
-        "messages");
-  }
-  const auto messages = body.find("messages");
-  if (messages == body.end() || !messages->is_array() || messages->empty()) throw ApiError(400, "messages must be a list of at least one message", "messages");
-  if (messages->size() > kMostMessages)
-    throw ApiError(400, fmt::format("messages has {} entries, {} are allowed", messages->size(), kMostMessages), "messages");
-  Json clean = Json::array();
-  for (size_t i = 0; i < messages->size(); ++i) clean.push_back(with_joined_parts((*messages)[i], i));
-  text::RenderOptions options;
-  options.add_generation_prompt = flag(body, "add_generation_prompt", true);
-  options.bos_token = model.bos_text;
-  options.eos_token = model.eos_text;
-  if (const auto extra = body.find("chat_template_kwargs"); extra != body.end() && !extra->is_null()) {
-    if (!extra->is_object()) throw ApiError(400, "chat_template_kwargs must be an object", "chat_template_kwargs");
-    static const std::vector<std::string> own = {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"};
-    for (const auto& [key, value] : extra->items()) {
-      if (std::ranges::find(own, key) != own.end()) throw ApiError(400, fmt::format("chat_template_kwargs must not set {}", key), "chat_template_kwargs");
-    }
-    options.extra = *extra;
-  }
-  return model.chat_template->render(clean, options);
-}
 
 }  // namespace
 
@@ -142,9 +76,6 @@ HttpAnswer answer_of(const std::exception& error, ErrorShape shape) {
   return answer;
 }
 
-std::vector<int32_t> ServedModel::chat_prompt(const Json& body) const { return text::encode_segments(*loaded.tokenizer, rendered(loaded, body)); }
-std::string ServedModel::chat_text(const Json& body) const { return text::joined(rendered(loaded, body)); }
-
 void Histogram::add(double value) {
   const std::lock_guard lock(mutex_);
   ++counts_[static_cast<size_t>(std::ranges::lower_bound(bounds_, value) - bounds_.begin())];
@@ -163,7 +94,12 @@ void Histogram::write(std::string& out, const std::string& name, const std::stri
 }
 
 Service::Service(const ServiceOptions& options)
-    : time_to_first_token(kFirstToken), inter_token(kBetweenTokens), whole_request(kRequest), queue_time(kRequest), options_(options) {
+    : time_to_first_token(kFirstToken),
+      inter_token(kBetweenTokens),
+      whole_request(kRequest),
+      queue_time(kRequest),
+      options_(options),
+      catalog_(*options.clock) {
   for (int i = 0; i < options.workers; ++i) threads_.emplace_back([this] { work(); });
 }
 
@@ -198,30 +134,14 @@ void Service::post(std::function<void()> task) {
   wake_.notify_one();
 }
 
-void Service::add_model(std::string name, nn::LoadedModel loaded, const engine::EngineOptions& options) {
-  for (const auto& other : models_) {
-    if (other->name == name) fail(ErrorKind::invalid_input, "two models are called \"{}\": name them, as in a=path1 b=path2", printable(name));
-  }
-  auto model = std::make_unique<ServedModel>();
-  model->sampling = engine::sampling_defaults(loaded);
-  model->name = std::move(name);
-  model->loaded = std::move(loaded);
-  model->engine = std::make_unique<engine::Engine>(model->loaded, options);
-  model->created = options_.clock->unix_time();
-  models_.push_back(std::move(model));
+std::shared_ptr<ServedModel> Service::model(const std::string& name) {
+  const std::string resolved = catalog_.resolve(name);
+  std::shared_ptr<ServedModel> model = catalog_.find(resolved);
+  if (!model) throw ModelAbsent(resolved);
+  return model;
 }
 
-ServedModel& Service::model(const std::string& name) {
-  if (name.empty()) return *models_.front();
-  for (const auto& model : models_) {
-    if (model->name == name) return *model;
-  }
-  std::string names;
-  for (const auto& model : models_) names += (names.empty() ? "" : ", ") + model->name;
-  throw ApiError(404, fmt::format("there is no model \"{}\" here; there is {}", printable(name), names), "model", "model_not_found");
-}
-
-ServedModel& Service::model_of(const Json& body) {
+std::shared_ptr<ServedModel> Service::model_of(const Json& body) {
   const auto name = body.find("model");
   if (name == body.end() || name->is_null()) return model("");
   if (!name->is_string()) throw ApiError(400, "model must be a string", "model");
@@ -229,30 +149,59 @@ ServedModel& Service::model_of(const Json& body) {
 }
 
 std::string Service::problem() const {
-  for (const auto& model : models_) {
+  for (const auto& [name, path, bytes, created, loading, model] : catalog_.list()) {
+    if (!model) continue;
     const double age = model->engine->step_age();
-    if (age > std::max(options_.stuck_seconds, 4 * model->engine->longest_step())) return fmt::format("{}: the last step began {:.0f} s ago", model->name, age);
+    if (age > std::max(options_.stuck_seconds, 4 * model->engine->longest_step())) return fmt::format("{}: the last step began {:.0f} s ago", name, age);
   }
   return {};
 }
 
-namespace {
+bool Service::take(size_t bytes, std::function<void()> task) {
+  const std::lock_guard lock(mutex_);
+  if (queue_.size() >= options_.most_queued || queued_bytes_ + bytes > options_.most_queued_bytes) return false;
+  queued_bytes_ += bytes;
+  queue_.push_back([this, bytes, task = std::move(task)] {
+    task();
+    const std::lock_guard done(mutex_);
+    queued_bytes_ -= bytes;
+  });
+  wake_.notify_one();
+  return true;
+}
 
-void answer(const Endpoint& endpoint, Call& call) {
+void Service::answer(const Endpoint& endpoint, const std::shared_ptr<Call>& call) {
   try {
-    endpoint(call);
+    try {
+      endpoint(*call);
+    } catch (const ModelAbsent& absent) {
+      if (++waiting_for_models_ > options_.most_queued) {
+        --waiting_for_models_;
+        throw ApiError(503, "too many requests wait for models already", {}, "overloaded");
+      }
+      catalog_.load(absent.name, [this, endpoint = &endpoint, call](std::shared_ptr<ServedModel> model, const std::exception_ptr& error) {
+        --waiting_for_models_;
+        // The model stays at least until the endpoint has it.
+        post([this, endpoint, call, model, error] {
+          if (!error) return answer(*endpoint, call);
+          answer([&](Call&) { std::rethrow_exception(error); }, call);
+        });
+      });
+    }
   } catch (const std::exception& error) {
     try {
-      call.response->send(answer_of(error, call.error_shape));
+      call->response->send(answer_of(error, call->error_shape));
     } catch (...) {  // without memory even for that: the HTTP layer answers 500 when the response is let go
     }
   }
 }
 
+namespace {
+
 const std::vector<Route>& all_routes() {
   static const std::vector<Route> routes = [] {
     std::vector<Route> all;
-    for (const auto& some : {openai_routes(), anthropic_routes(), ollama_routes(), token_routes(), status_routes()})
+    for (const auto& some : {openai_routes(), responses_routes(), anthropic_routes(), ollama_routes(), token_routes(), status_routes()})
       all.insert(all.end(), some.begin(), some.end());
     return all;
   }();
@@ -285,26 +234,11 @@ void Service::handle(HttpRequest&& request, std::shared_ptr<HttpResponse> respon
     return response->send(std::move(refusal));
   }
   request.path = path;
-  if (found->method == "GET") {  // quick, and wanted most when the workers are busy
-    Call call{*this, std::move(request), std::move(response), shape};
-    return answer(found->endpoint, call);
-  }
+  const auto call = std::make_shared<Call>(Call{*this, std::move(request), response, shape});
+  if (found->method == "GET") return answer(found->endpoint, call);  // quick, and wanted most when the workers are busy
   if (draining_) return refuse(ApiError(503, "the server is shutting down"));
-  const size_t bytes = request.body.size();
-  {
-    const std::lock_guard lock(mutex_);
-    if (queue_.size() < options_.most_queued && queued_bytes_ + bytes <= options_.most_queued_bytes) {
-      queued_bytes_ += bytes;
-      queue_.push_back([this, bytes, endpoint = &found->endpoint, call = std::make_shared<Call>(Call{*this, std::move(request), response, shape})] {
-        answer(*endpoint, *call);
-        const std::lock_guard done(mutex_);
-        queued_bytes_ -= bytes;
-      });
-      wake_.notify_one();
-      return;
-    }
-  }
-  refuse(ApiError(503, "too many requests wait already", {}, "overloaded"));
+  if (!take(call->request.body.size(), [this, endpoint = &found->endpoint, call] { answer(*endpoint, call); }))
+    refuse(ApiError(503, "too many requests wait already", {}, "overloaded"));
 }
 
 }  // namespace frugal::serve

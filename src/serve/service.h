@@ -1,45 +1,20 @@
-// What answers: the models with their engines, and the threads that read requests for them. Everything is thread-safe.
+// What answers: the models, and the threads that read requests for them. Everything is thread-safe.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "base/options.h"
-#include "engine/engine.h"
-#include "nn/loader.h"
 #include "serve/api.h"
-#include "text/grammar/matcher.h"
+#include "serve/catalog.h"
 
 namespace frugal::serve {
-
-// One model on the air.
-struct ServedModel {
-  std::string name;
-  nn::LoadedModel loaded;
-  std::unique_ptr<engine::Engine> engine;
-  int64_t created = 0;
-  RawOptions sampling;  // what the checkpoint asks for where a request says nothing
-
-  // Ids of a conversation as the model's chat template writes it. Throws ApiError{400}.
-  std::vector<int32_t> chat_prompt(const Json& body) const;
-  std::string chat_text(const Json& body) const;  // the same as text
-
-  // For a grammar, compiled if it is not known by this key.
-  std::shared_ptr<const text::GrammarMatcher> matcher(const std::string& key, const std::function<std::shared_ptr<const text::Grammar>()>& compile);
-
- private:
-  std::mutex mutex_;
-  std::shared_ptr<const text::TokenBytes> token_bytes_;
-  std::map<std::string, std::shared_ptr<const text::GrammarMatcher>> matchers_;
-};
 
 struct ServiceOptions {
   int workers = 2;                               // threads that parse, render and tokenize
@@ -64,16 +39,21 @@ class Histogram {
   double sum_ = 0;
 };
 
+struct ModelAbsent : std::exception {
+  explicit ModelAbsent(std::string name) : name(std::move(name)) {}
+  std::string name;
+};
+
 class Service {
  public:
   explicit Service(const ServiceOptions& options);
   ~Service();
 
-  void add_model(std::string name, nn::LoadedModel loaded, const engine::EngineOptions& options);
-  // The first one where `name` is empty; throws ApiError{404}.
-  ServedModel& model(const std::string& name);
-  ServedModel& model_of(const Json& body);  // its "model"
-  const std::vector<std::unique_ptr<ServedModel>>& models() const { return models_; }
+  ModelCatalog& catalog() { return catalog_; }
+  // For endpoints: the first one where `name` is empty. Throws ApiError{404}; and ModelAbsent where it is not in memory: the service loads it
+  // and calls the endpoint again.
+  std::shared_ptr<ServedModel> model(const std::string& name);
+  std::shared_ptr<ServedModel> model_of(const Json& body);  // its "model"
 
   // Work for a worker thread; it must not throw.
   void post(std::function<void()> task);
@@ -89,15 +69,18 @@ class Service {
 
  private:
   void work();
+  bool take(size_t bytes, std::function<void()> task);  // false: too much waits already
+  void answer(const Endpoint& endpoint, const std::shared_ptr<Call>& call);
   ServiceOptions options_;
-  std::vector<std::unique_ptr<ServedModel>> models_;
   std::atomic<bool> draining_{false};
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> queue_;
   size_t queued_bytes_ = 0;
+  std::atomic<size_t> waiting_for_models_{0};
   bool ending_ = false;
   std::vector<std::thread> threads_;
+  ModelCatalog catalog_;  // the last one: it ends first, and its thread puts work into the queue
 };
 
 }  // namespace frugal::serve

@@ -18,41 +18,62 @@ void ready(Call& call) {
   health(call);
 }
 
-Json card(const ServedModel& model) {
-  const nn::Model& m = *model.loaded.model;
-  return {{"id", model.name},
-          {"object", "model"},
-          {"created", model.created},
-          {"owned_by", "frugal"},
-          {"root", model.loaded.name},
-          {"parent", nullptr},
-          {"max_model_len", model.engine->context()},
-          {"permission", Json::array()},
-          {"meta",
-           {{"vocab_type", 0},
-            {"n_vocab", m.spec.vocab},
-            {"n_ctx_train", m.spec.context_length},
-            {"n_embd", m.spec.hidden},
-            {"n_params", m.original_parameters},
-            {"size", model.loaded.file_bytes}}}};
+Json card(const ModelCatalog::Listing& listing) {
+  Json card = {{"id", listing.name},
+               {"object", "model"},
+               {"created", listing.created},
+               {"owned_by", "frugal"},
+               {"root", listing.path},
+               {"parent", nullptr},
+               {"status", listing.model     ? "loaded"
+                          : listing.loading ? "loading"
+                                            : "unloaded"},
+               {"max_model_len", nullptr},
+               {"permission", Json::array()},
+               {"meta", nullptr}};
+  if (!listing.model) return card;
+  const nn::Model& m = *listing.model->loaded.model;
+  card["max_model_len"] = listing.model->engine->context();
+  card["meta"] = {{"vocab_type", 0},         {"n_vocab", m.spec.vocab},           {"n_ctx_train", m.spec.context_length},
+                  {"n_embd", m.spec.hidden}, {"n_params", m.original_parameters}, {"size", listing.file_bytes}};
+  return card;
 }
 
 void models(Call& call) {
   Json cards = Json::array();
-  for (const auto& model : call.service.models()) cards.push_back(card(*model));
+  for (const auto& listing : call.service.catalog().list()) cards.push_back(card(listing));
   send_json(*call.response, {{"object", "list"}, {"data", cards}});
 }
 
-void model(Call& call) { send_json(*call.response, card(call.service.model(call.request.path.substr(std::string_view("/v1/models/").size())))); }
+void model(Call& call) {
+  const std::string name = call.service.catalog().resolve(call.request.path.substr(std::string_view("/v1/models/").size()));
+  for (const auto& listing : call.service.catalog().list()) {
+    if (listing.name == name) return send_json(*call.response, card(listing));
+  }
+}
+
+// llama.cpp's: into memory, and out of it.
+void load(Call& call) {
+  const std::shared_ptr<ServedModel> model = call.service.model_of(call.body());
+  send_json(*call.response, {{"success", true}});
+}
+
+void unload(Call& call) {
+  const Json body = call.body();
+  const Json name = body.value("model", Json(nullptr));
+  if (!name.is_string()) throw ApiError(400, "model must be a string", "model");
+  if (!call.service.catalog().unload(call.service.catalog().resolve(name.get<std::string>()))) throw ApiError(503, "the model is at work", "model");
+  send_json(*call.response, {{"success", true}});
+}
 
 void version(Call& call) { send_json(*call.response, {{"version", call.service.options().version}}); }
 
 // What counts where a request says nothing, and the table of what it may say.
 void props(Call& call) {
-  const ServedModel& model = call.service.model("");
+  const std::shared_ptr<ServedModel> model = call.service.model("");
   Json defaults = Json::object();
   for (const OptionSpec& option : engine::sampling_options()) defaults[option.name] = option.fallback;
-  for (const auto& [name, value] : model.sampling) defaults[name] = value;
+  for (const auto& [name, value] : model->sampling) defaults[name] = value;
   Json fields = Json::array();
   for (const Field& field : request_fields()) {
     if (field.use != FieldUse::sampling && field.use != FieldUse::read) continue;
@@ -60,20 +81,23 @@ void props(Call& call) {
     if (field.type == FieldType::integer || field.type == FieldType::number) row["min"] = field.min, row["max"] = field.max;
     fields.push_back(std::move(row));
   }
-  send_json(*call.response, {{"default_generation_settings", {{"n_ctx", model.engine->context()}, {"params", defaults}}},
+  send_json(*call.response, {{"default_generation_settings", {{"n_ctx", model->engine->context()}, {"params", defaults}}},
                              {"total_slots", nullptr},
-                             {"model_path", model.loaded.name},
+                             {"model_path", model->loaded.name},
+                             {"tool_call_format", model->tool_format ? Json(model->tool_format->name) : Json(nullptr)},
                              {"fields", fields}});
 }
 
 void metrics(Call& call) {
   const std::string prefix = call.service.options().metrics_prefix + ":";
   std::string out;
-  const auto labels = [](const ServedModel& model) { return fmt::format("model_name=\"{}\",engine=\"0\"", printable(model.name)); };
-  const std::string first = labels(call.service.model(""));
+  const auto labels = [](const std::string& model) { return fmt::format("model_name=\"{}\",engine=\"0\"", printable(model)); };
+  std::vector<ModelCatalog::Listing> listings = call.service.catalog().list();
+  const std::string first = labels(listings.front().name);
+  std::erase_if(listings, [](const ModelCatalog::Listing& listing) { return !listing.model; });
   const auto rows = [&](const std::string& name, const char* type, const auto& value) {
     out += fmt::format("# TYPE {}{} {}\n", prefix, name, type);
-    for (const auto& model : call.service.models()) out += fmt::format("{}{}{{{}}} {}\n", prefix, name, labels(*model), value(model->engine->counts()));
+    for (const auto& listing : listings) out += fmt::format("{}{}{{{}}} {}\n", prefix, name, labels(listing.name), value(listing.model->engine->counts()));
   };
   using engine::EngineCounts;
   rows("num_requests_running", "gauge", [](const EngineCounts& c) { return c.scheduler.running; });
@@ -87,10 +111,10 @@ void metrics(Call& call) {
   rows("prefix_cache_queries_total", "counter", [](const EngineCounts& c) { return c.scheduler.prefix_queries; });
   rows("prefix_cache_hits_total", "counter", [](const EngineCounts& c) { return c.scheduler.prefix_hits; });
   out += fmt::format("# TYPE {}request_success_total counter\n", prefix);
-  for (const auto& model : call.service.models()) {
-    const EngineCounts c = model->engine->counts();
+  for (const auto& listing : listings) {
+    const EngineCounts c = listing.model->engine->counts();
     for (const auto& [reason, count] : {std::pair{"stop", c.ended_stop}, {"length", c.ended_length}, {"abort", c.ended_cancelled}, {"error", c.ended_error}}) {
-      out += fmt::format("{}request_success_total{{{},finished_reason=\"{}\"}} {}\n", prefix, labels(*model), reason, count);
+      out += fmt::format("{}request_success_total{{{},finished_reason=\"{}\"}} {}\n", prefix, labels(listing.name), reason, count);
     }
   }
 
@@ -104,8 +128,9 @@ void metrics(Call& call) {
 }  // namespace
 
 std::vector<Route> status_routes() {
-  return {{"GET", "/health", health},    {"GET", "/ready", ready},       {"GET", "/ping", health}, {"GET", "/version", version},
-          {"GET", "/v1/models", models}, {"GET", "/v1/models/*", model}, {"GET", "/props", props}, {"GET", "/metrics", metrics}};
+  return {{"GET", "/health", health},     {"GET", "/ready", ready},          {"GET", "/ping", health}, {"GET", "/version", version},
+          {"GET", "/v1/models", models},  {"GET", "/v1/models/*", model},    {"GET", "/props", props}, {"GET", "/metrics", metrics},
+          {"POST", "/models/load", load}, {"POST", "/models/unload", unload}};
 }
 
 }  // namespace frugal::serve

@@ -9,8 +9,6 @@ namespace {
 
 using text::Grammar;
 
-constexpr size_t kKept = 64;
-
 enum class Source { json_object, json_schema, regex, choice, gbnf };
 struct Wanted {
   std::string field;
@@ -79,19 +77,6 @@ void add_structured_outputs(std::vector<Wanted>& all, const Json& body) {
 
 }  // namespace
 
-std::shared_ptr<const text::GrammarMatcher> ServedModel::matcher(const std::string& key, const std::function<std::shared_ptr<const Grammar>()>& compile) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (const auto found = matchers_.find(key); found != matchers_.end()) return found->second;
-    if (!token_bytes_) token_bytes_ = std::make_shared<const text::TokenBytes>(*loaded.tokenizer);
-  }
-  // Up to a second of work: others are not kept waiting.
-  auto made = std::make_shared<const text::GrammarMatcher>(compile(), token_bytes_);
-  const std::lock_guard lock(mutex_);
-  if (matchers_.size() >= kKept) matchers_.erase(matchers_.begin());
-  return matchers_.emplace(key, std::move(made)).first->second;
-}
-
 std::shared_ptr<const text::GrammarMatcher> structure_of(const Json& body, ServedModel& model) {
   std::vector<Wanted> all;
   add_response_format(all, body);
@@ -106,7 +91,7 @@ std::shared_ptr<const text::GrammarMatcher> structure_of(const Json& body, Serve
   const Wanted& wanted = all.front();
   if (all.size() > 1) throw ApiError(400, fmt::format("{} and {} both say what the answer must be", wanted.field, all[1].field), all[1].field);
   try {
-    return model.matcher(fmt::format("{}:{}", static_cast<int>(wanted.source), dump(wanted.value)), [&] { return compiled(wanted); });
+    return model.matcher(fmt::format("{}:{}", static_cast<int>(wanted.source), dump(wanted.value)), false, [&] { return compiled(wanted); });
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::internal || error.kind() == ErrorKind::out_of_memory) throw;
     throw ApiError(400, fmt::format("{}: {}", wanted.field, error.what()), wanted.field);

@@ -1,6 +1,8 @@
 #include "serve/text_answer.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "text/tokenizer.h"
 
@@ -52,15 +54,28 @@ AnswerState::Usage AnswerState::usage() const {
   return usage;
 }
 
+std::string AnswerChoice::text(AnswerItem::Kind kind) const {
+  std::string all;
+  for (const AnswerItem& item : items) {
+    if (item.kind == kind) all += item.text;
+  }
+  return all;
+}
+
+bool AnswerChoice::calls() const {
+  return std::ranges::any_of(items, [](const AnswerItem& item) { return item.kind == AnswerItem::Kind::call; });
+}
+
 std::string AnswerState::token_text(int32_t id) const { return model->loaded.tokenizer->piece(id); }
 
 std::string event_frame(const Json& data, const std::string& name) {
   return (name.empty() ? "" : "event: " + name + "\n") + "data: " + (data.is_string() ? data.get<std::string>() : dump(data)) + "\n\n";
 }
 
-TextAnswer::TextAnswer(Call& call, ServedModel& model, int64_t choices_per_prompt, size_t prompts, bool stream, std::unique_ptr<AnswerFormat> format)
+TextAnswer::TextAnswer(Call& call, std::shared_ptr<ServedModel> model, int64_t choices_per_prompt, size_t prompts, bool stream,
+                       std::unique_ptr<AnswerFormat> format)
     : service_(call.service),
-      model_(model),
+      model_(std::move(model)),
       format_(std::move(format)),
       stream_(stream),
       error_shape_(call.error_shape),
@@ -70,7 +85,7 @@ TextAnswer::TextAnswer(Call& call, ServedModel& model, int64_t choices_per_promp
       open_(prompts * static_cast<size_t>(choices_per_prompt)) {
   state_.id = new_id();
   state_.created = service_.options().clock->unix_time();
-  state_.model = &model;
+  state_.model = model_.get();
   state_.choices_per_prompt = choices_per_prompt;
   state_.choices.resize(open_);
 }
@@ -95,23 +110,25 @@ void check_budget(const std::vector<engine::Request>& requests, int64_t context)
 
 }  // namespace
 
-void TextAnswer::begin(Call& call, ServedModel& model, std::vector<engine::Request> requests, bool stream, std::unique_ptr<AnswerFormat> format) {
+void TextAnswer::begin(Call& call, std::shared_ptr<ServedModel> model, std::vector<engine::Request> requests,
+                       const std::optional<text::AnswerParserOptions>& reading, bool stream, std::unique_ptr<AnswerFormat> format) {
   const int64_t choices = requests.front().choices;
-  check_budget(requests, model.engine->context());
+  check_budget(requests, model->engine->context());
   const std::shared_ptr<TextAnswer> answer(new TextAnswer(call, model, choices, requests.size(), stream, std::move(format)));
+  if (reading) answer->parsers_.assign(answer->open_, text::AnswerParser(*reading));
   std::vector<std::pair<engine::Request, std::shared_ptr<engine::Listener>>> all;
   for (size_t i = 0; i < requests.size(); ++i) {
     answer->state_.prompt_tokens += std::ssize(requests[i].prompt);
     all.emplace_back(std::move(requests[i]), std::make_shared<PromptListener>(answer, i * static_cast<size_t>(choices)));
   }
-  const std::vector<uint64_t> ids = model.engine->submit(std::move(all));
+  const std::vector<uint64_t> ids = model->engine->submit(std::move(all));
   {
     const std::lock_guard lock(answer->mutex_);
     answer->requests_ = ids;
   }
   if (answer->over_) answer->cancel();  // it failed before their numbers were known
-  call.response->on_gone([&model, ids] {
-    for (const uint64_t id : ids) model.engine->cancel(id);
+  call.response->on_gone([model, ids] {
+    for (const uint64_t id : ids) model->engine->cancel(id);
   });
 }
 
@@ -134,17 +151,32 @@ void TextAnswer::on_prompt(size_t index, std::vector<engine::TokenInfo> tokens) 
 
 void TextAnswer::on_piece(size_t index, engine::Piece piece) {
   if (over_) return;
+  std::ranges::move(piece.tokens, std::back_inserter(state_.choices[index].held));
+  add(index, parsers_.empty() ? text::AnswerDelta{.content = std::move(piece.text), .reasoning = {}, .calls = {}} : parsers_[index].push(piece.text));
+}
+
+void TextAnswer::add(size_t index, const text::AnswerDelta& delta) {
+  using enum AnswerItem::Kind;
+  if (!delta.reasoning.empty()) add(index, reasoning, delta.reasoning);
+  if (!delta.content.empty()) add(index, text, delta.content);
+  for (const text::CallDelta& call : delta.calls) add(index, AnswerItem::Kind::call, call.arguments, call.name);
+}
+
+void TextAnswer::add(size_t index, AnswerItem::Kind kind, const std::string& text, const std::string& name) {
   AnswerChoice& choice = state_.choices[index];
-  choice.text += piece.text;
-  if (stream_) {
-    begin_choice(index, {});
-    return send(format_->piece(state_, index, piece));
-  }
-  for (engine::TokenInfo& token : piece.tokens) choice.tokens.push_back(std::move(token));
+  const bool begins = choice.items.empty() || choice.items.back().kind != kind || !name.empty();
+  if (begins) choice.items.push_back({kind, {}, name, name.empty() ? "" : "call_" + new_id()});
+  choice.items.back().text += text;
+  std::vector<engine::TokenInfo> tokens = std::exchange(choice.held, {});
+  if (!stream_) return (void)std::ranges::move(tokens, std::back_inserter(choice.tokens));
+  begin_choice(index, {});
+  send(format_->piece(state_, index, {choice.items.size() - 1, begins, text, std::move(tokens)}));
 }
 
 void TextAnswer::on_end(size_t index, const engine::ChoiceEnd& end) {
   if (over_) return;
+  if (!parsers_.empty()) add(index, parsers_[index].finish());
+  if (!state_.choices[index].held.empty()) add(index, AnswerItem::Kind::text, {});
   state_.choices[index].end = end;
   if (end.generated_tokens > 0) {
     service_.queue_time.add(end.queue_seconds);
@@ -183,7 +215,7 @@ void TextAnswer::fail(const std::exception& error) {
 void TextAnswer::cancel() {
   over_ = true;
   const std::lock_guard lock(mutex_);
-  for (const uint64_t id : requests_) model_.engine->cancel(id);
+  for (const uint64_t id : requests_) model_->engine->cancel(id);
 }
 
 }  // namespace frugal::serve

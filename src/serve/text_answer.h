@@ -10,12 +10,24 @@
 
 #include "serve/event_stream.h"
 #include "serve/service.h"
+#include "text/answer_parser.h"
 
 namespace frugal::serve {
 
+// What an answer consists of, in this order: reasoning, text, calls of tools.
+struct AnswerItem {
+  enum class Kind { reasoning, text, call };  // a call begins with its name
+  Kind kind = Kind::text;
+  std::string text;      // of a call: its arguments, JSON
+  std::string name, id;  // of a call
+};
+
 struct AnswerChoice {
-  std::string text;
-  std::vector<engine::TokenInfo> tokens;  // with log-probabilities: of the prompt, if they were asked for, then of the answer
+  std::vector<AnswerItem> items;
+  std::string text(AnswerItem::Kind kind = AnswerItem::Kind::text) const;  // of all items of this kind
+  bool calls() const;                                                      // any
+  std::vector<engine::TokenInfo> tokens;                                   // with log-probabilities: of the prompt, if they were asked for, then of the answer
+  std::vector<engine::TokenInfo> held;                                     // behind text that has not come yet
   std::optional<engine::ChoiceEnd> end;
   bool begun = false;  // in a stream
 };
@@ -36,6 +48,14 @@ struct AnswerState {
   std::string token_text(int32_t id) const;
 };
 
+// More of an item, and the tokens behind it.
+struct AnswerPiece {
+  size_t item = 0;
+  bool begins = false;  // the item
+  std::string text;
+  std::vector<engine::TokenInfo> tokens;
+};
+
 // All functions run on the engine's thread; the frames of a stream are sent as they are returned.
 class AnswerFormat {
  public:
@@ -43,7 +63,7 @@ class AnswerFormat {
   virtual const char* content_type() const { return "text/event-stream; charset=utf-8"; }
   // For each choice: once, before its first text, with the tokens of the prompt where they were asked for; then for each piece; at its end.
   virtual std::string begin(const AnswerState& state, size_t choice, const std::vector<engine::TokenInfo>& prompt) = 0;
-  virtual std::string piece(const AnswerState& state, size_t choice, const engine::Piece& piece) = 0;
+  virtual std::string piece(const AnswerState& state, size_t choice, const AnswerPiece& piece) = 0;
   virtual std::string end(const AnswerState& state, size_t choice) = 0;
   virtual std::string finish(const AnswerState& state) = 0;        // after all
   virtual std::string failure(const std::string& error_body) = 0;  // instead of the rest
@@ -56,14 +76,17 @@ std::string event_frame(const Json& data, const std::string& name = {});
 class TextAnswer : public std::enable_shared_from_this<TextAnswer> {
  public:
   // All requests, one for each prompt, on their way, or none of them: throws. Nothing is sent before the first token.
-  static void begin(Call& call, ServedModel& model, std::vector<engine::Request> requests, bool stream, std::unique_ptr<AnswerFormat> format);
+  static void begin(Call& call, std::shared_ptr<ServedModel> model, std::vector<engine::Request> requests,
+                    const std::optional<text::AnswerParserOptions>& reading, bool stream, std::unique_ptr<AnswerFormat> format);
 
  private:
   class PromptListener;
-  TextAnswer(Call& call, ServedModel& model, int64_t choices_per_prompt, size_t prompts, bool stream, std::unique_ptr<AnswerFormat> format);
+  TextAnswer(Call& call, std::shared_ptr<ServedModel> model, int64_t choices_per_prompt, size_t prompts, bool stream, std::unique_ptr<AnswerFormat> format);
 
   void on_prompt(size_t choice, std::vector<engine::TokenInfo> tokens);
   void on_piece(size_t choice, engine::Piece piece);
+  void add(size_t choice, const text::AnswerDelta& delta);
+  void add(size_t choice, AnswerItem::Kind kind, const std::string& text, const std::string& name = {});
   void on_end(size_t choice, const engine::ChoiceEnd& end);
   void fail(const std::exception& error);
   void begin_choice(size_t choice, const std::vector<engine::TokenInfo>& prompt);
@@ -71,7 +94,7 @@ class TextAnswer : public std::enable_shared_from_this<TextAnswer> {
   void cancel();
 
   Service& service_;
-  ServedModel& model_;
+  std::shared_ptr<ServedModel> model_;
   std::unique_ptr<AnswerFormat> format_;
   bool stream_;
   ErrorShape error_shape_;
@@ -79,6 +102,7 @@ class TextAnswer : public std::enable_shared_from_this<TextAnswer> {
   std::shared_ptr<EventStream> events_;
   double begin_;
   AnswerState state_;
+  std::vector<text::AnswerParser> parsers_;  // of each choice, or none
   size_t open_;
   std::atomic<bool> over_ = false;
   std::mutex mutex_;

@@ -1,4 +1,5 @@
 // Tokens of a text and back, in the dialects of vLLM and of llama.cpp, and what the chat template makes of a conversation.
+#include "serve/chat.h"
 #include "serve/service.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -13,8 +14,8 @@ std::string text_field(const Json& body, const char* name) {
 
 void tokenize(Call& call) {
   const Json body = call.body();
-  ServedModel& model = call.service.model_of(body);
-  const text::Tokenizer& tokenizer = *model.loaded.tokenizer;
+  const std::shared_ptr<ServedModel> model = call.service.model_of(body);
+  const text::Tokenizer& tokenizer = *model->loaded.tokenizer;
   if (body.contains("content")) {  // llama.cpp
     const std::vector<int32_t> ids =
         tokenizer.encode(text_field(body, "content"), {.add_special = flag(body, "add_special", false), .parse_special = flag(body, "parse_special", true)});
@@ -25,12 +26,12 @@ void tokenize(Call& call) {
   }
   std::vector<int32_t> ids;
   if (body.contains("messages"))
-    ids = model.chat_prompt(body);
+    ids = chat_prompt(body, *model);
   else if (body.contains("prompt"))
     ids = tokenizer.encode(text_field(body, "prompt"), {.add_special = flag(body, "add_special_tokens", true)});
   else
     throw ApiError(400, "prompt, messages or content is missing", "prompt");
-  Json answer = {{"count", ids.size()}, {"max_model_len", model.engine->context()}, {"tokens", ids}};
+  Json answer = {{"count", ids.size()}, {"max_model_len", model->engine->context()}, {"tokens", ids}};
   if (flag(body, "return_token_strs", false)) {
     answer["token_strs"] = Json::array();
     for (const int32_t id : ids) answer["token_strs"].push_back(std::string(tokenizer.token_text(id)));
@@ -40,7 +41,8 @@ void tokenize(Call& call) {
 
 void detokenize(Call& call) {
   const Json body = call.body();
-  const text::Tokenizer& tokenizer = *call.service.model_of(body).loaded.tokenizer;
+  const std::shared_ptr<ServedModel> model = call.service.model_of(body);
+  const text::Tokenizer& tokenizer = *model->loaded.tokenizer;
   const auto list = body.find("tokens");
   if (list == body.end() || !list->is_array()) throw ApiError(400, "tokens must be a list of token ids", "tokens");
   std::vector<int32_t> ids;
@@ -50,7 +52,8 @@ void detokenize(Call& call) {
 }
 
 void tokenizer_info(Call& call) {
-  const nn::LoadedModel& loaded = call.service.model("").loaded;
+  const std::shared_ptr<ServedModel> model = call.service.model("");
+  const nn::LoadedModel& loaded = model->loaded;
   Json info = {{"tokenizer_class", "frugal"}, {"bos_token", loaded.bos_text}, {"eos_token", loaded.eos_text}};
   info["chat_template"] = loaded.chat_template ? Json(loaded.chat_template->source()) : Json(nullptr);
   info["vocab_size"] = loaded.tokenizer->vocab_size();
@@ -59,7 +62,7 @@ void tokenizer_info(Call& call) {
 
 void apply_template(Call& call) {
   const Json body = call.body();
-  send_json(*call.response, {{"prompt", call.service.model_of(body).chat_text(body)}});
+  send_json(*call.response, {{"prompt", chat_text(body, *call.service.model_of(body))}});
 }
 
 }  // namespace

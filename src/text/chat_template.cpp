@@ -17,9 +17,7 @@ std::vector<RenderedSegment> ChatTemplate::render(const Json& messages, const Re
   return jinja::Render(*program_, options).run(messages);
 }
 
-bool ChatTemplate::reads(std::string_view variable) const {
-  return program_->names_read.contains(std::string(variable));
-}
+bool ChatTemplate::reads(std::string_view variable) const { return program_->names_read.contains(std::string(variable)); }
 
 const std::string& ChatTemplate::source() const { return program_->source; }
 const std::string& ChatTemplate::name() const { return program_->name; }
