@@ -342,3 +342,11 @@ def test_a_signal_lets_answers_end_and_takes_no_new_ones(smollm2):
 def test_beyond_this_machine_a_key_is_needed(frugal, smollm2):
     refused = frugal("serve", smollm2, "--host", "0.0.0.0")
     assert refused.code == 2 and "--api-key" in refused.err
+
+
+def test_a_silent_stream_is_pinged(smollm2):
+    server = Server(smollm2, "--sse-ping-interval", 1)
+    body = {"prompt": "All work and no play makes Jack a dull boy. " * 500, "max_tokens": 1, "stream": True}
+    events = server.request("/v1/completions", body)[2]
+    assert events.startswith(": ping\n\n") and "data: [DONE]" in events
+    assert server.stop() == 0

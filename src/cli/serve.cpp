@@ -30,6 +30,7 @@ constexpr double kDrainSeconds = 30, kStatusSeconds = 10;
 struct ServeValues {
   std::vector<std::string> models, keys, hosts;
   std::string host = "127.0.0.1", key_file, alias, metrics_prefix = "frugal", tool_call_parser;
+  int64_t ping_seconds = 30;
   int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0;
   CacheValues cache;
   TemplateValues chat_template;
@@ -229,6 +230,7 @@ void run(const Context& context, const ServeValues& values) {
   for (int tick = 1; signals == 0; ++tick) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     if (tick % static_cast<int>(10 * kStatusSeconds) == 0) status.print(service, kStatusSeconds);
+    if (tick % (5 * values.ping_seconds) == 0) service.ping_silent_streams();  // twice in the interval: no silence is longer than it
   }
   print_note("shutting down: answers that have begun may end, for 30 seconds (again: at once)");
   service.refuse_new_work();
@@ -258,6 +260,7 @@ void add_serve(CLI::App& app, Context& context) {
                "Memory for all models with their keys and values (0: nine tenths of what is free); models are loaded when they are asked for")
       .text("--tool-call-parser", values->tool_call_parser, "How the model writes calls of tools, instead of what its template shows")
       .flag("--no-prefix-caching", values->no_prefix, "Requests that begin alike share nothing")
+      .integer("--sse-ping-interval", values->ping_seconds, 1, 86'400, "Seconds after which a silent stream of events gets a comment")
       .text("--metrics-prefix", values->metrics_prefix, "First part of the metrics' names (vllm: as its dashboards expect)");
   add_cache_options(verb, values->cache);
   add_template_options(verb, values->chat_template);

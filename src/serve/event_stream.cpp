@@ -7,10 +7,26 @@ constexpr size_t kMostWaiting = size_t{1} << 20;
 
 }  // namespace
 
+bool EventStream::answer_instead(HttpAnswer answer) {
+  const std::lock_guard lock(mutex_);
+  if (started_ || std::exchange(finishing_, true)) return false;
+  response_->send(std::move(answer));
+  return true;
+}
+
+void EventStream::ping() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(sent_, false) || finishing_ || !waiting_.empty() || !content_type_.starts_with("text/event-stream")) return;
+  }
+  send(": ping\n\n");
+}
+
 bool EventStream::send(std::string_view frames) {
   bool ask = false, behind = false;
   {
     const std::lock_guard lock(mutex_);
+    sent_ = true;
     if (!started_) {
       started_ = true;
       response_->start(200, {{"Content-Type", content_type_}, {"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}});
@@ -27,7 +43,7 @@ void EventStream::finish() {
   bool ask = false;
   {
     const std::lock_guard lock(mutex_);
-    finishing_ = true;
+    if (std::exchange(finishing_, true)) return;
     ask = flush();
   }
   if (ask) ask_for_room();

@@ -16,7 +16,11 @@ class EventStream : public std::enable_shared_from_this<EventStream> {
   EventStream(std::shared_ptr<HttpResponse> response, std::string content_type) : response_(std::move(response)), content_type_(std::move(content_type)) {}
   // Whole frames. false: the client has left, or is so far behind that it is given up.
   bool send(std::string_view frames);
-  bool started() const { return started_; }  // of the thread that sends
+  // A comment that clients skip, so that what lies between does not take a long prompt for a dead connection: for server-sent events of which
+  // nothing was sent since the last time.
+  void ping();
+  // A whole answer in place of the stream. false, and nothing is sent, when the stream has begun.
+  bool answer_instead(HttpAnswer answer);
   void finish();                             // after what waits
 
  private:
@@ -26,7 +30,7 @@ class EventStream : public std::enable_shared_from_this<EventStream> {
   std::string content_type_;
   std::mutex mutex_;
   std::string waiting_;
-  bool started_ = false, asked_ = false, finishing_ = false;
+  bool started_ = false, asked_ = false, finishing_ = false, sent_ = true;
 };
 
 }  // namespace frugal::serve

@@ -10,7 +10,7 @@ namespace {
 class FakeResponse : public HttpResponse {
  public:
   using HttpResponse::send;
-  void send(int, const HttpHeaders&, std::string) override {}
+  void send(int, const HttpHeaders&, std::string body) override { answer = body; }
   void start(int, const HttpHeaders&) override {}
   bool write(std::string_view data) override {
     if (left || refusals-- > 0) return false;
@@ -27,7 +27,7 @@ class FakeResponse : public HttpResponse {
     else
       waiting = std::move(callback);
   }
-  std::string taken;
+  std::string taken, answer;
   int refusals = 0;
   bool left = false, finished = false, calls_at_once = false;
   std::function<void()> waiting;
@@ -59,6 +59,31 @@ TEST(EventStream, WhatWaitsIsSentAfterItsOwnerHasGone) {
   callback();
   EXPECT_EQ(response->taken, "ab");
   EXPECT_TRUE(response->finished);
+}
+
+TEST(EventStream, PingsWhenNothingWasSentSinceTheLastTime) {
+  const auto response = std::make_shared<FakeResponse>();
+  const auto stream = std::make_shared<EventStream>(response, "text/event-stream; charset=utf-8");
+  stream->ping();
+  EXPECT_EQ(response->taken, "");
+  stream->ping();
+  EXPECT_EQ(response->taken, ": ping\n\n");
+  stream->send("a");
+  stream->ping();
+  EXPECT_EQ(response->taken, ": ping\n\na");
+  EXPECT_FALSE(stream->answer_instead({.status = 500, .headers = {}, .body = "error"}));
+  EXPECT_EQ(response->answer, "");
+  stream->finish();
+  stream->ping();
+  stream->ping();
+  EXPECT_EQ(response->taken, ": ping\n\na");
+  // Lines of JSON have no comments.
+  const auto lines = std::make_shared<EventStream>(response, "application/x-ndjson");
+  lines->ping();
+  lines->ping();
+  EXPECT_EQ(response->taken, ": ping\n\na");
+  EXPECT_TRUE(lines->answer_instead({.status = 500, .headers = {}, .body = "error"}));
+  EXPECT_EQ(response->answer, "error");
 }
 
 TEST(EventStream, AClientThatTakesNothingIsGivenUp) {

@@ -148,6 +148,23 @@ std::shared_ptr<ServedModel> Service::model_of(const Json& body) {
   return model(name->get<std::string>());
 }
 
+void Service::keep_alive(const std::shared_ptr<EventStream>& stream) {
+  const std::lock_guard lock(mutex_);
+  streams_.push_back(stream);
+}
+
+void Service::ping_silent_streams() {
+  std::vector<std::shared_ptr<EventStream>> streams;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(streams_, [](const auto& stream) { return stream.expired(); });
+    for (const auto& stream : streams_) streams.push_back(stream.lock());
+  }
+  for (const auto& stream : streams) {
+    if (stream) stream->ping();
+  }
+}
+
 std::string Service::problem() const {
   for (const auto& [name, path, bytes, created, loading, model] : catalog_.list()) {
     if (!model) continue;

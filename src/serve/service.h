@@ -13,6 +13,7 @@
 
 #include "serve/api.h"
 #include "serve/catalog.h"
+#include "serve/event_stream.h"
 
 namespace frugal::serve {
 
@@ -61,6 +62,9 @@ class Service {
   void handle(HttpRequest&& request, std::shared_ptr<HttpResponse> response);
   void refuse_new_work() { draining_ = true; }
   bool draining() const { return draining_; }
+  // Pings the streams that were silent since the last time.
+  void keep_alive(const std::shared_ptr<EventStream>& stream);
+  void ping_silent_streams();
   // Empty: well; else what is wrong.
   std::string problem() const;
 
@@ -78,6 +82,7 @@ class Service {
   std::deque<std::function<void()>> queue_;
   size_t queued_bytes_ = 0;
   std::atomic<size_t> waiting_for_models_{0};
+  std::vector<std::weak_ptr<EventStream>> streams_;
   bool ending_ = false;
   std::vector<std::thread> threads_;
   ModelCatalog catalog_;  // the last one: it ends first, and its thread puts work into the queue

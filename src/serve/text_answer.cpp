@@ -121,6 +121,7 @@ void TextAnswer::begin(Call& call, std::shared_ptr<ServedModel> model, std::vect
     answer->state_.prompt_tokens += std::ssize(requests[i].prompt);
     all.emplace_back(std::move(requests[i]), std::make_shared<PromptListener>(answer, i * static_cast<size_t>(choices)));
   }
+  if (stream) call.service.keep_alive(answer->events_);
   const std::vector<uint64_t> ids = model->engine->submit(std::move(all));
   {
     const std::lock_guard lock(answer->mutex_);
@@ -207,8 +208,9 @@ void TextAnswer::fail(const std::exception& error) {
   if (over_) return;
   cancel();
   HttpAnswer answer = answer_of(error, error_shape_);
-  if (!events_->started()) return response_->send(std::move(answer));
-  events_->send(format_->failure(answer.body));
+  const std::string body = answer.body;
+  if (events_->answer_instead(std::move(answer))) return;
+  events_->send(format_->failure(body));
   events_->finish();
 }
 

@@ -204,6 +204,12 @@ TEST(SchemaGrammar, NamesThePointerAndTheKeywordThatItRefuses) {
   EXPECT_EQ(schema_error(R"({"type": "string", "multipleOf": 3, "uniqueItems": true, "title": 4, "x-order": []})"), "") << "says nothing about strings";
 }
 
+TEST(SchemaGrammar, ABranchThatAsksForItsOwnSchemaIsNoWayToAnything) {
+  EXPECT_THAT(schema_error(R"({"anyOf": [{"$ref": "#"}]})"), HasSubstr("#/anyOf/0/$ref"));
+  EXPECT_THAT(schema_error(R"({"oneOf": [{"anyOf": [{"$ref": "#"}, {"type": "null"}]}]})"), HasSubstr("leads back"));
+  EXPECT_EQ(schema_error(R"({"anyOf": [{"type": "null"}, {"type": "array", "items": {"$ref": "#"}}]})"), "");
+}
+
 TEST(SchemaGrammar, KeepsAdditionalNamesApartFromDeclaredOnesInAnySpelling) {
   const auto grammar = Grammar::from_json_schema_text(R"({"properties": {"ab": {"type": "integer"}, "a\"": {"type": "null"}}, "type": "object"})");
   EXPECT_TRUE(accepts(grammar, R"({"ab": 1, "a\"": null, "abc": "x", "": [], "a": {}})"));

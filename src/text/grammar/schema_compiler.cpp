@@ -79,7 +79,11 @@ std::optional<SchemaCompiler::Conjunction> SchemaCompiler::flattened(const Conju
       for (size_t at = i; at != kNone; at = steps[at].parent) {
         if (steps[at].member.part == added) document_.fail_at(part, keyword, ErrorKind::invalid_input, "leads back to the schema that it is in");
       }
-      if (first.try_emplace(added, steps.size()).second) steps.push_back({{added, 0}, i});
+      const auto [known, fresh] = first.try_emplace(added, steps.size());
+      if (fresh)
+        steps.push_back({{added, 0}, i});
+      else if (steps[known->second].member.done & (kAnyOfDone | kOneOfDone))  // a branch of it is chosen, and asks for it again
+        document_.fail_at(part, keyword, ErrorKind::unsupported, "leads back to the schema whose branch it is in");
     };
     if (document_.schema(part).is_boolean()) {
       if (!document_.schema(part).get<bool>()) return std::nullopt;
