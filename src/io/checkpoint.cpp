@@ -140,9 +140,10 @@ std::optional<std::string> find_in_directory(const std::string& directory, std::
   const fs::path folder = fs::canonical(directory, code);
   if (code) fail(ErrorKind::io, "{}: {}", directory, code.message());
   if (is_below(target, folder)) return target.string();
-  // models--org--name/snapshots/<commit>/file -> ../../blobs/<etag>
-  const bool in_cache = folder.parent_path().filename() == "snapshots";
-  if (in_cache && is_below(target, folder.parent_path().parent_path() / "blobs")) return target.string();
+  // models--org--name/snapshots/<commit>/file -> ../../blobs/<etag>, and the same one folder deeper
+  for (const fs::path& snapshots : {folder.parent_path(), folder.parent_path().parent_path()}) {
+    if (snapshots.filename() == "snapshots" && is_below(target, snapshots.parent_path() / "blobs")) return target.string();
+  }
   fail(ErrorKind::corrupt_file, "{}: is a link to {}, outside of the model's folder", path.string(), printable(target.string(), 200));
 }
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "io/checkpoint.h"
 #include "models/description.h"
+#include "models/encoder.h"
 #include "models/loader.h"
 #include "models/tensor_names.h"
 #include "models/weight_reader.h"
@@ -160,11 +161,10 @@ void add_end_ids(const Json& config, const std::string& path, int64_t vocab, std
   }
 }
 
-void read_text_parts(const Checkpoint& checkpoint, LoadedModel& loaded) {
+void read_text_parts(const Checkpoint& checkpoint, int64_t vocab, LoadedModel& loaded) {
   loaded.tokenizer = read_tokenizer(checkpoint);
   read_template(checkpoint, loaded);
   loaded.generation_config = Json::object();
-  const int64_t vocab = loaded.model->spec.vocab;
   if (checkpoint.container == io::Container::huggingface) {
     const Json generation = io::read_json_in_directory(checkpoint.path, "generation_config.json");
     if (!generation.is_null() && !generation.is_object()) {
@@ -191,16 +191,31 @@ void read_text_parts(const Checkpoint& checkpoint, LoadedModel& loaded) {
 
 }  // namespace
 
-LoadedModel Loader::load(const std::string& path, nn::Execution execution) const {
+LoadedModel Loader::load_any(const std::string& path, nn::Execution execution) const {
   const std::shared_ptr<const Checkpoint> checkpoint = io::open_checkpoint(path);
   LoadedModel loaded;
-  loaded.model = read_model(checkpoint, describe(*checkpoint), execution);
-  loaded.model->original_parameters = original_parameters(*checkpoint, *loaded.model);
-  read_text_parts(*checkpoint, loaded);
+  if (holds_encoder(*checkpoint)) {
+    loaded.encoder = read_encoder(checkpoint, execution);
+    read_text_parts(*checkpoint, loaded.encoder->spec.vocab, loaded);
+    loaded.embedding = read_embedding_spec(*checkpoint, true, loaded.encoder->spec.positions);
+  } else {
+    loaded.model = read_model(checkpoint, describe(*checkpoint), execution);
+    loaded.model->original_parameters = original_parameters(*checkpoint, *loaded.model);
+    read_text_parts(*checkpoint, loaded.model->spec.vocab, loaded);
+    loaded.embedding = read_embedding_spec(*checkpoint, false, loaded.model->spec.context_length);
+  }
   loaded.manifest = checkpoint->manifest;
   loaded.source = checkpoint;
   loaded.name = checkpoint->name();
   loaded.file_bytes = checkpoint->weight_bytes;
+  return loaded;
+}
+
+LoadedModel Loader::load(const std::string& path, nn::Execution execution) const {
+  LoadedModel loaded = load_any(path, execution);
+  if (!loaded.model) {
+    fail(ErrorKind::unsupported, "{}: an encoder ({}), which makes embeddings and generates no text; frugal serve opens it", path, loaded.encoder->spec.family);
+  }
   return loaded;
 }
 

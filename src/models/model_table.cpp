@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "models/encoder.h"
 #include "models/families.h"
 
 namespace frugal::models {
@@ -15,6 +16,7 @@ bool contains(const std::vector<std::string_view>& names, std::string_view name)
   for (const Family& family : model_table()) {
     if (!contains(names, known(family))) names.push_back(known(family));
   }
+  names.push_back(kEncoderType);
   fail(ErrorKind::unsupported, "{}: architecture \"{}\" is not supported (known: {})", where, printable(name), fmt::join(names, ", "));
 }
 

@@ -14,13 +14,15 @@ namespace frugal::models {
 namespace {
 
 // Where multimodal checkpoints, and bases saved without their head, keep the text model.
-constexpr std::string_view kPrefixes[] = {"model.", "language_model.model.", "model.language_model.", ""};
+constexpr std::string_view kPrefixes[] = {"model.", "language_model.model.", "model.language_model.", "bert.", ""};
 
 std::string find_prefix(const io::Checkpoint& checkpoint) {
   for (const std::string_view prefix : kPrefixes) {
-    const std::string start = std::string(prefix) + "embed_tokens.";
-    const auto it = checkpoint.tensors.lower_bound(start);
-    if (it != checkpoint.tensors.end() && it->first.starts_with(start)) return std::string(prefix);
+    for (const char* table : {"embed_tokens.", "embeddings.word_embeddings."}) {  // a decoder's, an encoder's
+      const std::string start = std::string(prefix) + table;
+      const auto it = checkpoint.tensors.lower_bound(start);
+      if (it != checkpoint.tensors.end() && it->first.starts_with(start)) return std::string(prefix);
+    }
   }
   return "model.";
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "nn/encoder.h"
 #include "nn/model.h"
 
 namespace frugal::text {
@@ -19,7 +20,9 @@ namespace frugal::nn {
 // A model with what belongs to it. `source` is the opened checkpoint (io::Checkpoint), which savers need for the
 // tokenizer, the template and the configuration keys that frugal does not interpret.
 struct LoadedModel {
-  std::shared_ptr<Model> model;
+  std::shared_ptr<Model> model;                             // null when it is an encoder
+  std::shared_ptr<Encoder> encoder;                         // null when it is a decoder
+  EmbeddingSpec embedding;                                  // how either makes a vector of a text
   std::shared_ptr<const text::Tokenizer> tokenizer;         // null when the checkpoint has none
   std::shared_ptr<const text::ChatTemplate> chat_template;  // null when the checkpoint has none that works
   std::string chat_template_problem;                        // why the one that it has does not work, or empty
@@ -56,6 +59,8 @@ class ModelLoader {
   virtual ~ModelLoader() = default;
   // path: a .gguf file or a Hugging Face / frugal directory; execution: as Model::set_execution. Throws Error.
   virtual LoadedModel load(const std::string& path, Execution execution = Execution::stored) const = 0;
+  // The same, and encoders too, where load() refuses them.
+  virtual LoadedModel load_any(const std::string& path, Execution execution = Execution::stored) const = 0;
   // Writes atomically. Throws Error{unsupported} that names the first weight that the format cannot express, before
   // anything is written.
   virtual void save(const LoadedModel& model, const std::string& path, const SaveOptions& options) const = 0;
