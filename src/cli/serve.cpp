@@ -29,9 +29,8 @@ constexpr double kDrainSeconds = 30, kStatusSeconds = 10;
 
 struct ServeValues {
   std::vector<std::string> models, keys, hosts;
-  std::string host = "127.0.0.1", key_file, alias, metrics_prefix = "frugal", tool_call_parser;
-  int64_t ping_seconds = 30;
-  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0;
+  std::string host = "127.0.0.1", key_file, alias, metrics_prefix = "frugal", tool_call_parser, pooling;
+  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30;
   CacheValues cache;
   TemplateValues chat_template;
   bool anonymous = false, no_prefix = false;
@@ -121,11 +120,24 @@ uint64_t cache_bytes(const ServeValues& values, const nn::LoadedModel& loaded, i
   return bytes;
 }
 
+nn::Pooling pooling_named(const std::string& name) {
+  for (const nn::Pooling pooling : {nn::Pooling::mean, nn::Pooling::cls, nn::Pooling::last}) {
+    if (nn::to_string(pooling) == name) return pooling;
+  }
+  fail(ErrorKind::invalid_input, "--pooling must be mean, cls or last, is \"{}\"", printable(name));
+}
+
 std::shared_ptr<serve::ServedModel> load_served(const Context& context, const ServeValues& values, const std::string& path, uint64_t available) {
-  nn::LoadedModel loaded = context.loader.load(path, nn::Execution::packed);
+  nn::LoadedModel loaded = context.loader.load_any(path, nn::Execution::packed);
   if (!loaded.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", loaded.name);
   replace_template(values.chat_template, loaded);
   engine::EngineOptions options;
+  if (!values.pooling.empty()) loaded.embedding.pooling = pooling_named(values.pooling);
+  if (loaded.encoder) {
+    print_note(fmt::format("{}: an encoder that makes {} of texts of up to {} tokens", loaded.name,
+                           loaded.encoder->spec.scores_pairs ? "scores of pairs" : "embeddings", loaded.embedding.max_tokens));
+    return serve::ServedModel::make(std::move(loaded), options);
+  }
   options.cache = cache_type(values.cache, false);
   options.context = values.context > 0 ? values.context : loaded.model->spec.context_length;
   if (options.context > loaded.model->spec.context_length) {
@@ -172,7 +184,7 @@ class StatusLine {
     engine::EngineCounts now;
     for (const auto& listing : service.catalog().list()) {
       if (!listing.model) continue;
-      const engine::EngineCounts counts = listing.model->engine->counts();
+      const engine::EngineCounts counts = listing.model->counts();
       now.steps += counts.steps;
       now.prompt_tokens += counts.prompt_tokens;
       now.generated_tokens += counts.generated_tokens;
@@ -261,6 +273,8 @@ void add_serve(CLI::App& app, Context& context) {
       .text("--tool-call-parser", values->tool_call_parser, "How the model writes calls of tools, instead of what its template shows")
       .flag("--no-prefix-caching", values->no_prefix, "Requests that begin alike share nothing")
       .integer("--sse-ping-interval", values->ping_seconds, 1, 86'400, "Seconds after which a silent stream of events gets a comment")
+      .text("--pooling", values->pooling,
+            "How tokens become an embedding: mean, cls, last (else as the checkpoint says, or last for a decoder, mean for an encoder)")
       .text("--metrics-prefix", values->metrics_prefix, "First part of the metrics' names (vllm: as its dashboards expect)");
   add_cache_options(verb, values->cache);
   add_template_options(verb, values->chat_template);

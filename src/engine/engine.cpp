@@ -7,9 +7,9 @@
 
 #include "base/team.h"
 #include "engine/model_sampling.h"
+#include "engine/turn.h"
 
 namespace frugal::engine {
-namespace {
 
 Error as_error(const std::exception_ptr& exception) {
   try {
@@ -24,6 +24,8 @@ Error as_error(const std::exception_ptr& exception) {
     return {ErrorKind::internal, "an unknown exception"};
   }
 }
+
+namespace {
 
 int32_t blocks_of(const nn::LoadedModel& model, const EngineOptions& options) {
   const nn::KvCache empty(model.model->spec, options.cache, 0);
@@ -242,9 +244,7 @@ void Engine::forward(const std::vector<StepPart>& parts) {
   }
   // Once the model has advanced the states there is no way back: from here on nothing is allocated but in a request's own try.
   std::vector<std::exception_ptr> problems(parts.size());
-  // One model at a time: rotary tables and the compute team are the process's.
-  static std::mutex turn;
-  const std::lock_guard lock(turn);
+  const std::lock_guard lock(compute_turn());
   const double begin = options_.clock->seconds();
   alive_at_ = begin;
   const at::Tensor logits = model_.model->forward(batch, {nn::ForwardOptions::Logits::chosen}).logits;

@@ -113,4 +113,7 @@ class Overloaded : public Error {
   using Error::Error;
 };
 
+// Any exception as one of ours.
+Error as_error(const std::exception_ptr& exception);
+
 }  // namespace frugal::engine

@@ -51,6 +51,7 @@ std::vector<Route> responses_routes();
 std::vector<Route> anthropic_routes();
 std::vector<Route> ollama_routes();
 std::vector<Route> token_routes();
+std::vector<Route> embedding_routes();
 std::vector<Route> status_routes();
 
 void send_json(HttpResponse& response, const Json& body, int status = 200);

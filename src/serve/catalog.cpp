@@ -20,15 +20,48 @@ constexpr std::chrono::milliseconds kWaitForIdle{30'000}, kLookAgain{50};
 
 std::shared_ptr<ServedModel> ServedModel::make(nn::LoadedModel loaded, const engine::EngineOptions& options) {
   auto model = std::make_shared<ServedModel>();
-  model->sampling = engine::sampling_defaults(loaded);
+  if (loaded.model) model->sampling = engine::sampling_defaults(loaded);
   model->loaded = std::move(loaded);
-  model->memory_bytes = model->loaded.file_bytes + options.cache_bytes;
-  if (model->loaded.chat_template) {
+  model->memory_bytes = model->loaded.file_bytes + (model->loaded.model ? options.cache_bytes : 0);
+  if (model->loaded.model && model->loaded.chat_template) {
     model->reasoning = text::reasoning_marks(*model->loaded.chat_template);
     model->set_tool_format(text::tool_format(*model->loaded.chat_template));
   }
-  model->engine = std::make_unique<engine::Engine>(model->loaded, options);
+  if (model->loaded.model) {
+    model->engine = std::make_unique<engine::Engine>(model->loaded, options);
+    model->loaded.embedding.max_tokens = model->engine->context();
+  }
+  model->embedder = std::make_unique<engine::Embedder>(model->loaded, *options.clock);
   return model;
+}
+
+const std::string& ServedModel::family() const { return loaded.encoder ? loaded.encoder->spec.family : loaded.model->spec.family; }
+int64_t ServedModel::vocabulary() const { return loaded.encoder ? loaded.encoder->spec.vocab : loaded.model->spec.vocab; }
+int64_t ServedModel::context() const { return engine ? engine->context() : embedder->max_tokens(); }
+int64_t ServedModel::trained_context() const { return loaded.encoder ? loaded.encoder->spec.positions : loaded.model->spec.context_length; }
+int64_t ServedModel::width() const { return loaded.encoder ? loaded.encoder->spec.hidden : loaded.model->spec.hidden; }
+uint64_t ServedModel::parameters() const { return loaded.encoder ? loaded.encoder->parameters() : loaded.model->original_parameters; }
+
+engine::EngineCounts ServedModel::counts() const {
+  engine::EngineCounts counts = engine ? engine->counts() : engine::EngineCounts();
+  const engine::EngineCounts embedded = embedder->counts();
+  for (int64_t engine::EngineCounts::*const sum : {&engine::EngineCounts::steps, &engine::EngineCounts::prompt_tokens, &engine::EngineCounts::ended_stop,
+                                                   &engine::EngineCounts::ended_cancelled, &engine::EngineCounts::ended_error}) {
+    counts.*sum += embedded.*sum;
+  }
+  counts.scheduler.running += embedded.scheduler.running;
+  return counts;
+}
+
+void ServedModel::require_generation() const {
+  if (engine) return;
+  throw ApiError(400, fmt::format("{}: this model {}; it cannot generate", name, embedder->scores_pairs() ? "scores pairs of texts" : "makes embeddings"),
+                 "model");
+}
+
+void ServedModel::stop() {
+  if (engine) engine->stop();
+  embedder->stop();
 }
 
 void ServedModel::set_tool_format(const text::ToolFormat& format) {
@@ -67,7 +100,7 @@ ModelCatalog::~ModelCatalog() {
   if (thread_.joinable()) thread_.join();
   // Answers that are still on their way hold their model, and the model's engine holds them.
   for (const auto& entry : entries_) {
-    if (entry->model) entry->model->engine->stop();
+    if (entry->model) entry->model->stop();
   }
 }
 

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "base/options.h"
-#include "engine/engine.h"
+#include "engine/embedder.h"
 #include "nn/loader.h"
 #include "text/grammar/matcher.h"
 #include "text/tool_format.h"
@@ -25,7 +25,8 @@ namespace frugal::serve {
 struct ServedModel {
   std::string name;
   nn::LoadedModel loaded;
-  std::unique_ptr<engine::Engine> engine;
+  std::unique_ptr<engine::Engine> engine;  // null for an encoder
+  std::unique_ptr<engine::Embedder> embedder;
   uint64_t memory_bytes = 0;  // weights, and what keys and values may take
   int64_t created = 0;
   RawOptions sampling;                            // what the checkpoint asks for where a request says nothing
@@ -36,6 +37,14 @@ struct ServedModel {
   // With all that follows from the checkpoint. Throws Error.
   static std::shared_ptr<ServedModel> make(nn::LoadedModel loaded, const engine::EngineOptions& options);
   void set_tool_format(const text::ToolFormat& format);  // instead of the template's, before it is served
+
+  // What a decoder and an encoder both have.
+  const std::string& family() const;
+  int64_t vocabulary() const, context() const, trained_context() const, width() const;
+  uint64_t parameters() const;
+  engine::EngineCounts counts() const;  // of generation and embedding
+  void require_generation() const;      // throws ApiError{400} for an encoder
+  void stop();                          // cancels what runs, and is not used again
 
   // For a grammar, compiled if it is not known by this key. `with_marks`: their tokens may be drawn.
   std::shared_ptr<const text::GrammarMatcher> matcher(const std::string& key, bool with_marks,

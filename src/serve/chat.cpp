@@ -149,6 +149,7 @@ Tools read_tools(const Json& body) {
 }
 
 std::vector<text::RenderedSegment> rendered(const Json& body, const ServedModel& served, const Tools& tools) {
+  served.require_generation();
   const nn::LoadedModel& model = served.loaded;
   if (!model.chat_template) {
     const std::string& problem = model.chat_template_problem;

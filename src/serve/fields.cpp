@@ -161,6 +161,7 @@ const std::vector<Field>& request_fields() {
 }
 
 engine::Request read_request(const Json& body, ServedModel& served) {
+  served.require_generation();
   const std::vector<Field>& fields = request_fields();
   RawOptions raw = served.sampling;
   int unknown = 0;

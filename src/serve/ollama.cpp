@@ -7,6 +7,15 @@
 #include "text/tokenizer.h"
 
 namespace frugal::serve {
+
+std::shared_ptr<ServedModel> ollama_model(Call& call, const Json& body) {
+  const auto given = body.contains("model") ? body.find("model") : body.find("name");
+  if (given == body.end() || !given->is_string()) throw ApiError(400, "model must be a string", "model");
+  std::string name = given->get<std::string>();
+  if (name.ends_with(":latest")) name.resize(name.size() - 7);
+  return call.service.model(name);
+}
+
 namespace {
 
 int64_t nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
@@ -79,15 +88,6 @@ class LineFormat final : public AnswerFormat {
   bool chat_;
 };
 
-// "name:latest" is "name".
-std::shared_ptr<ServedModel> model_of(Call& call, const Json& body) {
-  const auto given = body.contains("model") ? body.find("model") : body.find("name");
-  if (given == body.end() || !given->is_string()) throw ApiError(400, "model must be a string", "model");
-  std::string name = given->get<std::string>();
-  if (name.ends_with(":latest")) name.resize(name.size() - 7);
-  return call.service.model(name);
-}
-
 // The same request in OpenAI's words.
 Json translated(const Json& body) {
   static const std::vector<std::pair<const char*, const char*>> names = {{"temperature", "temperature"},
@@ -144,12 +144,12 @@ void begin_chat(Call& call, const std::shared_ptr<ServedModel>& model, const Jso
 
 void chat(Call& call) {
   const Json body = call.body();
-  begin_chat(call, model_of(call, body), body, translated(body), true);
+  begin_chat(call, ollama_model(call, body), body, translated(body), true);
 }
 
 void generate(Call& call) {
   const Json body = call.body();
-  const std::shared_ptr<ServedModel> model = model_of(call, body);
+  const std::shared_ptr<ServedModel> model = ollama_model(call, body);
   const Json prompt = body.value("prompt", Json(""));
   if (!prompt.is_string()) throw ApiError(400, "prompt must be a string", "prompt");
   Json openai = translated(body);
@@ -179,12 +179,12 @@ void generate(Call& call) {
 }
 
 Json details(const ServedModel& model) {
-  const double parameters = static_cast<double>(model.loaded.model->original_parameters);
+  const double parameters = static_cast<double>(model.parameters());
   const double bits = 8 * static_cast<double>(model.loaded.file_bytes) / std::max(1.0, parameters);
   return {{"parent_model", ""},
           {"format", model.loaded.name.ends_with(".gguf") ? "gguf" : "safetensors"},
-          {"family", model.loaded.model->spec.family},
-          {"families", Json::array({model.loaded.model->spec.family})},
+          {"family", model.family()},
+          {"families", Json::array({model.family()})},
           {"parameter_size", parameters >= 1e9 ? fmt::format("{:.1f}B", parameters / 1e9) : fmt::format("{:.0f}M", parameters / 1e6)},
           {"quantization_level", fmt::format("{:.1f} bits per weight", bits)}};
 }
@@ -207,27 +207,26 @@ void running(Call& call) {
     if (!listing.model) continue;
     Json one = entry(listing);
     one["size_vram"] = 0;
-    one["context_length"] = listing.model->engine->context();
+    one["context_length"] = listing.model->context();
     models.push_back(std::move(one));
   }
   send_json(*call.response, {{"models", models}});
 }
 
 void show(Call& call) {
-  const std::shared_ptr<ServedModel> model = model_of(call, call.body());
-  const nn::ModelSpec& spec = model->loaded.model->spec;
-  Json capabilities = Json::array({"completion"});
-  if (model->loaded.chat_template) capabilities.push_back("tools");
+  const std::shared_ptr<ServedModel> model = ollama_model(call, call.body());
+  Json capabilities = Json::array({model->engine ? "completion" : "embedding"});
+  if (model->tool_format) capabilities.push_back("tools");
   if (!model->reasoning.open.empty()) capabilities.push_back("thinking");
   send_json(*call.response, {{"modelfile", ""},
                              {"parameters", ""},
                              {"template", model->loaded.chat_template ? model->loaded.chat_template->source() : ""},
                              {"details", details(*model)},
                              {"model_info",
-                              {{"general.architecture", spec.family},
-                               {"general.parameter_count", model->loaded.model->original_parameters},
-                               {spec.family + ".context_length", spec.context_length},
-                               {spec.family + ".embedding_length", spec.hidden}}},
+                              {{"general.architecture", model->family()},
+                               {"general.parameter_count", model->parameters()},
+                               {model->family() + ".context_length", model->trained_context()},
+                               {model->family() + ".embedding_length", model->width()}}},
                              {"capabilities", capabilities}});
 }
 

@@ -167,9 +167,10 @@ void Service::ping_silent_streams() {
 
 std::string Service::problem() const {
   for (const auto& [name, path, bytes, created, loading, model] : catalog_.list()) {
-    if (!model) continue;
-    const double age = model->engine->step_age();
-    if (age > std::max(options_.stuck_seconds, 4 * model->engine->longest_step())) return fmt::format("{}: the last step began {:.0f} s ago", name, age);
+    const auto hangs = [&](const auto& what) { return what && what->step_age() > std::max(options_.stuck_seconds, 4 * what->longest_step()); };
+    const bool generation = model && hangs(model->engine);
+    if (!generation && !(model && hangs(model->embedder))) continue;
+    return fmt::format("{}: the last step began {:.0f} s ago", name, generation ? model->engine->step_age() : model->embedder->step_age());
   }
   return {};
 }
@@ -218,7 +219,8 @@ namespace {
 const std::vector<Route>& all_routes() {
   static const std::vector<Route> routes = [] {
     std::vector<Route> all;
-    for (const auto& some : {openai_routes(), responses_routes(), anthropic_routes(), ollama_routes(), token_routes(), status_routes()})
+    for (const auto& some :
+         {openai_routes(), responses_routes(), anthropic_routes(), ollama_routes(), embedding_routes(), token_routes(), status_routes()})
       all.insert(all.end(), some.begin(), some.end());
     return all;
   }();

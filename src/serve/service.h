@@ -88,4 +88,7 @@ class Service {
   ModelCatalog catalog_;  // the last one: it ends first, and its thread puts work into the queue
 };
 
+// The "model" or "name" of a request in Ollama's words; "name:latest" is "name". Throws ApiError{400, 404}.
+std::shared_ptr<ServedModel> ollama_model(Call& call, const Json& body);
+
 }  // namespace frugal::serve

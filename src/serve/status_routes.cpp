@@ -25,17 +25,19 @@ Json card(const ModelCatalog::Listing& listing) {
                {"owned_by", "frugal"},
                {"root", listing.path},
                {"parent", nullptr},
-               {"status", listing.model     ? "loaded"
-                          : listing.loading ? "loading"
-                                            : "unloaded"},
+               {"status", listing.model ? "loaded" : listing.loading ? "loading" : "unloaded"},
                {"max_model_len", nullptr},
                {"permission", Json::array()},
                {"meta", nullptr}};
   if (!listing.model) return card;
-  const nn::Model& m = *listing.model->loaded.model;
-  card["max_model_len"] = listing.model->engine->context();
-  card["meta"] = {{"vocab_type", 0},         {"n_vocab", m.spec.vocab},           {"n_ctx_train", m.spec.context_length},
-                  {"n_embd", m.spec.hidden}, {"n_params", m.original_parameters}, {"size", listing.file_bytes}};
+  const ServedModel& model = *listing.model;
+  card["max_model_len"] = model.context();
+  card["meta"] = {{"vocab_type", 0},
+                  {"n_vocab", model.vocabulary()},
+                  {"n_ctx_train", model.trained_context()},
+                  {"n_embd", model.width()},
+                  {"n_params", model.parameters()},
+                  {"size", listing.file_bytes}};
   return card;
 }
 
@@ -81,7 +83,7 @@ void props(Call& call) {
     if (field.type == FieldType::integer || field.type == FieldType::number) row["min"] = field.min, row["max"] = field.max;
     fields.push_back(std::move(row));
   }
-  send_json(*call.response, {{"default_generation_settings", {{"n_ctx", model->engine->context()}, {"params", defaults}}},
+  send_json(*call.response, {{"default_generation_settings", {{"n_ctx", model->context()}, {"params", defaults}}},
                              {"total_slots", nullptr},
                              {"model_path", model->loaded.name},
                              {"tool_call_format", model->tool_format ? Json(model->tool_format->name) : Json(nullptr)},
@@ -97,7 +99,7 @@ void metrics(Call& call) {
   std::erase_if(listings, [](const ModelCatalog::Listing& listing) { return !listing.model; });
   const auto rows = [&](const std::string& name, const char* type, const auto& value) {
     out += fmt::format("# TYPE {}{} {}\n", prefix, name, type);
-    for (const auto& listing : listings) out += fmt::format("{}{}{{{}}} {}\n", prefix, name, labels(listing.name), value(listing.model->engine->counts()));
+    for (const auto& listing : listings) out += fmt::format("{}{}{{{}}} {}\n", prefix, name, labels(listing.name), value(listing.model->counts()));
   };
   using engine::EngineCounts;
   rows("num_requests_running", "gauge", [](const EngineCounts& c) { return c.scheduler.running; });
@@ -112,7 +114,7 @@ void metrics(Call& call) {
   rows("prefix_cache_hits_total", "counter", [](const EngineCounts& c) { return c.scheduler.prefix_hits; });
   out += fmt::format("# TYPE {}request_success_total counter\n", prefix);
   for (const auto& listing : listings) {
-    const EngineCounts c = listing.model->engine->counts();
+    const EngineCounts c = listing.model->counts();
     for (const auto& [reason, count] : {std::pair{"stop", c.ended_stop}, {"length", c.ended_length}, {"abort", c.ended_cancelled}, {"error", c.ended_error}}) {
       out += fmt::format("{}request_success_total{{{},finished_reason=\"{}\"}} {}\n", prefix, labels(listing.name), reason, count);
     }

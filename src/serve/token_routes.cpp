@@ -31,7 +31,7 @@ void tokenize(Call& call) {
     ids = tokenizer.encode(text_field(body, "prompt"), {.add_special = flag(body, "add_special_tokens", true)});
   else
     throw ApiError(400, "prompt, messages or content is missing", "prompt");
-  Json answer = {{"count", ids.size()}, {"max_model_len", model->engine->context()}, {"tokens", ids}};
+  Json answer = {{"count", ids.size()}, {"max_model_len", model->context()}, {"tokens", ids}};
   if (flag(body, "return_token_strs", false)) {
     answer["token_strs"] = Json::array();
     for (const int32_t id : ids) answer["token_strs"].push_back(std::string(tokenizer.token_text(id)));
