@@ -37,6 +37,14 @@ bool is_plain_part(std::string_view text) {
   return !text.empty() && text.size() <= 200 && text.front() != '.' && text.find("..") == text.npos && has_only(text, "._-+= ()");
 }
 
+// Of sentence-transformers, the one file in a folder that belongs to a model: "1_Pooling/config.json".
+bool is_pooling_config(const std::string& name) {
+  constexpr std::string_view kFile = "/config.json";
+  if (!name.ends_with(kFile)) return false;
+  const std::string folder = name.substr(0, name.size() - kFile.size());
+  return is_plain_part(folder) && folder.ends_with("_Pooling");
+}
+
 struct ModelName {
   std::string user, repository, quant;
   std::string full() const { return user + "/" + repository; }
@@ -146,7 +154,10 @@ class Hub {
       fail(ErrorKind::io, "{}: not in the cache {} (and the hub may not be asked: offline)", name_.full(), options_.cache_dir);
     }
     std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(snapshot)) names.push_back(entry.path().filename().string());
+    for (const auto& entry : fs::directory_iterator(snapshot)) {
+      const std::string name = entry.path().filename().string();
+      names.push_back(entry.is_directory() ? name + "/config.json" : name);
+    }
     std::sort(names.begin(), names.end());
     const std::vector<std::string> files = wanted(names);
     if (files.empty()) fail(ErrorKind::io, "{}: the cache {} holds no file of it that fits {}", name_.full(), options_.cache_dir, name_.quant);
@@ -243,7 +254,9 @@ class Hub {
   // HEAD, following relative redirects; an absolute one says where the bytes are (a content store, which needs no token).
   RemoteFile locate(const std::string& commit, const std::string& file) const {
     RemoteFile remote;
-    remote.url = fmt::format("{}/{}/resolve/{}/{}", options_.endpoint, name_.full(), commit, percent_encode(file));
+    const size_t slash = file.find('/');
+    const std::string path = slash == file.npos ? percent_encode(file) : percent_encode(file.substr(0, slash)) + "/" + percent_encode(file.substr(slash + 1));
+    remote.url = fmt::format("{}/{}/resolve/{}/{}", options_.endpoint, name_.full(), commit, path);
     for (int i = 0; i < kMaxRedirects; ++i) {
       const HttpResponse response = http_request({remote.url, true, token_for(remote.url), 0});
       const bool redirect = response.status >= 300 && response.status < 400;
@@ -280,7 +293,9 @@ class Hub {
     const Lock lock(fmt::format("{}/{}.lock", locks(), remote.etag));
     if (!fs::exists(blob, code)) download(remote, blob, file);
     fs::remove(link, code);  // a link to a blob that was deleted
-    fs::create_symlink("../../blobs/" + remote.etag, link);
+    const bool deeper = file.find('/') != file.npos;
+    if (deeper) fs::create_directories(fs::path(link).parent_path());
+    fs::create_symlink((deeper ? "../../../blobs/" : "../../blobs/") + remote.etag, link);
   }
 
   void download(const RemoteFile& remote, const std::string& blob, const std::string& file) const {
@@ -375,12 +390,13 @@ std::vector<std::string> choose_files(const std::vector<std::string>& names, con
   std::vector<std::string> ggufs, others;
   bool safetensors = false;
   for (const std::string& name : names) {
-    if (!is_plain_part(name)) continue;  // folders hold other things than the model
+    if (is_pooling_config(name)) others.push_back(name);
+    if (!is_plain_part(name)) continue;  // other folders hold other things than the model
     if (name.ends_with(".gguf")) {
       if (!name.starts_with("mmproj") && lower(name).find("imatrix") == name.npos) ggufs.push_back(name);
       continue;
     }
-    constexpr std::string_view kOthers[] = {"config.json", "frugal.json", "quantize_config.json"};
+    constexpr std::string_view kOthers[] = {"config.json", "frugal.json", "quantize_config.json", "modules.json", "sentence_bert_config.json"};
     const bool weights = name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
     safetensors |= weights;
     const bool wanted = std::find(std::begin(kOthers), std::end(kOthers), name) != std::end(kOthers) ||

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "io/checkpoint.h"
 #include "io/http_client.h"
 #include "io/sha256.h"
 #include "io/test_tools.h"
@@ -90,7 +91,9 @@ TEST(Hub, ChoosesTheQuantByWholeWords) {
   EXPECT_TRUE(choose_files(names, "K").empty());
   EXPECT_TRUE(choose_files(names, "Q5_K_M").empty());
   EXPECT_EQ(choose_files({"b-Q2_K.gguf", "a-Q3_K.gguf"}, ""), (std::vector<std::string>{"a-Q3_K.gguf"}));
-  EXPECT_EQ(choose_files({"config.json", "evil.py", "pytorch_model.bin", "../config.json", "model.safetensors", "x.gguf"}, ""),
+  EXPECT_EQ(choose_files({"config.json", "evil.py", "pytorch_model.bin", "../config.json", "../1_Pooling/config.json", "a/1_Pooling/config.json",
+                          "model.safetensors", "x.gguf"},
+                         ""),
             (std::vector<std::string>{"config.json", "model.safetensors"}));
 }
 
@@ -115,6 +118,9 @@ TEST(Hub, FetchesAModelIntoTheCacheLayoutOnce) {
   EXPECT_EQ(read_text_file(path + "/model.safetensors", 1 << 20), weights_text());
   EXPECT_TRUE(fs::is_symlink(path + "/config.json"));
   EXPECT_FALSE(fs::exists(path + "/README.md"));
+  EXPECT_EQ(read_json_in_directory(path + "/1_Pooling", "config.json"), Json({{"pooling_mode", "cls"}}));  // a link to a blob, one folder deeper
+  EXPECT_TRUE(fs::exists(path + "/modules.json"));
+  EXPECT_FALSE(fs::exists(path + "/2_Dense"));
   EXPECT_EQ(read_text_file(cache / "models--org--plain/refs/main", 100), "0123456789abcdef0123456789abcdef01234567");
   EXPECT_TRUE(fs::exists(cache / "CACHEDIR.TAG"));
   const std::string hash = sha256_hex(bytes_of_text(weights_text()));

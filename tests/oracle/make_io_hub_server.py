@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = bytes(range(256)) * 400
-FILES = {"config.json": b"{}", "tokenizer.json": b'{"a":1}', "model.safetensors": WEIGHTS, "sub/other.bin": b"x", "README.md": b"r"}
+FILES = {"config.json": b"{}", "tokenizer.json": b'{"a":1}', "model.safetensors": WEIGHTS, "sub/other.bin": b"x", "README.md": b"r",
+         "modules.json": b"[]", "1_Pooling/config.json": b'{"pooling_mode":"cls"}', "2_Dense/config.json": b"{}"}
 GGUFS = {f"m-{q}.gguf": q.encode() * 1000 for q in ("Q2_K", "Q4_K_M", "Q8_0")}
 log = open(sys.argv[1], "w", buffering=1)
 cut_once, servers = set(), []
@@ -52,7 +53,7 @@ class Hub(BaseHTTPRequestHandler):
             return self.reply(200, {}, body)
         if parts[0] == "store":
             return self.content(parts[1], self.files(parts[1].replace("--", "/"))[parts[2]])
-        repo, name = "/".join(parts[:2]), parts[-1]
+        repo, name = "/".join(parts[:2]), "/".join(parts[4:])
         if repo == "org/renamed":
             return self.reply(307, {"Location": self.path.replace("renamed", "plain")})
         data = self.files(repo)[name]
