@@ -67,10 +67,11 @@ void use_threads(Context& context, int64_t count) {
   at::set_num_threads(static_cast<int>(context.threads));
 }
 
-std::string weights_hash(const nn::LoadedModel& model) {
-  const auto checkpoint = std::static_pointer_cast<const io::Checkpoint>(model.source);
+std::string weights_hash(const nn::LoadedModel& model) { return weights_hash(*std::static_pointer_cast<const io::Checkpoint>(model.source)); }
+
+std::string weights_hash(const io::Checkpoint& checkpoint) {
   io::Sha256 hash;
-  for (const auto& file : checkpoint->files) hash.update(file->bytes());
+  for (const auto& file : checkpoint.files) hash.update(file->bytes());
   return hash.hex();
 }
 

@@ -9,6 +9,10 @@
 #include "eval/perplexity.h"
 #include "nn/loader.h"
 
+namespace frugal::io {
+struct Checkpoint;
+}  // namespace frugal::io
+
 namespace frugal::cli {
 
 // FRUGAL_CACHE, else XDG_CACHE_HOME/frugal, else ~/.cache/frugal: models/ and text/, as scripts/quickstart fills it.
@@ -23,6 +27,7 @@ void use_threads(Context& context, int64_t count);
 
 // SHA-256 over the weight files, in hexadecimal.
 std::string weights_hash(const nn::LoadedModel& model);
+std::string weights_hash(const io::Checkpoint& checkpoint);
 
 // `path` empty: the default text that scripts/default-text made. Throws Error{io} that says how to make it.
 eval::EvalText load_eval_text(const nn::LoadedModel& model, const std::string& path);

@@ -17,6 +17,7 @@
 #include "cli/context.h"
 #include "cli/generation.h"
 #include "cli/resources.h"
+#include "cli/served_ledger.h"
 #include "cli/terminal.h"
 #include "io/checkpoint.h"
 #include "serve/http/http.h"
@@ -29,7 +30,7 @@ constexpr double kDrainSeconds = 30, kStatusSeconds = 10;
 
 struct ServeValues {
   std::vector<std::string> models, keys, hosts;
-  std::string host = "127.0.0.1", key_file, alias, metrics_prefix = "frugal", tool_call_parser, pooling;
+  std::string host = "127.0.0.1", key_file, alias, ledger, metrics_prefix = "frugal", tool_call_parser, pooling;
   int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30;
   CacheValues cache;
   TemplateValues chat_template;
@@ -86,7 +87,7 @@ std::vector<std::string> keys_of(const ServeValues& values) {
 }
 
 std::optional<serve::HttpAnswer> authorize(const serve::HttpRequest& request, const std::vector<std::string>& keys) {
-  if (keys.empty() || request.path == "/health") return std::nullopt;
+  if (keys.empty() || request.path == "/health" || (request.path == "/" && request.method != "POST")) return std::nullopt;
   std::string given;
   int count = 0;
   for (const auto& [name, value] : request.headers) {
@@ -224,6 +225,7 @@ void run(const Context& context, const ServeValues& values) {
   service.catalog().set_memory_limit(values.memory_mib > 0 ? static_cast<uint64_t>(values.memory_mib) << 20 : available_memory() / 10 * 9);
   for (const std::string& model : values.models) add_model(service, context, values, model);
   load_first(service);
+  if (!values.ledger.empty()) service.set_ledger(served_ledger(values.ledger, service));
   serve::HttpOptions http;
   http.host = values.host;
   http.port = static_cast<int>(values.port);
@@ -275,6 +277,7 @@ void add_serve(CLI::App& app, Context& context) {
       .integer("--sse-ping-interval", values->ping_seconds, 1, 86'400, "Seconds after which a silent stream of events gets a comment")
       .text("--pooling", values->pooling,
             "How tokens become an embedding: mean, cls, last (else as the checkpoint says, or last for a decoder, mean for an encoder)")
+      .text("--ledger", values->ledger, "Ledger that the web page draws, as sweep, compress and eval write it")
       .text("--metrics-prefix", values->metrics_prefix, "First part of the metrics' names (vllm: as its dashboards expect)");
   add_cache_options(verb, values->cache);
   add_template_options(verb, values->chat_template);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json.h"
 #include "chain/ledger_metrics.h"
 
 namespace frugal::eval {
@@ -42,6 +43,10 @@ struct Report {
 };
 
 Report arrange(const std::vector<chain::LedgerRow>& rows);
+
+// The same as JSON, for a page that draws it itself: {"rows": [...], "groups": [...]}, a row for each point in their order, a group named by
+// its place in the list. What was not measured is absent, texts are clean().
+Json report_json(const Report& report);
 
 // The quality that a group is drawn by: paired difference, or ln-perplexity where nothing is paired.
 const chain::Metric& quality_metric(const TextGroup& group);

@@ -53,6 +53,7 @@ std::vector<Route> ollama_routes();
 std::vector<Route> token_routes();
 std::vector<Route> embedding_routes();
 std::vector<Route> status_routes();
+std::vector<Route> page_routes();
 
 void send_json(HttpResponse& response, const Json& body, int status = 200);
 // Text for JSON and logs: invalid UTF-8 as U+FFFD.

@@ -220,7 +220,7 @@ const std::vector<Route>& all_routes() {
   static const std::vector<Route> routes = [] {
     std::vector<Route> all;
     for (const auto& some :
-         {openai_routes(), responses_routes(), anthropic_routes(), ollama_routes(), embedding_routes(), token_routes(), status_routes()})
+         {openai_routes(), responses_routes(), anthropic_routes(), ollama_routes(), embedding_routes(), token_routes(), status_routes(), page_routes()})
       all.insert(all.end(), some.begin(), some.end());
     return all;
   }();

@@ -68,6 +68,10 @@ class Service {
   // Empty: well; else what is wrong.
   std::string problem() const;
 
+  // What GET /v1/ledger answers; set before the first request.
+  void set_ledger(Json ledger) { ledger_ = std::move(ledger); }
+  const Json& ledger() const { return ledger_; }
+
   const ServiceOptions& options() const { return options_; }
   Histogram time_to_first_token, inter_token, whole_request, queue_time;
 
@@ -76,6 +80,7 @@ class Service {
   bool take(size_t bytes, std::function<void()> task);  // false: too much waits already
   void answer(const Endpoint& endpoint, const std::shared_ptr<Call>& call);
   ServiceOptions options_;
+  Json ledger_ = {{"rows", Json::array()}};
   std::atomic<bool> draining_{false};
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -76,14 +76,30 @@ void props(Call& call) {
   Json defaults = Json::object();
   for (const OptionSpec& option : engine::sampling_options()) defaults[option.name] = option.fallback;
   for (const auto& [name, value] : model->sampling) defaults[name] = value;
+  // By the names that requests have, for each model in memory.
+  Json by_model = Json::object();
+  for (const auto& listing : call.service.catalog().list()) {
+    if (!listing.model) continue;
+    Json& own = by_model[listing.name] = Json::object();
+    const Options sampling("sampling", engine::sampling_options(), listing.model->sampling);
+    for (const Field& field : request_fields()) {
+      if (field.use != FieldUse::sampling) continue;
+      if (field.type == FieldType::integer)
+        own[field.name] = sampling.integer(field.option);
+      else
+        own[field.name] = sampling.number(field.option);
+    }
+  }
   Json fields = Json::array();
   for (const Field& field : request_fields()) {
     if (field.use != FieldUse::sampling && field.use != FieldUse::read) continue;
     Json row = {{"name", field.name}, {"help", field.help}};
-    if (field.type == FieldType::integer || field.type == FieldType::number) row["min"] = field.min, row["max"] = field.max;
+    if (field.type == FieldType::integer || field.type == FieldType::number)
+      row["min"] = field.min, row["max"] = field.max, row["integer"] = field.type == FieldType::integer;
     fields.push_back(std::move(row));
   }
   send_json(*call.response, {{"default_generation_settings", {{"n_ctx", model->context()}, {"params", defaults}}},
+                             {"default_sampling", by_model},
                              {"total_slots", nullptr},
                              {"model_path", model->loaded.name},
                              {"tool_call_format", model->tool_format ? Json(model->tool_format->name) : Json(nullptr)},
