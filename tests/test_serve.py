@@ -263,9 +263,9 @@ def test_unknown_fields_and_odd_but_right_values_pass(server):
         assert status == 200, (more, body)
 
 
-def test_every_route_but_health_wants_the_key(server):
-    assert server.request("/health", key=None)[0] == 200
-    for method, path in [("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/metrics"), ("GET", "/props"), ("POST", "/tokenize"), ("GET", "/v1/models/"),
+def test_every_route_but_health_and_the_page_wants_the_key(server):
+    assert server.request("/health", key=None)[0] == 200 and server.request("/", key=None)[0] == 200
+    for method, path in [("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/metrics"), ("GET", "/props"), ("GET", "/v1/ledger"), ("POST", "/"), ("POST", "/tokenize"), ("GET", "/v1/models/"),
                          ("GET", "/ready"), ("GET", "/nothing"), ("POST", "/health/"), ("POST", "/v1/messages"), ("POST", "/api/chat"), ("GET", "/api/tags"),
                          ("POST", "/detokenize"), ("GET", "/tokenizer_info"), ("POST", "//v1/messages")]:
         for key in (None, "wrong", KEY + " x", KEY[:-1]):

@@ -5,8 +5,7 @@ import { ledger } from "./state";
 
 export function bytes(value: number): string {
   const [unit, name] = value >= 1e9 ? [1e9, "GB"] : value >= 1e6 ? [1e6, "MB"] : [1e3, "kB"];
-  const scaled = value / unit;
-  return `${number(scaled, scaled < 10 && scaled % 1 ? (scaled < 1 ? 2 : 1) : 0)} ${name}`;
+  return `${Number((value / unit).toPrecision(3))} ${name}`;
 }
 
 // ln(perplexity / base's) where some row has it, else ln-perplexity: lower is better.

@@ -73,7 +73,7 @@ const marked = new Marked({
       const name = (lang ?? "").trim().split(/\s/)[0].toLowerCase();
       const known = name && hljs.getLanguage(name);
       const body = known ? hljs.highlight(text, { language: name, ignoreIllegals: true }).value : escaped(text);
-      return `<pre data-language="${escaped(name)}"><code>${body}</code></pre>`;
+      return `<pre><code class="language-${escaped(name)}">${body}</code></pre>`;
     },
   },
 });
@@ -83,7 +83,7 @@ const mathAttributes =
   "accent accentunder columnalign columnspacing columnlines depth display displaystyle fence form height largeop linethickness lspace mathbackground mathcolor mathsize mathvariant maxsize minsize movablelimits rowalign rowspacing rspace scriptlevel separator stretchy symmetric voffset width xmlns";
 const purify = {
   ALLOWED_TAGS: `a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr li ol p pre span strong table tbody td th thead tr ul ${mathTags}`.split(" "),
-  ALLOWED_ATTR: `align class data-language href start style title ${mathAttributes}`.split(" "),
+  ALLOWED_ATTR: `align class href start style title ${mathAttributes}`.split(" "),
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
@@ -119,7 +119,7 @@ function addHead(block: HTMLPreElement) {
   const name = document.createElement("span");
   const copy = document.createElement("button");
   head.className = "code-head";
-  name.textContent = block.dataset.language || "text";
+  name.textContent = block.firstElementChild?.className.slice("language-".length) || "text";
   copy.type = "button";
   copy.textContent = "Copy";
   copy.setAttribute("aria-label", "Copy this code");

@@ -124,7 +124,7 @@ export function Plot({ rows, paired, cost, selected, onSelect }: PlotProps) {
     watch.observe(at.current!);
     return () => watch.disconnect();
   }, []);
-  const height = width < 520 ? 340 : 430;
+  const height = width < 520 ? 340 : 450;
   const area = { left: 52, right: width - 14, top: 18, bottom: height - 44 };
 
   const shown = rows.filter((row) => cost.of(row) !== undefined && qualityOf(row, paired) !== undefined);

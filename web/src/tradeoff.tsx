@@ -243,17 +243,17 @@ function Points({ group, all }: { group: Group; all: Row[] }) {
             <span>filled: on the front</span>
             <span>bars: two standard errors</span>
           </figcaption>
+          {group.in_short.length > 0 && (
+            <ul class="in-short">
+              {group.in_short.map((sentence) => (
+                <li key={sentence}>{sentence}</li>
+              ))}
+            </ul>
+          )}
         </figure>
         {selected && <Details row={selected} rows={all} paired={group.paired} />}
       </div>
       <Table rows={rows} paired={group.paired} selected={selected} onSelect={setChosen} />
-      {group.in_short.length > 0 && (
-        <ul class="in-short">
-          {group.in_short.map((sentence) => (
-            <li key={sentence}>{sentence}</li>
-          ))}
-        </ul>
-      )}
       <p class="note">
         Measured on {group.text}. {group.machines.length === 1 ? `Machine: ${group.machines[0]}.` : "Rates and memory compare on one machine only."}
       </p>
@@ -274,7 +274,7 @@ export function TradeOff() {
         <Button icon="again" label="Load again" onClick={() => void refresh()} />
       </header>
       <div class="scroll" tabIndex={-1}>
-        <div class="wide">
+        <div class="breadth">
           {group && (
             <p class="lead">
               What each way to make <b>{group.model || "the model"}</b> cheaper costs in quality.

@@ -1,0 +1,191 @@
+// node chat.mjs URL: sending, streaming, stopping, branches, parameters, what a reload keeps. The server has the model "smol".
+import { accessible, ask, assert, button, ended, message, run, setParameters, shot, turns } from "./support.mjs";
+
+const [url] = process.argv.slice(2);
+
+await run(async ({ open, step }) => {
+  const page = await open(url, { expected: /status of 400/ });
+  const answers = turns(page, "assistant");
+  const bodies = [];
+  page.on("request", (request) => request.method() === "POST" && bodies.push(request.postDataJSON()));
+
+  await step("the welcome says which model answers", async () => {
+    await page.getByText("answers from this machine").waitFor();
+    assert.match(await page.locator(".welcome p").innerText(), /smol .*135 M weights, 98\.4 MB, 8,192 tokens/);
+    await accessible(page, "welcome");
+  });
+
+  await step("an answer streams, with its rate and the context gauge", async () => {
+    await setParameters(page, { Temperature: "0", "Most tokens": "24" });
+    let steps = 0;
+    await page.exposeFunction("grew", () => steps++);
+    await page.evaluate(() => new MutationObserver(() => document.querySelector("article.streaming .prose") && window.grew()).observe(document.body, { subtree: true, childList: true, characterData: true }));
+    await ask(page, "Name three colours.");
+    await ended(page);
+    assert.ok(steps > 3, `the answer came in ${steps} steps`);
+    assert.ok((await answers.innerText()).length > 10);
+    assert.match(await answers.locator(".figures").innerText(), /smol\s*·?\s*[\d.,]+ tok\/s\s*·?\s*\d+ tokens/);
+    const [used, context] = await page.getByRole("meter", { name: "Context" }).evaluate((meter) => [meter.ariaValueNow, meter.ariaValueMax].map(Number));
+    assert.ok(used > 24 && used < 100, `${used} tokens are used`);
+    assert.equal(context, 8192);
+    assert.equal(bodies.at(-1).temperature, 0);
+    assert.equal(bodies.at(-1).max_tokens, 24);
+    assert.ok(!("top_p" in bodies.at(-1)), "what is not set is not sent");
+    await shot(page, "chat");
+    await accessible(page, "chat");
+  });
+
+  await step("another answer is a branch", async () => {
+    const first = await answers.locator(".prose").innerText();
+    await setParameters(page, { Temperature: "2", Seed: "7" });
+    await button(page, "Another answer").click();
+    await page.getByText("2/2").waitFor();
+    await ended(page);
+    assert.notEqual(await answers.locator(".prose").innerText(), first);
+    await button(page, "Earlier version").click();
+    await page.getByText("1/2").waitFor();
+    assert.equal(await answers.locator(".prose").innerText(), first);
+    await setParameters(page, { Temperature: "0", Seed: "" });
+  });
+
+  await step("an edited message is a branch with its own answer", async () => {
+    await turns(page, "user").hover();
+    await button(page, "Edit this message").click();
+    const editor = page.getByLabel("Edit the message");
+    assert.equal(await editor.inputValue(), "Name three colours.");
+    await editor.fill("Name three animals.");
+    await editor.press("Enter");
+    await turns(page, "user").getByText("Name three animals.").waitFor();
+    await ended(page);
+    assert.deepEqual(bodies.at(-1).messages, [{ role: "user", content: "Name three animals." }]);
+    await turns(page, "user").getByRole("button", { name: "Earlier version" }).click();
+    await turns(page, "user").getByText("Name three colours.").waitFor();
+    await turns(page, "assistant").getByText("1/2").waitFor();
+  });
+
+  await step("a second message carries the turns that are shown, and the system prompt", async () => {
+    await setParameters(page, { "System prompt of this conversation": "You are brief.", "Most tokens": "8" });
+    await message(page).fill("Two");
+    await message(page).press("Shift+Enter");
+    await message(page).pressSequentially("lines");
+    await message(page).press("Enter");
+    await ended(page);
+    await page.waitForFunction(() => document.querySelectorAll("article.assistant").length === 2);
+    assert.deepEqual(bodies.at(-1).messages.map((one) => one.role), ["system", "user", "assistant", "user"]);
+    assert.equal(bodies.at(-1).messages[3].content, "Two\nlines");
+    await answers.last().getByText("cut off").waitFor();
+  });
+
+  await step("Escape and the button stop an answer; the server is told", async () => {
+    await button(page, "Parameters").click();
+    await page.getByLabel("Further fields of the request, as JSON").fill("{");
+    await page.getByText("not a JSON object").waitFor();
+    await page.getByLabel("Further fields of the request, as JSON").fill('{"ignore_eos": true}');
+    await button(page, "Close the parameters").click();
+    await setParameters(page, { "Most tokens": "" });
+    for (const how of ["Escape", "button"]) {
+      const gone = page.waitForEvent("requestfailed");
+      await ask(page, "Count to a million.");
+      await page.waitForFunction(() => document.querySelector("article.streaming .prose")?.textContent.length > 20);
+      if (how === "Escape") await page.keyboard.press("Escape");
+      else await button(page, "Stop").click();
+      await ended(page);
+      await gone;
+      await answers.last().getByText("stopped").waitFor();
+      assert.ok((await answers.last().locator(".prose").innerText()).length > 10, "what came stays");
+    }
+    const headers = { Accept: "text/plain" };
+    for (let running = 1, tries = 0; running; tries++) {
+      assert.ok(tries < 50, "the server still computes");
+      running = Number(/num_requests_running\{[^}]*\} (\d+)/.exec(await (await fetch(`${url}metrics`, { headers })).text())[1]);
+      await new Promise((done) => setTimeout(done, 100));
+    }
+  });
+
+  await step("what the server refuses is shown with its words, and can be tried again", async () => {
+    await button(page, "Parameters").click();
+    await page.getByLabel("Further fields of the request, as JSON").fill('{"n": 100}');
+    await button(page, "Close the parameters").click();
+    const complaints = page.waitForEvent("console");
+    await ask(page, "Hi");
+    await page.getByRole("alert").getByText("n must be in 1..8, is 100").waitFor();
+    await complaints;
+    await button(page, "Parameters").click();
+    await button(page, "All defaults").click();
+    await page.getByLabel("Most tokens", { exact: true }).fill("5");
+    await button(page, "Close the parameters").click();
+    await button(page, "Try again").click();
+    await page.getByRole("alert").waitFor({ state: "detached" });
+    await ended(page);
+  });
+
+  await step("values out of range are brought into it", async () => {
+    await setParameters(page, { Temperature: "9" });
+    await button(page, "Parameters").click();
+    const temperature = page.locator("#p-temperature");
+    assert.equal(await temperature.inputValue(), "2");
+    await button(page, "Temperature: the server's default").click();
+    assert.equal(await temperature.inputValue(), "");
+    assert.equal(await temperature.getAttribute("placeholder"), "1");
+    await shot(page, "parameters");
+    await accessible(page, "parameters");
+    await button(page, "Close the parameters").click();
+  });
+
+  await step("a reload keeps conversations and parameters", async () => {
+    const before = await page.locator(".measure").innerText();
+    await page.waitForTimeout(400);
+    await page.reload();
+    await answers.first().waitFor();
+    assert.equal(await page.locator(".measure").innerText(), before);
+    await button(page, "Parameters").click();
+    assert.equal(await page.locator("#p-max_tokens").inputValue(), "5");
+    await button(page, "Close the parameters").click();
+  });
+
+  await step("reasoning is folded, calls of tools are JSON", async () => {
+    const events = [
+      { choices: [{ delta: { role: "assistant", content: "" } }] },
+      { choices: [{ delta: { reasoning_content: "First I think." } }] },
+      { choices: [{ delta: { content: "Then I say." } }] },
+      { choices: [{ delta: { tool_calls: [{ index: 0, id: "1", function: { name: "weather", arguments: '{"city"' } }] } }] },
+      { choices: [{ delta: { tool_calls: [{ index: 0, function: { arguments: ': "Bonn"}' } }] } }] },
+      { choices: [{ delta: {}, finish_reason: "tool_calls" }] },
+      { choices: [], usage: { prompt_tokens: 7, completion_tokens: 9, total_tokens: 16 }, timings: { predicted_per_second: 321.4 } },
+    ];
+    const body = `${events.map((event) => `data: ${JSON.stringify(event)}\r\n\r\n`).join("")}: a comment\n\ndata: [DONE]\n\n`;
+    await page.route("**/v1/chat/completions", (route) => route.fulfill({ contentType: "text/event-stream", body }));
+    await ask(page, "Weather?");
+    await answers.last().getByText("Then I say.").waitFor();
+    assert.ok(!(await answers.last().getByText("First I think.").isVisible()));
+    await answers.last().getByText("Reasoning").click();
+    assert.ok(await answers.last().getByText("First I think.").isVisible());
+    assert.deepEqual(JSON.parse(await answers.last().locator("pre").innerText()), [{ name: "weather", arguments: { city: "Bonn" } }]);
+    await answers.last().getByText("321 tok/s").waitFor();
+    await page.unroute("**/v1/chat/completions");
+  });
+
+  await step("keys", async () => {
+    await page.locator(".thread").click();
+    await page.keyboard.press("?");
+    await page.getByRole("dialog", { name: "Keyboard shortcuts" }).waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByRole("dialog").waitFor({ state: "detached" });
+    await page.keyboard.press("/");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "message");
+    await page.keyboard.press("ArrowUp");
+    await page.getByLabel("Edit the message").waitFor();
+    await page.keyboard.press("Escape");
+    await page.locator(".thread").click();
+    await page.keyboard.press("s");
+    await page.waitForFunction(() => document.activeElement.id === "search");
+    await page.locator(".thread").click();
+    const theme = () => page.evaluate(() => document.documentElement.dataset.theme);
+    assert.equal(await theme(), "light");
+    await page.keyboard.press("d");
+    assert.equal(await theme(), "dark");
+    await accessible(page, "dark chat");
+    await page.keyboard.press("n");
+    await page.getByText("What is on your mind?").waitFor();
+  });
+});

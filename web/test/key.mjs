@@ -1,0 +1,51 @@
+// node key.mjs URL KEY PID: a server that wants a key, and one that dies while it answers.
+import { accessible, ask, assert, button, ended, run, setParameters, shot, turns } from "./support.mjs";
+
+const [url, key, pid] = process.argv.slice(2);
+
+await run(async ({ open, step }) => {
+  const page = await open(url, { expected: /status of 401|ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE/ });
+  const box = page.getByRole("dialog", { name: "API key" });
+
+  await step("the page asks for the key, and says when it is wrong", async () => {
+    await box.waitFor();
+    await accessible(page, "key box");
+    await shot(page, "key");
+    await page.getByLabel("Key", { exact: true }).fill("wrong");
+    await button(page, "Use this key").click();
+    await box.getByText("did not take this one").waitFor();
+    await page.getByLabel("Key", { exact: true }).fill(key);
+    await page.keyboard.press("Enter");
+    await page.getByText("The server takes this key.").waitFor();
+    await page.getByText("answers from this machine").waitFor();
+  });
+
+  await step("it is kept for the tab, or on the device where that is wished", async () => {
+    const kept = () => page.evaluate(() => [sessionStorage.getItem("key"), localStorage.getItem("key")]);
+    assert.deepEqual(await kept(), [key, null]);
+    await button(page, "API key").click();
+    await page.getByLabel("Remember it on this device").check();
+    await button(page, "Use this key").click();
+    await box.waitFor({ state: "detached" });
+    assert.deepEqual(await kept(), [null, key]);
+    await page.reload();
+    await page.getByText("answers from this machine").waitFor();
+    assert.ok(!(await box.isVisible()));
+  });
+
+  await step("a server that dies: what came stays, and it can be tried again", async () => {
+    await setParameters(page, { "Further fields of the request, as JSON": '{"ignore_eos": true}' });
+    await ask(page, "Hello");
+    await page.waitForFunction(() => document.querySelector("article.streaming .prose")?.textContent.length > 5);
+    process.kill(Number(pid), "SIGKILL");
+    await page.getByRole("alert").getByText("The connection broke before the answer ended.").waitFor();
+    assert.ok((await turns(page, "assistant").locator(".prose").innerText()).length > 5);
+    await button(page, "Try again").click();
+    await page.getByRole("alert").getByText("The server cannot be reached.").waitFor();
+    await ended(page);
+    await page.getByText("2/2").waitFor();
+    await button(page, "Earlier version").click();
+    assert.ok((await turns(page, "assistant").locator(".prose").innerText()).length > 5);
+    await accessible(page, "a broken answer");
+  });
+});
