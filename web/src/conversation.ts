@@ -86,9 +86,11 @@ export function matches(conversation: Conversation, wanted: string): boolean {
 export const exported = (conversations: Conversation[]) =>
   JSON.stringify({ format: "frugal-conversations", version: 1, conversations: conversations.map(({ pane: _, ...kept }) => kept) }, null, 1);
 
+export const isId = (text: string) => /^[a-z0-9-]{1,64}$/i.test(text);
+
 const states = ["streaming", "done", "length", "stopped", "broken"];
 
-// The conversations of such a file; throws an Error that names the place at fault. Ids that are taken are replaced by the caller.
+// The conversations of such a file; throws an Error that names the place at fault. Conversations' ids that are taken or none are replaced by the caller.
 export function imported(text: string): Conversation[] {
   let file: any;
   try {
@@ -115,6 +117,7 @@ function conversationIn(value: any, at: string): Conversation {
   const turns: Record<string, Turn> = {};
   for (const [id, turn] of Object.entries<any>(value.turns)) {
     const where = `${at}.turns.${id}`;
+    if (!isId(id)) throw new Error(`${where}: an id is letters, digits and -, at most 64.`);
     if (turn?.role !== "user" && turn?.role !== "assistant") throw new Error(`${where}.role must be user or assistant.`);
     const state = states.includes(turn.state) ? (turn.state === "streaming" ? "broken" : turn.state) : "done";
     const kept: Turn = { id, parent: text("parent", turn, where), role: turn.role, content: text("content", turn, where), state, created: time(turn, where) };

@@ -84,7 +84,7 @@ const mathAttributes =
 const purify = {
   ALLOWED_TAGS: `a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr li ol p pre span strong table tbody td th thead tr ul ${mathTags}`.split(" "),
   ALLOWED_ATTR: `align class href start style title ${mathAttributes}`.split(" "),
-  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ALLOWED_URI_REGEXP: /^(?:(?:https?|mailto):|[^a-z]|[a-z+.-]+(?:[^a-z+.:-]|$))/i, // all values: an address of these kinds, or none
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true as const,
@@ -97,6 +97,7 @@ DOMPurify.addHook("uponSanitizeAttribute", (node, attribute) => {
 });
 DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   if (node.nodeName !== "A") return;
+  if (!/^(?:https?|mailto):/i.test(node.getAttribute("href") ?? "")) node.removeAttribute("href");
   node.setAttribute("target", "_blank");
   node.setAttribute("rel", "noopener noreferrer nofollow");
 });

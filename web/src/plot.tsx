@@ -195,7 +195,7 @@ export function Plot({ rows, paired, cost, selected, onSelect }: PlotProps) {
             key={place}
             class={point.row === selected ? "point selected" : "point"}
             role="button"
-            tabIndex={point === entry ? 0 : -1}
+            tabindex={point === entry ? 0 : -1}
             aria-pressed={point.row === selected}
             aria-label={`${nameOf(point.row)}: ${cost.text(point.row)}, ${point.clipped ? "far off: " : ""}perplexity ${paired ? `×${number(Math.exp(quality(point.row)), 3)} of the base's` : number(Math.exp(quality(point.row)), 2)}${cost.onFront(point.row) ? ", on the front" : ""}`}
             onClick={() => onSelect(point.row)}

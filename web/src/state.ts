@@ -1,7 +1,7 @@
 // What the page knows, and everything that changes it.
 import { computed, effect, signal } from "@preact/signals";
 import { type Field, getLedger, getModels, getProps, keyWanted, type Ledger, type Model, type Progress, type Props, ServerError, streamChat } from "./api";
-import { childrenOf, type Conversation, imported, newConversation, newId, shownTurns, type Turn, withTurn } from "./conversation";
+import { childrenOf, type Conversation, imported, isId, newConversation, newId, shownTurns, type Turn, withTurn } from "./conversation";
 import * as storage from "./storage";
 
 // ---- Views. The address says which: #/, #/c/ID, #/tradeoff, #/compare.
@@ -131,23 +131,20 @@ let storageFails = false;
 async function saveNow() {
   clearTimeout(saveTimer);
   saveTimer = 0;
-  const ids = [...unsaved];
+  const changes = new Map([...unsaved].map((id) => [id, conversationOf(id)]));
   unsaved.clear();
-  for (const id of ids) {
-    const conversation = conversationOf(id);
-    try {
-      await (conversation ? storage.save(conversation) : storage.remove(id));
-    } catch (error) {
-      if (!storageFails) say(`This browser keeps no conversations: ${text(error)}`);
-      storageFails = true;
-    }
+  try {
+    if (changes.size) await storage.write(changes);
+  } catch (error) {
+    if (!storageFails) say(`This browser keeps no conversations: ${text(error)}`);
+    storageFails = true;
   }
 }
 addEventListener("pagehide", () => void saveNow());
 
 function changed(id: string) {
   unsaved.add(id);
-  saveTimer ||= window.setTimeout(saveNow, 300);
+  saveTimer ||= window.setTimeout(saveNow, running.size ? 500 : 0);
 }
 
 export function put(conversation: Conversation) {
@@ -179,7 +176,7 @@ export function removeConversation(id: string) {
 
 export function importText(content: string): number {
   const found = imported(content);
-  for (const conversation of found) put(conversationOf(conversation.id) ? { ...conversation, id: newId() } : conversation);
+  for (const conversation of found) put(conversationOf(conversation.id) || !isId(conversation.id) ? { ...conversation, id: newId() } : conversation);
   return found.length;
 }
 

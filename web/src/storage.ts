@@ -18,8 +18,17 @@ function opened(): Promise<IDBDatabase> {
   }));
 }
 
-const store = async (mode: IDBTransactionMode) => (await opened()).transaction("conversations", mode).objectStore("conversations");
+export async function loadAll(): Promise<Conversation[]> {
+  return request((await opened()).transaction("conversations").objectStore("conversations").getAll());
+}
 
-export const loadAll = async (): Promise<Conversation[]> => request((await store("readonly")).getAll());
-export const save = async (conversation: Conversation) => void (await request((await store("readwrite")).put(conversation)));
-export const remove = async (id: string) => void (await request((await store("readwrite")).delete(id)));
+// All in one transaction, begun at once: a page that is left meanwhile keeps all or nothing.
+export async function write(changes: Map<string, Conversation | undefined>) {
+  const transaction = (await opened()).transaction("conversations", "readwrite");
+  const store = transaction.objectStore("conversations");
+  for (const [id, conversation] of changes) conversation ? store.put(conversation) : store.delete(id);
+  await new Promise<void>((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onerror = transaction.onabort = () => reject(transaction.error);
+  });
+}

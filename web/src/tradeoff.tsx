@@ -273,7 +273,7 @@ export function TradeOff() {
         <h1>Trade-off</h1>
         <Button icon="again" label="Load again" onClick={() => void refresh()} />
       </header>
-      <div class="scroll" tabIndex={-1}>
+      <div class="scroll">
         <div class="breadth">
           {group && (
             <p class="lead">

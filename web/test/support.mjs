@@ -19,15 +19,15 @@ export async function run(scenario) {
     console.log(`ok ${name} (${((performance.now() - began) / 1000).toFixed(1)} s)`);
   };
   const pages = [];
-  // `expected`: console messages that are no fault, such as those of answers that are meant to fail.
-  const open = async (url, { expected = /^$/, ...options } = {}) => {
+  // `expected`: console messages that are no fault, such as those of answers that are meant to fail. `attacks`: it is made to ask others.
+  const open = async (url, { expected = /^$/, attacks = false, ...options } = {}) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, acceptDownloads: true, ...options });
     context.setDefaultTimeout(20_000);
     const page = await context.newPage();
     const complaints = [];
     const origin = new URL(url).origin;
     context.on("request", (request) => {
-      if (!request.url().startsWith(`${origin}/`) && !/^(data|blob):/.test(request.url())) complaints.push(`asked ${request.url()}`);
+      if (!attacks && !request.url().startsWith(`${origin}/`) && !/^(data|blob):/.test(request.url())) complaints.push(`asked ${request.url()}`);
     });
     page.on("console", (message) => {
       if (["error", "warning"].includes(message.type()) && !expected.test(message.text())) complaints.push(`console: ${message.text()}`);
@@ -88,7 +88,7 @@ export const setParameters = async (page, values) => {
 };
 // A file that the page imports, with one conversation of the given texts.
 export const conversationFile = (title, ...texts) => {
-  const ids = texts.map((_, i) => `${title}-${i}`);
+  const ids = texts.map((_, i) => `${title.replace(/[^a-z]+/gi, "-")}-${i}`);
   const list = texts.map((content, i) => [ids[i], { parent: i ? ids[i - 1] : "", role: i % 2 ? "assistant" : "user", content, state: "done", created: i, model: "smol" }]);
   return { id: title, title, created: 1, updated: 1, model: "smol", system: "", chosen: {}, turns: Object.fromEntries(list) };
 };

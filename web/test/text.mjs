@@ -97,7 +97,8 @@ await run(async ({ open, step }) => {
   });
 
   await step("scripts that are not the page's own do not run", async () => {
-    const blocked = await page.evaluate(() => {
+    const victim = await open(url, { expected: /TrustedHTML|evil\.example/, attacks: true });
+    const blocked = await victim.evaluate(() => {
       const violations = [];
       document.addEventListener("securitypolicyviolation", (event) => violations.push(event.effectiveDirective));
       const script = document.createElement("p");
@@ -139,6 +140,7 @@ await run(async ({ open, step }) => {
     await importFile(other, JSON.stringify(file));
     await other.getByText("Imported 4 conversations.").waitFor();
     await other.reload();
+    await other.getByRole("link", { name: "rich" }).waitFor();
     assert.deepEqual((await other.locator(".entry a").allInnerTexts()).sort(), (await page.locator(".entry a").allInnerTexts()).sort());
     await other.close();
   });
