@@ -45,7 +45,7 @@ chains:
 - {{name: eight, steps: ["rtn:bits=8"]}}
 - {{name: four, steps: ["gptq:bits=4,group=32"]}}
 """)
-    made = frugal("sweep", folder / "base", "--recipe", folder / "recipe.yaml", "-o", folder / "out", "--keep-models")
+    made = frugal("sweep", folder / "base", "--recipe", folder / "recipe.yaml", "-o", folder / "out", "--keep-models", "-t", 1)
     assert made.code == 0, made.err
     return folder
 

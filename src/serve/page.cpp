@@ -1,4 +1,4 @@
-// The web page at / and the ledger that it draws. The page is one file, web/dist/index.html.gz, made by vite from web/ (web/README.md).
+// The web page at / and the ledger that it draws. The page is one file, web/dist/index.html.gz, made by vite from web/ (docs/serve.md).
 #include <openssl/evp.h>
 #include <zlib.h>
 

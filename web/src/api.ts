@@ -161,7 +161,7 @@ function take(progress: Progress, event: any) {
     progress.promptRate = event.timings.prompt_per_second || undefined;
   }
   const choice = event.choices?.[0];
-  if (!choice) return;
+  if (!choice || choice.index > 0) return; // one answer is shown, whatever the request's further fields ask for
   if (choice.finish_reason) progress.finish = choice.finish_reason;
   const delta: Delta = choice.delta ?? {};
   const thought = delta.reasoning_content ?? delta.reasoning;

@@ -3,7 +3,7 @@ import { useEffect } from "preact/hooks";
 import { Composer } from "./composer";
 import { factsOf } from "./ledger";
 import { Button, Gauge, ModelPicker } from "./parts";
-import { busy, keepPane, menuOpen, modelOf, models, type Pane, paneOf, preparePanes, resetPane, send, setPaneModel, stopShown } from "./state";
+import { busy, keepPane, loaded, menuOpen, modelOf, models, type Pane, paneOf, preparePanes, resetPane, send, setPaneModel, stopShown } from "./state";
 import { Thread } from "./thread";
 
 function Column({ pane }: { pane: Pane }) {
@@ -28,7 +28,7 @@ function Column({ pane }: { pane: Pane }) {
 }
 
 export function Compare() {
-  useEffect(preparePanes, [models.value]);
+  useEffect(preparePanes, [models.value, loaded.value]);
   const [a, b] = [paneOf("a"), paneOf("b")];
   const working = [a, b].some((one) => one && busy.value.has(one.id));
   return (

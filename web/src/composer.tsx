@@ -1,6 +1,6 @@
 // Where messages are written.
 import type { ComponentChildren } from "preact";
-import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Button } from "./parts";
 import { serverProblem } from "./state";
 import { fit } from "./thread";
@@ -18,6 +18,7 @@ export function Composer({ busy, ready, hint, onSend, onStop, children }: Compos
   const [text, setText] = useState("");
   const at = useRef<HTMLTextAreaElement>(null);
   useLayoutEffect(() => fit(at.current!), [text]);
+  useEffect(() => void (matchMedia("(hover: hover)").matches && at.current!.focus()), []);
   const can = ready && !busy && text.trim() !== "";
   const send = () => {
     if (!can) return;

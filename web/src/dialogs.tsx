@@ -36,9 +36,12 @@ function KeyBox({ onClose }: { onClose: () => void }) {
           void save();
         }}
       >
-        <p>{keyWanted.value ? "The server wants a key (frugal serve --api-key) and did not take this one." : "What frugal serve --api-key was given."}</p>
+        <p>
+          {keyWanted.value && (apiKey.value ? "The server did not take this key. " : "The server wants a key. ")}
+          It is what frugal serve was given with --api-key.
+        </p>
         <label for="key">Key</label>
-        <input id="key" type="password" autocomplete="off" value={key} onInput={(event) => setText(event.currentTarget.value)} />
+        <input id="key" type="password" autocomplete="off" autofocus value={key} onInput={(event) => setText(event.currentTarget.value)} />
         <label class="check">
           <input type="checkbox" checked={remember} onChange={(event) => setRemember(event.currentTarget.checked)} /> Remember it on this device
         </label>

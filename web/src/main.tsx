@@ -83,7 +83,6 @@ function Chat() {
       </header>
       {conversation ? <Thread conversation={conversation} /> : <Welcome model={model} />}
       <Composer
-        key={conversation?.id ?? ""}
         busy={busy.value.has(currentId.value)}
         ready={models.value.length > 0}
         hint={model ? `Ask ${model}` : "Ask"}
@@ -97,7 +96,9 @@ function Chat() {
 function onKey(event: KeyboardEvent) {
   if (event.defaultPrevented || dialog.value || event.isComposing) return;
   if (event.key === "Escape") {
-    if (!stopShown()) menuOpen.value = parametersOpen.value = false;
+    if (stopShown()) return;
+    menuOpen.value = parametersOpen.value = false;
+    if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
     return;
   }
   const writing = event.target instanceof Element && event.target.closest("input, textarea, select, [contenteditable]");

@@ -34,7 +34,7 @@ const shapes = {
 export function Icon({ name }: { name: keyof typeof shapes }) {
   return (
     <svg class="icon" viewBox="0 0 24 24" aria-hidden="true">
-      <path d={shapes[name]} />
+      <path d={shapes[name]} fill={name === "stop" ? "currentColor" : undefined} />
     </svg>
   );
 }

@@ -1,6 +1,6 @@
 // What the page knows, and everything that changes it.
 import { computed, effect, signal } from "@preact/signals";
-import { type Field, getLedger, getModels, getProps, keyWanted, type Ledger, type Model, type Progress, type Props, ServerError, streamChat } from "./api";
+import { type Field, getLedger, getModels, getProps, keyWanted, type Ledger, type Model, type Progress, type Props, ServerError, statusOf, streamChat } from "./api";
 import { childrenOf, type Conversation, imported, isId, newConversation, newId, shownTurns, type Turn, withTurn } from "./conversation";
 import * as storage from "./storage";
 
@@ -119,6 +119,7 @@ export function requestFields(): object {
 
 // ---- Conversations.
 export const conversations = signal<Conversation[]>([]);
+export const loaded = signal(false); // what the browser kept
 export const listed = computed(() => conversations.value.filter((one) => !one.pane).sort((a, b) => b.updated - a.updated));
 export const conversationOf = (id: string) => conversations.value.find((one) => one.id === id);
 export const current = computed(() => conversationOf(currentId.value) ?? null);
@@ -194,12 +195,17 @@ export async function begin() {
   void refresh();
   try {
     const all = await storage.loadAll();
-    conversations.value = [...all.map((one) => ({ ...one, turns: ended(one.turns) })), ...conversations.value];
+    const { a, b } = panes.value;
+    for (const one of all.filter((one) => one.pane && one.id !== a && one.id !== b)) changed(one.id); // columns that were left behind
+    const mine = all.filter((one) => !unsaved.has(one.id)).map((one) => ({ ...one, turns: ended(one.turns) }));
+    conversations.value = [...mine, ...conversations.value];
   } catch (error) {
     storageFails = true;
     say(`This browser keeps no conversations: ${text(error)}`);
   }
+  loaded.value = true;
 }
+effect(() => void (document.title = view.value === "chat" && current.value?.title ? `${current.value.title} · frugal` : "frugal"));
 
 // ---- Answers. One conversation has at most one on its way.
 const running = new Map<string, AbortController>();
@@ -239,6 +245,7 @@ async function answer(id: string, parent: string) {
     change(id, (one) => ({ ...one, updated: Date.now(), turns: { ...one.turns, [turn.id]: turn } }));
   };
   running.set(id, controller);
+  spoken.value = "";
   noteBusy();
   change(id, (one) => withTurn({ ...one, model }, turn));
   try {
@@ -247,6 +254,7 @@ async function answer(id: string, parent: string) {
     await streamChat({ ...requestFields(), model, messages }, progress, () => (frame ||= requestAnimationFrame(() => show())), controller.signal);
     show({ state: progress.finish === "length" ? "length" : "done" });
     spoken.value = "The answer is complete.";
+    if (models.value.some((one) => one.id === model && statusOf(one) !== "loaded")) void refresh();
   } catch (error) {
     if (controller.signal.aborted) show({ state: "stopped" });
     else {
@@ -338,7 +346,7 @@ export function resetPane(pane: Pane, model: string) {
 
 // Both panes exist, the second one with another model than the first where there are two.
 export function preparePanes() {
-  if (!models.value.length) return;
+  if (!models.value.length || !loaded.value) return;
   const first = models.value[0].id;
   if (!paneOf("a")) resetPane("a", modelOf(null));
   if (!paneOf("b")) resetPane("b", models.value.find((model) => model.id !== modelOf(paneOf("a")))?.id ?? first);

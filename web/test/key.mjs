@@ -13,7 +13,7 @@ await run(async ({ open, step }) => {
     await shot(page, "key");
     await page.getByLabel("Key", { exact: true }).fill("wrong");
     await button(page, "Use this key").click();
-    await box.getByText("did not take this one").waitFor();
+    await box.getByText("did not take this key").waitFor();
     await page.getByLabel("Key", { exact: true }).fill(key);
     await page.keyboard.press("Enter");
     await page.getByText("The server takes this key.").waitFor();
