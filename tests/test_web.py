@@ -3,7 +3,7 @@ import base64
 import gzip
 import hashlib
 import json
-import os
+import math
 import re
 import shutil
 import subprocess
@@ -55,6 +55,29 @@ def ledger_server(points):
     server = Server(f"base={points}/base", f"small={points}/out/models/eight", "--ledger", points / "out/ledger.jsonl")
     yield server
     assert server.stop() == 0
+
+
+@pytest.fixture
+def odd_ledger(tmp_path):
+    """Two models; of the first nothing is paired, it was on two machines, and one point has no size; the second has a point far off."""
+    machines = [{"cpu": f"CPU {i} </title><script>window.pwned = 1</script>", "isa": "avx2", "host": str(i), "cores": 2, "threads": 2, "memory_bytes": 2**34} for i in (1, 2)]
+    common = {"schema": 1, "kind": "eval", "version": "0.1.0", "notes": "", "calibration": "", "runtime": [], "text": "t", "text_hash": "t", "ctx": 64, "chunks": 4, "tasks": {}}
+    first = {**common, "model": "one" * 60, "base_hash": "1", "machine": machines[0]}
+    second = {**common, "model": "two", "base_hash": "2", "machine": machines[0]}
+    rows = [
+        {**first, "name": "<img src=x onerror=window.pwned=2>", "model_hash": "1", "chain": [], "leaves": [], "bytes": 3 * 10**9, "ln_perplexity": 2.5, "perplexity": math.exp(2.5),
+         "perplexity_stderr": 0.3, "decode_tps": 10.0},
+        {**first, "name": "smaller", "model_hash": "1a", "chain": ["rtn:bits=4"], "leaves": ["quantize"], "bytes": 10**9, "ln_perplexity": 2.6, "perplexity": math.exp(2.6),
+         "decode_tps": 30.0, "machine": machines[1]},
+        {**first, "name": "no size", "model_hash": "1b", "chain": ["x" * 300], "leaves": ["elsewhere"], "ln_perplexity": 2.4, "perplexity": math.exp(2.4), "decode_tps": 1e-3,
+         "machine": machines[1]},
+        {**second, "name": "base", "model_hash": "2", "chain": [], "leaves": [], "bytes": 10**6, "ln_perplexity": 1.0, "perplexity": math.e},
+        {**second, "name": "broken", "model_hash": "2a", "chain": ["rtn:bits=1"], "leaves": ["quantize"], "bytes": 10**5, "ln_perplexity": 7.1, "perplexity": math.exp(7.1),
+         "ln_ratio": 6.1, "ln_ratio_stderr": 0.09},
+    ]
+    path = tmp_path / "ledger.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def answer(server, path, **headers):
@@ -161,8 +184,8 @@ def test_clicks_tradeoff(ledger_server, smol):
     clicks("tradeoff.mjs", ledger_server.url + "/", smol.url + "/")
 
 
-def test_clicks_key(smollm2):
-    server = Server(smollm2, "--api-key", KEY)
+def test_clicks_key(smollm2, odd_ledger):
+    server = Server(smollm2, "--api-key", KEY, "--ledger", odd_ledger)
     try:
         clicks("key.mjs", server.url + "/", KEY, server.process.pid)
     finally:

@@ -1,6 +1,6 @@
 // What a row of the ledger says, for the plot, the table and the facts beside a model.
 import type { Row } from "./api";
-import { number } from "./parts";
+import { number, rate } from "./parts";
 import { ledger } from "./state";
 
 export function bytes(value: number): string {
@@ -44,7 +44,7 @@ export const costs: Cost[] = [
     lowerIsBetter: false,
     of: (row) => row.decode_tps,
     onFront: (row) => row.front.rate,
-    text: (row) => (row.decode_tps === undefined ? "" : `${number(row.decode_tps)} tok/s`),
+    text: (row) => (row.decode_tps === undefined ? "" : `${rate(row.decode_tps)} tok/s`),
   },
   {
     id: "memory",

@@ -80,7 +80,7 @@ export function ModelPicker({ value, label, onChange }: { value: string; label: 
 }
 
 export const number = (value: number, digits = 0) => value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
-export const rate = (value: number) => number(value, value < 100 ? 1 : 0);
+export const rate = (value: number) => (value < 1 ? String(Number(value.toPrecision(2))) : number(value, value < 100 ? 1 : 0));
 
 // How full the model's context is after the last answer.
 export function Gauge({ conversation, model }: { conversation: Conversation | null; model: string }) {

@@ -18,9 +18,9 @@ function scaled(map: (value: number) => number, low: number, high: number, from:
 function roundValues(low: number, high: number, log: boolean, most: number): number[] {
   if (log) {
     const decades = Array.from({ length: 16 }, (_, i) => 10 ** (Math.floor(Math.log10(low)) + i));
-    for (const digits of [[1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 5, 7], [1, 2, 5], [1]]) {
+    for (const digits of [[1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
       const values = decades.flatMap((decade) => digits.map((digit) => digit * decade)).filter((value) => value >= low && value <= high);
-      if (values.length <= most) return values;
+      if (values.length <= most && values.length > 2) return values;
     }
   }
   const rough = (high - low) / most;
@@ -128,7 +128,13 @@ export function Plot({ rows, paired, cost, selected, onSelect }: PlotProps) {
   const area = { left: 52, right: width - 14, top: 18, bottom: height - 44 };
 
   const shown = rows.filter((row) => cost.of(row) !== undefined && qualityOf(row, paired) !== undefined);
-  if (!shown.length) return <p class="nothing">No point of the ledger has both values.</p>;
+  if (!shown.length) {
+    return (
+      <div class="plot" ref={at}>
+        <p class="nothing">No point of the ledger has both values.</p>
+      </div>
+    );
+  }
   const quality = (row: Row) => qualityOf(row, paired)!;
   const limit = paired ? mostShown : Infinity;
   const ends = shown.flatMap((row) => (quality(row) > limit ? [] : [quality(row) + qualityError(row, paired), quality(row) - qualityError(row, paired)]));

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import type { Group, Row } from "./api";
 import { type Cost, costs, qualityText } from "./ledger";
-import { Button, copyText, number } from "./parts";
+import { Button, copyText, number, rate } from "./parts";
 import { Mark, nameOf, Plot } from "./plot";
 import { chatWith, go, ledger, menuOpen, refresh, setPaneModel, stopShown } from "./state";
 
@@ -104,10 +104,10 @@ function Details({ row, rows, paired }: { row: Row; rows: Row[]; paired: boolean
     ["same likeliest token", row.top1_agreement === undefined ? "" : `${number(100 * row.top1_agreement, 1)} %`],
     ["KL, nats", row.kl_mean === undefined ? "" : number(row.kl_mean, 4)],
     ...Object.entries(row.tasks).map(([task, score]): [string, string] => [task, `${number(100 * score, 1)} %`]),
-    ["writes", row.decode_tps === undefined ? "" : `${number(row.decode_tps)} tok/s`],
-    ["reads", row.prefill_tps === undefined ? "" : `${number(row.prefill_tps)} tok/s`],
+    ["writes", row.decode_tps === undefined ? "" : `${rate(row.decode_tps)} tok/s`],
+    ["reads", row.prefill_tps === undefined ? "" : `${rate(row.prefill_tps)} tok/s`],
     ["peak memory", costs[2].text(row)],
-    ["made in", row.seconds_to_make && row.chain.length ? `${number(row.seconds_to_make, row.seconds_to_make < 10 ? 1 : 0)} s` : ""],
+    ["made in", row.seconds_to_make && row.chain.length ? `${Number(row.seconds_to_make.toPrecision(row.seconds_to_make < 100 ? 2 : 3))} s` : ""],
   ];
   const fronts = costs.filter((cost) => cost.onFront(row)).map((cost) => cost.short.toLowerCase());
   return (
@@ -145,7 +145,7 @@ function Table({ rows, paired, selected, onSelect }: { rows: Row[]; paired: bool
     { title: "Point", help: "as the recipe names it", text: nameOf, sort: nameOf },
     { title: "Size", help: "all weight files on disk", text: costs[0].text, sort: costs[0].of },
     { title: paired ? "Perplexity against base" : "Perplexity", help: "with two standard errors", text: (row) => qualityText(row, paired), sort: (row) => (paired ? row.ln_ratio : row.perplexity) },
-    { title: "tok/s", help: "tokens written a second", text: (row) => (row.decode_tps === undefined ? "" : number(row.decode_tps)), sort: (row) => row.decode_tps },
+    { title: "tok/s", help: "tokens written a second", text: (row) => (row.decode_tps === undefined ? "" : rate(row.decode_tps)), sort: (row) => row.decode_tps },
     { title: "Memory", help: "peak while evaluated", text: costs[2].text, sort: costs[2].of },
     { title: "Front", help: "no other point is as good in both and better in one", text: (row) => costs.filter((cost) => cost.onFront(row)).map((cost) => cost.short.toLowerCase()).join(", "), sort: (row) => -costs.filter((cost) => cost.onFront(row)).length },
   ];
