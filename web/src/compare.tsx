@@ -3,7 +3,7 @@ import { useEffect } from "preact/hooks";
 import { Composer } from "./composer";
 import { factsOf } from "./ledger";
 import { Button, Gauge, ModelPicker } from "./parts";
-import { busy, keepPane, loaded, menuOpen, modelOf, models, type Pane, paneOf, preparePanes, resetPane, send, setPaneModel, stopShown } from "./state";
+import { busy, keepPane, loaded, menuOpen, modelOf, models, type Pane, paneOf, parametersOpen, preparePanes, resetPane, send, setPaneModel, stopShown } from "./state";
 import { Thread } from "./thread";
 
 function Column({ pane }: { pane: Pane }) {
@@ -44,6 +44,7 @@ export function Compare() {
             if (b) resetPane("b", b.model);
           }}
         />
+        <Button icon="sliders" label="Parameters" pressed={parametersOpen.value} onClick={() => (parametersOpen.value = !parametersOpen.value)} />
       </header>
       <div class="columns">
         <Column pane="a" />

@@ -113,7 +113,7 @@ function onKey(event: KeyboardEvent) {
       menuOpen.value = true;
       requestAnimationFrame(() => document.getElementById("search")?.focus());
     },
-    p: () => (parametersOpen.value = view.value === "chat" && !parametersOpen.value),
+    p: () => (parametersOpen.value = view.value !== "tradeoff" && !parametersOpen.value),
     d: toggleTheme,
     "1": () => go("#/"),
     "2": () => go("#/tradeoff"),
@@ -140,7 +140,7 @@ function Page() {
       <Sidebar />
       {menuOpen.value && <div class="shade" onClick={() => (menuOpen.value = false)} />}
       {at === "tradeoff" ? <TradeOff /> : at === "compare" ? <Compare /> : <Chat />}
-      {at === "chat" && parametersOpen.value && <Parameters />}
+      {at !== "tradeoff" && parametersOpen.value && <Parameters />}
       <Dialogs />
     </>
   );

@@ -1,7 +1,7 @@
 // The parameters of requests: what is not set here is not sent, so that the server's defaults count.
 import type { Field } from "./api";
 import { Button } from "./parts";
-import { change, current, defaultOf, extraJson, modelOf, parameterFields, parameters, parametersOpen, requestFields, stopTexts, systemDraft } from "./state";
+import { current, defaultOf, extraJson, modelOf, paneOf, parameterFields, parameters, parametersOpen, requestFields, setSystem, stopTexts, systemDraft, view } from "./state";
 
 const names: Record<string, string> = { max_tokens: "Most tokens", min_tokens: "Least tokens", seed: "Seed" };
 const nameOf = (field: Field) => names[field.name] ?? (field.name[0].toUpperCase() + field.name.slice(1)).replaceAll("_", " ");
@@ -66,7 +66,8 @@ function extraProblem(): string {
 }
 
 export function Parameters() {
-  const conversation = current.value;
+  const both = view.value === "compare";
+  const conversation = both ? paneOf("a") : current.value;
   const model = modelOf(conversation);
   const any = Object.keys(parameters.value).length > 0 || stopTexts.value !== "" || extraJson.value !== "";
   const problem = extraProblem();
@@ -77,16 +78,12 @@ export function Parameters() {
         <Button icon="close" label="Close the parameters" onClick={() => (parametersOpen.value = false)} />
       </header>
       <div class="parameter wide">
-        <label for="p-system">System prompt of this conversation</label>
+        <label for="p-system">{both ? "System prompt of both" : "System prompt of this conversation"}</label>
         <textarea
           id="p-system"
           rows={3}
           value={conversation ? conversation.system : systemDraft.value}
-          onInput={(event) => {
-            const system = event.currentTarget.value;
-            if (conversation) change(conversation.id, (one) => ({ ...one, system }));
-            else systemDraft.value = system;
-          }}
+          onInput={(event) => setSystem(event.currentTarget.value)}
         />
       </div>
       <p class="note">What is empty is not sent: the default of {model || "the model"} counts, shown in grey.</p>

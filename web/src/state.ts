@@ -227,10 +227,10 @@ async function answer(id: string, parent: string) {
   const controller = new AbortController();
   const progress: Progress = { content: "", reasoning: "", tools: [], pieces: 0, firstAt: 0, lastAt: 0 };
   const began = performance.now();
-  let frame = 0;
+  let timer = 0;
   const show = (more: Partial<Turn> = {}) => {
-    cancelAnimationFrame(frame);
-    frame = 0;
+    clearTimeout(timer);
+    timer = 0;
     const seconds = (progress.lastAt - progress.firstAt) / 1000;
     const count = progress.usage?.completion_tokens ?? progress.pieces;
     const measured = count > 1 && seconds > 0 ? (count - 1) / seconds : undefined;
@@ -251,7 +251,9 @@ async function answer(id: string, parent: string) {
   try {
     const messages = shownTurns(conversation, parent).map(({ role, content }) => ({ role, content }));
     if (conversation.system.trim()) messages.unshift({ role: "system" as never, content: conversation.system });
-    await streamChat({ ...requestFields(), model, messages }, progress, () => (frame ||= requestAnimationFrame(() => show())), controller.signal);
+    // A long text is drawn less often, since it is drawn whole.
+    const later = () => (timer ||= window.setTimeout(show, Math.min(300, 16 + progress.content.length / 100)));
+    await streamChat({ ...requestFields(), model, messages }, progress, later, controller.signal);
     show({ state: progress.finish === "length" ? "length" : "done" });
     spoken.value = "The answer is complete.";
     if (models.value.some((one) => one.id === model && statusOf(one) !== "loaded")) void refresh();
@@ -356,6 +358,14 @@ export function setPaneModel(pane: Pane, model: string) {
   preparePanes();
   const conversation = paneOf(pane);
   if (conversation) change(conversation.id, (one) => ({ ...one, model }));
+}
+
+export function setSystem(system: string) {
+  const shown = view.value === "compare" ? [paneOf("a"), paneOf("b")] : [current.value];
+  for (const conversation of shown) {
+    if (conversation) change(conversation.id, (one) => ({ ...one, system }));
+    else if (view.value === "chat") systemDraft.value = system;
+  }
 }
 
 export function keepPane(pane: Pane) {

@@ -4,7 +4,7 @@ import { accessible, ask, assert, button, ended, message, run, setParameters, sh
 const [url] = process.argv.slice(2);
 
 await run(async ({ open, step }) => {
-  const page = await open(url, { expected: /status of 400/ });
+  const page = await open(url, { expected: /status of 40[04]/ });
   const answers = turns(page, "assistant");
   const bodies = [];
   page.on("request", (request) => request.method() === "POST" && bodies.push(request.postDataJSON()));
@@ -163,6 +163,22 @@ await run(async ({ open, step }) => {
     assert.deepEqual(JSON.parse(await answers.last().locator("pre").innerText()), [{ name: "weather", arguments: { city: "Bonn" } }]);
     await answers.last().getByText("321 tok/s").waitFor();
     await page.unroute("**/v1/chat/completions");
+  });
+
+  await step("a model that is not loaded says so, and can be chosen", async () => {
+    await page.route("**/v1/models", async (route) => {
+      const list = await (await route.fetch()).json();
+      await route.fulfill({ json: { ...list, data: [...list.data, { id: "other", object: "model", status: { value: "unloaded" } }] } });
+    });
+    const picker = page.getByLabel("Model", { exact: true });
+    await picker.focus();
+    await picker.locator("option", { hasText: "other (unloaded)" }).waitFor({ state: "attached" });
+    await picker.selectOption("other");
+    await ask(page, "Hi");
+    await page.getByRole("alert").getByText("other").waitFor();
+    assert.equal(bodies.at(-1).model, "other");
+    await picker.selectOption("smol");
+    await page.unroute("**/v1/models");
   });
 
   await step("keys", async () => {

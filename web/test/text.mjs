@@ -168,6 +168,19 @@ await run(async ({ open, step }) => {
     assert.equal(await page.locator(".entry").count(), 4);
   });
 
+  await step("a title can be changed", async () => {
+    await page.getByRole("link", { name: "rivers" }).hover();
+    await button(page, "Rename rivers").click();
+    await page.getByLabel("Title").fill("Great rivers");
+    await page.keyboard.press("Enter");
+    await page.getByRole("link", { name: "Great rivers" }).waitFor();
+    await page.getByRole("link", { name: "Great rivers" }).hover();
+    await button(page, "Rename Great rivers").click();
+    await page.getByLabel("Title").fill("rivers");
+    await page.getByLabel("Title").blur();
+    await page.getByRole("link", { name: "rivers", exact: true }).waitFor();
+  });
+
   await step("deleting can be undone", async () => {
     await page.getByRole("link", { name: "rivers" }).hover();
     await button(page, "Delete rivers").click();

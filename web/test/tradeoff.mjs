@@ -73,15 +73,19 @@ await run(async ({ open, step }) => {
     assert.equal(await page.getByLabel("Right model").and(page.locator("select")).inputValue(), "small");
     await page.locator(".column").nth(1).getByText("perplexity ×").waitFor();
     const asked = [];
-    page.on("request", (request) => request.method() === "POST" && asked.push(request.postDataJSON().model));
-    await page.evaluate(() => localStorage.setItem("parameters", '{"max_tokens": 6, "temperature": 0}'));
+    page.on("request", (request) => request.method() === "POST" && asked.push(request.postDataJSON()));
+    await setParameters(page, { "System prompt of both": "Be brief.", "Most tokens": "6", Temperature: "0" });
+    await page.waitForTimeout(100);
     await page.reload();
-    await message(page).waitFor();
-    await page.waitForFunction(() => !document.querySelector("#message").placeholder.includes("undefined") && document.querySelectorAll(".column").length === 2);
+    await page.locator(".column").nth(1).waitFor();
     await ask(page, "numbers and sparse masks");
     await page.waitForFunction(() => document.querySelectorAll("article.assistant").length === 2);
     await ended(page);
-    assert.deepEqual(asked.sort(), ["base", "small"]);
+    assert.deepEqual(asked.map((one) => one.model).sort(), ["base", "small"]);
+    for (const one of asked) {
+      assert.deepEqual(one.messages[0], { role: "system", content: "Be brief." });
+      assert.deepEqual([one.max_tokens, one.temperature], [6, 0]);
+    }
     for (const column of await page.locator(".column").all()) {
       assert.equal(await column.locator("article.user").count(), 1);
       assert.match(await column.locator(".figures").innerText(), /\d+ tokens/);
