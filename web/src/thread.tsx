@@ -32,6 +32,7 @@ function Editor({ text, onSave, onCancel }: { text: string; onSave: (text: strin
     <div class="editor">
       <textarea
         ref={at}
+        rows={1}
         aria-label="Edit the message"
         value={value}
         onInput={(event) => setValue(event.currentTarget.value)}
@@ -82,7 +83,7 @@ function UserTurn({ conversation, turn }: { conversation: Conversation; turn: Tu
       <footer>
         <Branches conversation={conversation} turn={turn} />
         {!editing && <Button icon="edit" label="Edit this message" class="edit" onClick={() => setEditing(true)} />}
-        <Button icon="copy" label="Copy this message" onClick={() => void copyText(turn.content)} />
+        {!editing && <Button icon="copy" label="Copy this message" onClick={() => void copyText(turn.content)} />}
       </footer>
     </article>
   );

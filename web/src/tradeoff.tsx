@@ -83,7 +83,7 @@ function Ways({ row, rows }: { row: Row; rows: Row[] }) {
     return (
       <div class="ways">
         <p class="note">It is not served, but its checkpoint is there:</p>
-        <Command text={`frugal serve ${[...served, `${nameOf(row).replaceAll(" ", "-")}=${row.path}`].map(quoted).join(" ")} --ledger ${quoted(ledger.value?.ledger ?? "ledger.jsonl")}`} />
+        <Command text={["frugal serve", ...[...served, `${nameOf(row).replaceAll(" ", "-")}=${row.path}`].map(quoted), `--ledger ${quoted(ledger.value?.ledger ?? "ledger.jsonl")}`].join(" \\\n  ")} />
       </div>
     );
   }
