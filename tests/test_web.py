@@ -113,7 +113,7 @@ def test_the_page_is_sent_packed_or_plain_and_not_twice(smol):
     for accepts in ("gzip;q=0", "gzip;q=0.0", "br", "identity", "notgzip"):
         assert answer(smol, "/", **{"Accept-Encoding": accepts})[1]["Content-Encoding"] is None, accepts
     assert head["Vary"] == "Accept-Encoding" and head["Cache-Control"] == "no-cache"
-    for known in (head["ETag"], f'"other", {head["ETag"]}', "W/" + head["ETag"], "*"):
+    for known in (head["ETag"], f'"other", {head["ETag"]}', head["ETag"].removeprefix("W/"), "*"):
         assert answer(smol, "/", **{"If-None-Match": known})[::2] == (304, b""), known
     assert answer(smol, "/", **{"If-None-Match": '"other"'})[0] == 200
 

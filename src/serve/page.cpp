@@ -79,7 +79,7 @@ const Page& page() {
     page.headers = {{"Content-Type", "text/html; charset=utf-8"},
                     {"Cache-Control", "no-cache"},
                     {"Vary", "Accept-Encoding"},
-                    {"ETag", "\"" + io::sha256_hex(std::as_bytes(std::span(page.html))).substr(0, 32) + "\""},
+                    {"ETag", "W/\"" + io::sha256_hex(std::as_bytes(std::span(page.html))).substr(0, 32) + "\""},
                     {"Content-Security-Policy", policy},
                     {"Cross-Origin-Opener-Policy", "same-origin"},
                     {"Referrer-Policy", "no-referrer"},
@@ -114,7 +114,7 @@ void root(Call& call) {
   HttpHeaders headers = page().headers;
   const std::string etag = std::ranges::find(headers, "ETag", &std::pair<std::string, std::string>::first)->second;
   for (const std::string& known : parts_of(call.request.header("if-none-match"))) {
-    if (known == "*" || known == etag || known == "W/" + etag) return call.response->send(304, headers, "");
+    if (known == "*" || known == etag || "W/" + known == etag) return call.response->send(304, headers, "");
   }
   const bool gzip = takes_gzip(call.request);
   if (gzip) headers.emplace_back("Content-Encoding", "gzip");
