@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <optional>
@@ -154,16 +155,31 @@ std::shared_ptr<serve::ServedModel> load_served(const Context& context, const Se
 }
 
 // Files are found, and fetched from the hub, before the server listens; each is opened once to see that it is a checkpoint.
-void add_model(serve::Service& service, const Context& context, const ServeValues& values, const std::string& spec) {
-  const size_t equals = spec.find('=');
-  const std::string path = resolve_model_path(context, equals == std::string::npos ? spec : spec.substr(equals + 1));
+void add_model(serve::Service& service, const Context& context, const ServeValues& values, const std::string& path, const std::string& name) {
   serve::ModelSource source;
   const std::shared_ptr<const io::Checkpoint> checkpoint = io::open_checkpoint(path);
   source.path = path;
-  source.name = equals != std::string::npos ? spec.substr(0, equals) : values.alias.empty() ? checkpoint->name() : values.alias;
+  source.name = name.empty() ? checkpoint->name() : name;
   source.file_bytes = checkpoint->weight_bytes;
   source.load = [&context, &values, path](uint64_t available) { return load_served(context, values, path, available); };
   service.catalog().add(std::move(source));
+}
+
+void add_named_model(serve::Service& service, const Context& context, const ServeValues& values, const std::string& spec) {
+  const size_t equals = spec.find('=');
+  const bool named = equals != std::string::npos;
+  add_model(service, context, values, resolve_model_path(context, named ? spec.substr(equals + 1) : spec), named ? spec.substr(0, equals) : values.alias);
+}
+
+// What lies beside the ledger is served as well, unless it is already, or another has its name.
+void add_ledger(serve::Service& service, const Context& context, const ServeValues& values) {
+  for (const std::string& path : checkpoints_beside(values.ledger)) {
+    const std::string name = std::filesystem::path(path).filename().string();
+    const auto listings = service.catalog().list();
+    const auto same = [&](const serve::ModelCatalog::Listing& one) { return one.name == name || std::filesystem::equivalent(one.path, path); };
+    if (std::ranges::none_of(listings, same)) add_model(service, context, values, path, name);
+  }
+  service.set_ledger(served_ledger(values.ledger, service));
 }
 
 // Waits for it: what is wrong with the first model is known before the server listens.
@@ -223,9 +239,9 @@ void run(const Context& context, const ServeValues& values) {
   options.version = kVersion;
   serve::Service service(options);
   service.catalog().set_memory_limit(values.memory_mib > 0 ? static_cast<uint64_t>(values.memory_mib) << 20 : available_memory() / 10 * 9);
-  for (const std::string& model : values.models) add_model(service, context, values, model);
+  for (const std::string& model : values.models) add_named_model(service, context, values, model);
   load_first(service);
-  if (!values.ledger.empty()) service.set_ledger(served_ledger(values.ledger, service));
+  if (!values.ledger.empty()) add_ledger(service, context, values);
   serve::HttpOptions http;
   http.host = values.host;
   http.port = static_cast<int>(values.port);
@@ -277,7 +293,7 @@ void add_serve(CLI::App& app, Context& context) {
       .integer("--sse-ping-interval", values->ping_seconds, 1, 86'400, "Seconds after which a silent stream of events gets a comment")
       .text("--pooling", values->pooling,
             "How tokens become an embedding: mean, cls, last (else as the checkpoint says, or last for a decoder, mean for an encoder)")
-      .text("--ledger", values->ledger, "Ledger that the web page draws, as sweep, compress and eval write it")
+      .text("--ledger", values->ledger, "Ledger that the web page draws, as sweep, compress and eval write it; checkpoints in models/ beside it are served too")
       .text("--metrics-prefix", values->metrics_prefix, "First part of the metrics' names (vllm: as its dashboards expect)");
   add_cache_options(verb, values->cache);
   add_template_options(verb, values->chat_template);

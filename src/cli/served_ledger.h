@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 
@@ -11,9 +12,11 @@ class Service;
 
 namespace frugal::cli {
 
-// eval::report_json, "ledger", its path, and in each row "path", its checkpoint among the served ones and those in models/ beside the ledger, where frugal sweep
-// leaves them, and "served_as", the name of the served model; null where there is none. A checkpoint belongs to a row when size and chain
-// are the same, of an original size and hash. Throws Error{io}.
-Json served_ledger(const std::string& ledger, const serve::Service& service);
+// The checkpoints in models/ beside the ledger, where frugal sweep leaves them.
+std::vector<std::string> checkpoints_beside(const std::string& ledger);
+
+// eval::report_json, "ledger", its path, and in each row "path", the checkpoint, and "served_as", the name of the served model that it is; null where there is none.
+// A model belongs to a row when size and chain are the same, of an original size and hash. Throws Error{io}.
+Json served_ledger(const std::string& ledger, serve::Service& service);
 
 }  // namespace frugal::cli

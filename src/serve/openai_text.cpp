@@ -53,7 +53,7 @@ class OpenAiFormat : public AnswerFormat {
     choice["logprobs"] = nullptr;
     choice["finish_reason"] = reason_of(state.choices[index]);
     choice["stop_reason"] = stop_of(*state.choices[index].end);
-    return event(state, choice, nullptr);
+    return event(state, choice, nullptr, timings(*state.choices[index].end));
   }
   std::string finish(const AnswerState& state) override {
     std::string frames;
@@ -93,10 +93,11 @@ class OpenAiFormat : public AnswerFormat {
     choice["finish_reason"] = nullptr;
     return choice;
   }
-  std::string event(const AnswerState& state, const Json& choice, const Json& usage) const {
+  std::string event(const AnswerState& state, const Json& choice, const Json& usage, const Json& timings = nullptr) const {
     Json event = head(state, true);
     event["choices"] = choice.is_null() ? Json::array() : Json::array({choice});
     if (include_usage_) event["usage"] = usage;
+    if (!timings.is_null()) event["timings"] = timings;
     return event_frame(event);
   }
   static Json usage(const AnswerState& state) {

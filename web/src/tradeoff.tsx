@@ -35,13 +35,13 @@ function HowToGetOne() {
         several ways over one model and keep what they make:
       </p>
       <Command text="frugal sweep MODEL --recipe recipes/quickstart.yaml -o out --keep-models" />
-      <p>Then serve the points that you want to talk to, with the ledger:</p>
-      <Command text="frugal serve base=MODEL awq-4=out/models/awq-4 --ledger out/ledger.jsonl" />
+      <p>Then serve the ledger; what was kept beside it is loaded when you talk to it:</p>
+      <Command text="frugal serve MODEL --ledger out/ledger.jsonl" />
     </div>
   );
 }
 
-// How an answer can come from this point: it is served, or its checkpoint is there, or it is made again.
+// How an answer can come from this point: it is served, or it is made again.
 function Ways({ row, rows }: { row: Row; rows: Row[] }) {
   const name = row.served_as;
   const base = rows.find((one) => one.family === "base" && one.served_as)?.served_as;
@@ -78,18 +78,9 @@ function Ways({ row, rows }: { row: Row; rows: Row[] }) {
       </div>
     );
   }
-  if (row.path) {
-    const served = rows.filter((one) => one.served_as && one.newest).map((one) => `${one.served_as}=${one.path}`);
-    return (
-      <div class="ways">
-        <p class="note">It is not served, but its checkpoint is there:</p>
-        <Command text={["frugal serve", ...[...served, `${nameOf(row).replaceAll(" ", "-")}=${row.path}`].map(quoted), `--ledger ${quoted(ledger.value?.ledger ?? "ledger.jsonl")}`].join(" \\\n  ")} />
-      </div>
-    );
-  }
   return (
     <div class="ways">
-      <p class="note">It is not served, and its checkpoint is not beside the ledger.{row.chain.length > 0 && " To make it again:"}</p>
+      <p class="note">Its checkpoint is neither served nor in models/ beside the ledger.{row.chain.length > 0 && " To make it again:"}</p>
       {row.chain.length > 0 && <Command text={`frugal compress MODEL -o OUT ${row.chain.map((step) => `--step ${quoted(step)}`).join(" ")}`} />}
     </div>
   );

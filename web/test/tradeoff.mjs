@@ -1,5 +1,5 @@
 // node tradeoff.mjs URL URL-WITHOUT-LEDGER: the ledger drawn, a point of the front chosen, two points side by side. The first server has a
-// ledger with base, eight and four; base is served as "base", eight as "small".
+// ledger with base, eight and four; base is served as "base", eight as "small", four by itself.
 import { accessible, ask, assert, button, ended, message, run, setParameters, shot, turns } from "./support.mjs";
 
 const [url, bare] = process.argv.slice(2);
@@ -57,13 +57,6 @@ await run(async ({ open, step }) => {
     assert.deepEqual(await names(), [...rows].sort((a, b) => b.ln_ratio - a.ln_ratio).map((one) => one.name));
   });
 
-  await step("a point that is not served says how", async () => {
-    assert.equal(row("four").served_as, null);
-    await page.locator('.point[aria-label^="four:"] .reach').click();
-    const command = await page.locator(".details .command code").innerText();
-    assert.ok(command.startsWith("frugal serve ") && command.includes(`four=${row("four").path}`) && command.includes("small="), command);
-  });
-
   await step("two points answer side by side", async () => {
     assert.equal(row("eight").served_as, "small");
     await page.locator('.point[aria-label^="eight:"] .reach').click();
@@ -116,6 +109,14 @@ await run(async ({ open, step }) => {
     await ask(page, "Sentence 3");
     await ended(page);
     assert.match(await page.locator(".figures").innerText(), /^small/);
+    // One that lies beside the ledger is loaded when it is asked.
+    assert.equal(row("four").served_as, "four");
+    await page.getByRole("link", { name: "Trade-off" }).click();
+    await page.locator('.point[aria-label^="four:"] .reach').click();
+    await button(page, "Chat with it").click();
+    await ask(page, "Sentence 3");
+    await ended(page);
+    assert.match(await page.locator(".figures").innerText(), /^four/);
   });
 
   await step("without a ledger the page says how to get one", async () => {
