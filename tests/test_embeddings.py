@@ -143,10 +143,26 @@ def test_long_texts_are_refused_or_cut(server, minilm):
 @pytest.mark.parametrize("field, value", [("input", None), ("input", 5), ("input", []), ("input", {"a": 1}), ("input", ["a", 1]), ("input", ["a", [1]]), ("input", [[]]),
                                           ("input", [-1]), ("input", [30522]), ("input", [1.5]), ("input", [[1, "a"]]), ("encoding_format", "int8"), ("dimensions", 0),
                                           ("dimensions", 383), ("dimensions", 385), ("dimensions", "384"), ("truncate_prompt_tokens", 0), ("truncate_prompt_tokens", 257),
-                                          ("truncate_prompt_tokens", 1), ("truncate_prompt_tokens", -2), ("model", 7)])
+                                          ("truncate_prompt_tokens", 1), ("truncate_prompt_tokens", -2), ("truncate_prompt_tokens", 2**64 - 1), ("dimensions", 2**63),
+                                          ("model", 7)])
 def test_wrong_values_are_refused_by_name(server, field, value):
     status, _, body = server.request("/v1/embeddings", {"model": "minilm", "input": "text", field: value})
     assert status == 400 and body["error"]["param"].startswith(field), body
+
+
+def test_no_value_of_another_type_breaks_a_request(server):
+    whole = {"/v1/embeddings": {"input": "text", "encoding_format": "float", "dimensions": 384, "truncate_prompt_tokens": 8, "user": "u"},
+             "/api/embed": {"input": ["text"], "truncate": True, "options": {}, "dimensions": 384}, "/api/embeddings": {"prompt": "text"},
+             "/rerank": {"query": "q", "documents": ["d"], "top_n": 1, "return_documents": True, "truncate_prompt_tokens": 8},
+             "/score": {"text_1": "a", "text_2": ["b"], "truncate_prompt_tokens": 8}}
+    for path, body in whole.items():
+        assert server.request(path, {"model": "minilm", **body})[0] == 200, path
+        for field in body:
+            for value in (None, True, -1, 2**64, 0.5, 1e300, "", "x", [], [[]], [None], [{}], {}, {"text": 1}):
+                status, _, answer = server.request(path, {"model": "minilm", **body, field: value})
+                assert status in (200, 400), (path, field, value, answer)
+    for body in (b"", b"[]", b"3", b'{"input":', b'{"input":"a"}x', b'{"input":"a","input":"b"}', b'{"input":"\xff"}', b"[" * 10000):
+        assert server.request("/v1/embeddings", body)[0] == 400
 
 
 def test_dimensions_of_a_matryoshka_model(server):

@@ -12,8 +12,9 @@
 namespace frugal::engine {
 namespace {
 
-// So many tokens keep the kernels busy, and others wait for a tenth of a second at most on two cores. A text of an encoder is never cut.
-constexpr int64_t kChunkTokens = 256;
+// So many tokens keep the kernels busy; fewer while an engine computes too, which then waits for some hundredths of a second between two
+// tokens. A text of an encoder is never cut.
+constexpr int64_t kChunkTokens = 256, kPoliteTokens = 64;
 constexpr size_t kMostJobs = 256;
 constexpr int64_t kMostWaitingTokens = int64_t{16} << 20;
 
@@ -121,6 +122,7 @@ std::vector<Embedder::Piece> Embedder::plan() {
     lock.lock();
     if (!jobs_.empty()) break;
   }
+  const int64_t most = compute_turn().busy() ? kPoliteTokens : kChunkTokens;
   std::vector<Piece> pieces;
   int64_t total = 0;
   bool open = std::ranges::any_of(jobs_, [](const auto& job) { return job->state != nullptr; });
@@ -131,8 +133,8 @@ std::vector<Embedder::Piece> Embedder::plan() {
       Piece piece{job, job->next, job->read, std::ssize(job->request.texts[job->next].tokens) - job->read};
       const bool in_parts = model_.model && piece.length() > kChunkTokens;
       if (in_parts && (!job->state && open)) continue;
-      if (in_parts) piece.count = std::min(piece.count, kChunkTokens);
-      if (total > 0 && total + piece.count > kChunkTokens) continue;
+      if (in_parts) piece.count = std::min(piece.count, most);
+      if (total > 0 && total + piece.count > most) continue;
       if (in_parts && !job->state) job->state = std::make_unique<nn::SequenceState>(model_.model->spec, nn::CacheType::f16);
       open = open || in_parts;
       total += piece.count;
@@ -143,7 +145,7 @@ std::vector<Embedder::Piece> Embedder::plan() {
       pieces.push_back(std::move(piece));
       added = true;
     }
-    if (total >= kChunkTokens) break;
+    if (total >= most) break;
   }
   jobs_.splice(jobs_.end(), jobs_, jobs_.begin());
   return pieces;
@@ -219,6 +221,7 @@ void Embedder::step(std::span<const Piece> pieces) {
   } catch (...) {  // whose piece throws alone is at fault
   }
   int64_t tokens = 0;
+  std::vector<std::shared_ptr<Job>> complete;
   for (size_t i = 0; i < pieces.size(); ++i) {
     const std::shared_ptr<Job>& job = pieces[i].job;
     if (job->over) continue;
@@ -229,14 +232,18 @@ void Embedder::step(std::span<const Piece> pieces) {
       end(job, &EngineCounts::ended_error);
       tell(job->request.failed, as_error(std::current_exception()));
     }
-    if (job->over || job->missing > 0) continue;
+    if (!job->over && job->missing == 0) complete.push_back(job);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    ++counts_.steps;
+    counts_.prompt_tokens += tokens;
+  }
+  for (const std::shared_ptr<Job>& job : complete) {
     end(job, &EngineCounts::ended_stop);
     job->result.seconds = clock_.seconds() - job->begin;
     tell(job->request.done, std::move(job->result));
   }
-  const std::lock_guard lock(mutex_);
-  ++counts_.steps;
-  counts_.prompt_tokens += tokens;
 }
 
 void Embedder::run() {

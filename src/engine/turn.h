@@ -23,9 +23,14 @@ class Turn {
     }
     wake_.notify_all();
   }
+  // Somebody computes or waits to.
+  bool busy() const {
+    const std::lock_guard lock(mutex_);
+    return last_ != now_;
+  }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable wake_;
   uint64_t last_ = 0, now_ = 0;
 };

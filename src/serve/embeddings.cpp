@@ -25,7 +25,10 @@ const Json* given(const Json& body, const char* field) {
 int64_t integer_or(const Json& body, const char* field, int64_t otherwise, int64_t min, int64_t max) {
   const Json* const value = given(body, field);
   if (!value) return otherwise;
-  if (!value->is_number_integer() || *value < min || *value > max) throw ApiError(400, fmt::format("{} must be an integer in {}..{}", field, min, max), field);
+  const bool huge = value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
+  if (!value->is_number_integer() || huge || *value < min || *value > max) {
+    throw ApiError(400, fmt::format("{} must be an integer in {}..{}", field, min, max), field);
+  }
   return value->get<int64_t>();
 }
 
