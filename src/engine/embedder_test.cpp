@@ -123,5 +123,24 @@ TEST(Embedder, WrongTextsAreRefusedAndTooManyRequestsToo) {
   EXPECT_THROW(for (int i = 0; i < 300; ++i) ask(embedder, many), Overloaded);
 }
 
+TEST(Embedder, ATextThatCannotBeComputedFailsItsRequestAlone) {
+  const io::TemporaryFolder folder;
+  io::run_oracle("make_tiny_encoders.py", fmt::format("{} {}", folder.path(), testing::test_seed()));
+  nn::LoadedModel model = models::Loader().load_any(folder / "mean", nn::Execution::packed);
+  model.embedding.max_tokens = 200;  // more than the model has positions: found out in the middle of a chunk
+  Embedder embedder(model);
+  std::vector<std::future<Outcome>> good, bad;
+  for (int i = 0; i < 20; ++i) {
+    good.push_back(ask(embedder, {Ids(30, 1), {1, 2, 3}}));
+    bad.push_back(ask(embedder, {{1, 2, 3}, Ids(65, 1), {4, 5}}));
+  }
+  const at::Tensor first = vectors_of(good[0].get().result);
+  for (size_t i = 1; i < good.size(); ++i) EXPECT_TRUE(at::equal(vectors_of(good[i].get().result), first));
+  for (std::future<Outcome>& one : bad) EXPECT_THAT(one.get().error, ::testing::HasSubstr("65 tokens, the model has 64 positions"));
+  EXPECT_EQ(embedder.counts().ended_error, 20);
+  EXPECT_EQ(embedder.counts().ended_stop, 20);
+  EXPECT_EQ(embedder.counts().scheduler.running, 0);
+}
+
 }  // namespace
 }  // namespace frugal::engine
