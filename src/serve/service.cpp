@@ -110,7 +110,6 @@ Service::~Service() {
   }
   wake_.notify_all();
   for (std::thread& thread : threads_) thread.join();
-  models_.clear();  // their threads post until they end
 }
 
 void Service::work() {
