@@ -28,7 +28,7 @@ void tokenize(Call& call) {
   if (body.contains("messages"))
     ids = chat_prompt(body, *model);
   else if (body.contains("prompt"))
-    ids = tokenizer.encode(text_field(body, "prompt"), {.add_special = flag(body, "add_special_tokens", true)});
+    ids = tokenizer.encode(text_field(body, "prompt"), {.add_special = flag(body, "add_special_tokens", true), .parse_special = true});
   else
     throw ApiError(400, "prompt, messages or content is missing", "prompt");
   Json answer = {{"count", ids.size()}, {"max_model_len", model->context()}, {"tokens", ids}};
