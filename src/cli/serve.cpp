@@ -246,6 +246,7 @@ void run(const Context& context, const ServeValues& values) {
   http.host = values.host;
   http.port = static_cast<int>(values.port);
   http.allowed_hosts = values.hosts;
+  http.any_type_paths = {"/api/"};  // Ollama's clients name none, or curl's own
   http.authorize = [keys](const serve::HttpRequest& request) { return authorize(request, keys); };
   take_signals();
   raise_descriptor_limit();

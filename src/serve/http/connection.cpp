@@ -200,6 +200,8 @@ std::optional<HttpAnswer> Connection::check_body_headers() {
   std::string type = header ? header->substr(0, header->find_first_of("; \t")) : "";
   std::transform(type.begin(), type.end(), type.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   if (std::find(types.begin(), types.end(), type) != types.end()) return std::nullopt;
+  const auto under = [&](const std::string& path) { return request.path.starts_with(path); };
+  if (!request.header("origin") && std::ranges::any_of(core_.options.any_type_paths, under)) return std::nullopt;
   return error_answer(415, fmt::format("the Content-Type must be {}", fmt::join(types, " or ")));
 }
 

@@ -111,6 +111,8 @@ struct HttpOptions {
   // Content types of bodies, without parameters; others: 415. Empty: any. (A web page of another origin can send a form or
   // text/plain without being asked; JSON it cannot.)
   std::vector<std::string> content_types = {"application/json"};
+  // Beginnings of paths where a body may have any type as long as the request has no Origin, which every web page sends.
+  std::vector<std::string> any_type_paths;
   // Asked after the head was read and found well formed, before the body is read and before the handler: an answer refuses.
   std::function<std::optional<HttpAnswer>(const HttpRequest&)> authorize;
   const Clock* clock = &system_clock();
