@@ -12,7 +12,7 @@
 namespace frugal::serve {
 namespace {
 
-constexpr double kExact = 9007199254740992.0;  // 2^53
+constexpr double kExact = 9007199254740991.0;  // 2^53 - 1: what is rounded to it is it
 constexpr size_t kMostStops = 4, kLongestStop = 256, kMostStopIds = 128, kMostBiases = 1024;
 
 Field sampled(std::string_view name, FieldType type, double min, double max, std::string_view option, std::string_view help) {

@@ -106,10 +106,20 @@ void props(Call& call) {
                              {"fields", fields}});
 }
 
+// A text between the quotes of a label, as Prometheus reads it.
+std::string label_value(const std::string& text) {
+  std::string value;
+  for (const char c : printable(text)) {
+    if (c == '"' || c == '\\') value += '\\';
+    value += c;
+  }
+  return value;
+}
+
 void metrics(Call& call) {
   const std::string prefix = call.service.options().metrics_prefix + ":";
   std::string out;
-  const auto labels = [](const std::string& model) { return fmt::format("model_name=\"{}\",engine=\"0\"", printable(model)); };
+  const auto labels = [](const std::string& model) { return fmt::format("model_name=\"{}\",engine=\"0\"", label_value(model)); };
   std::vector<ModelCatalog::Listing> listings = call.service.catalog().list();
   const std::string first = labels(listings.front().name);
   std::erase_if(listings, [](const ModelCatalog::Listing& listing) { return !listing.model; });
