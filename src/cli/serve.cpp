@@ -260,6 +260,7 @@ void run(const Context& context, const ServeValues& values) {
   StatusLine status;
   for (int tick = 1; signals == 0; ++tick) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    service.watch();
     if (tick % static_cast<int>(10 * kStatusSeconds) == 0) status.print(service, kStatusSeconds);
     if (tick % (5 * values.ping_seconds) == 0) service.ping_silent_streams();  // twice in the interval: no silence is longer than it
   }

@@ -8,6 +8,8 @@
 namespace frugal::serve {
 namespace {
 
+constexpr double kStandstill = 1;
+
 // Seconds, as vLLM's buckets.
 const std::vector<double> kFirstToken = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560};
 const std::vector<double> kBetweenTokens = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
@@ -165,12 +167,26 @@ void Service::ping_silent_streams() {
   }
 }
 
+void Service::watch() {
+  const double now = options_.clock->seconds();
+  if (watched_ >= 0 && now - watched_ > kStandstill) resumed_ = now;
+  watched_ = now;
+}
+
 std::string Service::problem() const {
+  const double now = options_.clock->seconds();
+  const double awake = watched_ >= 0 && now - watched_ > kStandstill ? 0 : now - resumed_;
   for (const auto& [name, path, bytes, created, loading, model] : catalog_.list()) {
-    const auto hangs = [&](const auto& what) { return what && what->step_age() > std::max(options_.stuck_seconds, 4 * what->longest_step()); };
-    const bool generation = model && hangs(model->engine);
-    if (!generation && !(model && hangs(model->embedder))) continue;
-    return fmt::format("{}: the last step began {:.0f} s ago", name, generation ? model->engine->step_age() : model->embedder->step_age());
+    if (!model) continue;
+    double age = 0, longest = 0;
+    const auto look = [&](const auto& what) {
+      if (!what || what->step_age() <= age) return;
+      age = std::min(what->step_age(), awake);
+      longest = what->longest_step();
+    };
+    look(model->engine);
+    look(model->embedder);
+    if (age > std::max(options_.stuck_seconds, 4 * longest)) return fmt::format("{}: the last step began {:.0f} s ago", name, age);
   }
   return {};
 }

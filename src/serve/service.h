@@ -67,6 +67,8 @@ class Service {
   void ping_silent_streams();
   // Empty: well; else what is wrong.
   std::string problem() const;
+  // Every 100 ms or so from the thread that serves: where it did not come for a second the whole process stood still, and no step is to blame.
+  void watch();
 
   // What GET /v1/ledger answers; set before the first request.
   void set_ledger(Json ledger) { ledger_ = std::move(ledger); }
@@ -82,6 +84,7 @@ class Service {
   ServiceOptions options_;
   Json ledger_ = {{"rows", Json::array()}};
   std::atomic<bool> draining_{false};
+  std::atomic<double> watched_{-1}, resumed_{-1};  // seconds; -1: never
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> queue_;
