@@ -135,7 +135,7 @@ def readers_that_stop(bench):
     server = bench.server
     memory = server.memory()
     slow = [reading_nothing(server) for _ in range(8)]
-    child = subprocess.Popen(["python3", "-c", f"import socket,time; s=socket.create_connection(('127.0.0.1',{server.port})); s.sendall({request_bytes('POST', '/v1/completions', {'prompt': 'a', 'max_tokens': 4000, 'ignore_eos': True, 'stream': True, 'logprobs': 20})!r}); s.recv(10); time.sleep(1000)"])
+    child = subprocess.Popen(["python3", "-c", f"import socket,time; s=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096); s.connect(('127.0.0.1',{server.port})); s.sendall({request_bytes('POST', '/v1/completions', {'prompt': 'a', 'max_tokens': 4000, 'ignore_eos': True, 'stream': True, 'logprobs': 20})!r}); s.recv(10); time.sleep(1000)"])
     time.sleep(1)
     child.send_signal(signal.SIGSTOP)
     try:
@@ -143,7 +143,7 @@ def readers_that_stop(bench):
             end = time.monotonic() + 150
             while server.metrics()["num_requests_running"] > 2 and time.monotonic() < end:
                 time.sleep(1)
-        server.settle(seconds=5)
+        server.settle(seconds=60)
         bench.note(f"resident memory {(server.memory() - memory) / 1e6:+.1f} MB with 9 readers that stopped")
     finally:
         child.kill()
