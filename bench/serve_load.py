@@ -281,7 +281,7 @@ def leave(server, draw, tokens):
 
 
 def cancels(options, report):
-    server = start(options)
+    server = start(options, "--kv-cache-mib", options.cache_mib)  # as for a soak
     memory, descriptors = server.memory(), server.descriptors()
     threads, marks = 16, []
 
@@ -339,7 +339,7 @@ def mixed(server, draw, counts):
 
 
 def soak(options, report):
-    server = start(options, "--kv-cache-mib", options.cache_mib)  # pages of a large one would be touched for the first time until the end
+    server = start(options, "--kv-cache-mib", options.cache_mib)  # of a large one, pages would be touched for the first time until the end
     descriptors, counts, marks, end = server.descriptors(), {}, [], time.monotonic() + options.seconds
     begin = time.monotonic()
 
@@ -480,7 +480,7 @@ def main():
     verb(idle, connections=10_000)
     verb(streams, streams=1000, tokens=32)
     verb(overload, minutes=10.0, tokens=16, warm=30.0)
-    verb(cancels, cancels=100_000)
+    verb(cancels, cancels=100_000, cache_mib=256)
     verb(soak, seconds=3600.0, clients=6, cache_mib=256)
     verb(stall, rounds=5, prompt=4096, before=6.0)
     llama_server = next(iter(sorted(CACHE.glob("llama.cpp-*/llama-server"), reverse=True)), CACHE / "llama.cpp/llama-server")

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "cli/context.h"
 #include "cli/generation.h"
 #include "cli/resources.h"
@@ -249,6 +250,7 @@ void run(const Context& context, const ServeValues& values) {
   http.any_type_paths = {"/api/"};  // Ollama's clients name none, or curl's own
   http.authorize = [keys](const serve::HttpRequest& request) { return authorize(request, keys); };
   take_signals();
+  stop_point();  // for a signal that came while models were loaded
   raise_descriptor_limit();
   serve::HttpServer server(
       http, [&](serve::HttpRequest&& request, std::shared_ptr<serve::HttpResponse> response) { service.handle(std::move(request), std::move(response)); });
