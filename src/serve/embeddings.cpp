@@ -304,7 +304,8 @@ double cosine(const Embedded& result, size_t a, size_t b) {
 }
 
 // The body comes of the pairs' scores and the number of tokens.
-void score_pairs(Call& call, const std::shared_ptr<ServedModel>& model, const Json& body, const Pairs& pairs, std::function<Json(const std::vector<double>&, int64_t)> write) {
+void score_pairs(Call& call, const std::shared_ptr<ServedModel>& model, const Json& body, const Pairs& pairs,
+                 std::function<Json(const std::vector<double>&, int64_t)> write) {
   const TextReader reader(*model, cut_of(body, *model));
   const bool cross = model->embedder->scores_pairs(), sigmoid = model->loaded.embedding.sigmoid;
   const size_t count = pairs.second.size(), firsts = pairs.first.size();

@@ -21,7 +21,7 @@ class EventStream : public std::enable_shared_from_this<EventStream> {
   void ping();
   // A whole answer in place of the stream. false, and nothing is sent, when the stream has begun.
   bool answer_instead(HttpAnswer answer);
-  void finish();                             // after what waits
+  void finish();  // after what waits
 
  private:
   bool flush();         // under the lock; true: room is to be asked for, without the lock, since the answer may come at once

@@ -25,19 +25,17 @@ Json card(const ModelCatalog::Listing& listing) {
                {"owned_by", "frugal"},
                {"root", listing.path},
                {"parent", nullptr},
-               {"status", listing.model ? "loaded" : listing.loading ? "loading" : "unloaded"},
+               {"status", listing.model     ? "loaded"
+                          : listing.loading ? "loading"
+                                            : "unloaded"},
                {"max_model_len", nullptr},
                {"permission", Json::array()},
                {"meta", nullptr}};
   if (!listing.model) return card;
   const ServedModel& model = *listing.model;
   card["max_model_len"] = model.context();
-  card["meta"] = {{"vocab_type", 0},
-                  {"n_vocab", model.vocabulary()},
-                  {"n_ctx_train", model.trained_context()},
-                  {"n_embd", model.width()},
-                  {"n_params", model.parameters()},
-                  {"size", listing.file_bytes}};
+  card["meta"] = {{"vocab_type", 0},         {"n_vocab", model.vocabulary()},  {"n_ctx_train", model.trained_context()},
+                  {"n_embd", model.width()}, {"n_params", model.parameters()}, {"size", listing.file_bytes}};
   return card;
 }
 

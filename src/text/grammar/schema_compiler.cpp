@@ -79,11 +79,7 @@ std::optional<SchemaCompiler::Conjunction> SchemaCompiler::flattened(const Conju
       for (size_t at = i; at != kNone; at = steps[at].parent) {
         if (steps[at].member.part == added) document_.fail_at(part, keyword, ErrorKind::invalid_input, "leads back to the schema that it is in");
       }
-      const auto [known, fresh] = first.try_emplace(added, steps.size());
-      if (fresh)
-        steps.push_back({{added, 0}, i});
-      else if (steps[known->second].member.done & (kAnyOfDone | kOneOfDone))  // a branch of it is chosen, and asks for it again
-        document_.fail_at(part, keyword, ErrorKind::unsupported, "leads back to the schema whose branch it is in");
+      if (first.try_emplace(added, steps.size()).second) steps.push_back({{added, 0}, i});
     };
     if (document_.schema(part).is_boolean()) {
       if (!document_.schema(part).get<bool>()) return std::nullopt;
@@ -153,6 +149,7 @@ std::optional<NodeId> SchemaCompiler::branches(const Conjunction& all) {
       if (done == kOneOfDone && !lenient_) check_disjoint(rest, part, choices);
       std::vector<NodeId> parts;
       for (const Member& choice : choices) {
+        refuse_way_back(choice, rest);
         Conjunction with = rest;
         with.push_back(choice);
         parts.push_back(reach(std::move(with)));
@@ -161,6 +158,23 @@ std::optional<NodeId> SchemaCompiler::branches(const Conjunction& all) {
     }
   }
   return std::nullopt;
+}
+
+// A branch that asks for a schema whose branch is being chosen would ask for it for ever.
+void SchemaCompiler::refuse_way_back(const Member& choice, const Conjunction& all) {
+  std::vector<uint32_t> reached = {choice.part};
+  for (size_t i = 0; i < reached.size(); ++i) {
+    const uint32_t part = reached[i];
+    if (!document_.schema(part).is_object()) continue;
+    const auto reach_part = [&](uint32_t next, const char* keyword) {
+      if (std::ranges::any_of(all, [&](const Member& member) { return member.part == next && (member.done & (kAnyOfDone | kOneOfDone)); }))
+        document_.fail_at(part, keyword, ErrorKind::unsupported, "leads back to a schema whose branch it is");
+      if (std::ranges::find(reached, next) == reached.end()) reached.push_back(next);
+    };
+    if (document_.find(part, "$ref")) reach_part(document_.resolve(part), "$ref");
+    const Json* const list = document_.list(part, "allOf", false);
+    for (size_t j = 0; list && j < list->size(); ++j) reach_part(document_.part((*list)[j], part, fmt::format("allOf/{}", j)), "allOf");
+  }
 }
 
 // oneOf is anyOf where no value satisfies two branches.

@@ -61,6 +61,7 @@ class SchemaCompiler {
 
   // anyOf and oneOf
   std::optional<NodeId> branches(const Conjunction& all);
+  void refuse_way_back(const Member& choice, const Conjunction& all);
   void check_disjoint(const Conjunction& all, uint32_t part, const std::vector<Member>& choices);
 
   // Types and values
