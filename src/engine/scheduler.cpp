@@ -9,8 +9,8 @@
 namespace frugal::engine {
 namespace {
 
-// A chunk of fewer prompt tokens is not worth its share of a step.
-constexpr int64_t kLeastChunk = 4;
+// Fewer prompt tokens cost a step nearly as much: it reads the prompt's keys and values for any number of them.
+constexpr int64_t kLeastChunk = 8;
 constexpr int64_t kStepsToProbe = 24;
 // Rows of logits of one prompt in a step: each is as long as the vocabulary.
 constexpr int64_t kMostReadRows = 64;

@@ -73,15 +73,18 @@ class Attention {
   }
 
   void run() {
-    int64_t entries = 0, parts = 0;
+    int64_t entries = 0, most = 0, parts = 0;
     for (Block& block : blocks_) {
-      entries += (block.entry_end - block.entry_begin) * block.rows;
+      const int64_t own = (block.entry_end - block.entry_begin) * block.rows;
+      entries += own;
+      most = std::max(most, own);
       block.first_part = parts;
       parts += block.chunk_end() - block.chunk_begin();
     }
     const auto count = static_cast<int64_t>(blocks_.size());
     const bool parallel = entries * group_ * (shape_.head_dim + shape_.value_dim) > 32768;
-    if (!parallel || count >= 4 * team_size() || parts == count) {
+    // Whole blocks where there are enough of them and none is so large that others would wait for it.
+    if (!parallel || parts == count || (count >= 4 * team_size() && most * 4 * team_size() <= entries)) {
       for_each_chunk(count, 1, parallel, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) run_block(blocks_[static_cast<size_t>(i)]);
       });
