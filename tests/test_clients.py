@@ -6,18 +6,10 @@ import pydantic
 import pytest
 
 from conftest import ROOT
-from test_serve import KEY, Server
+from test_serve import KEY, server  # noqa: F401
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else LiteLLM fetches a list of prices when it is imported
 os.environ.setdefault("LANGSMITH_TRACING", "false")
-
-
-@pytest.fixture(scope="module")
-def server(smollm2):
-    running = Server(smollm2, "--alias", "smol", "--api-key", KEY)
-    yield running
-    assert running.stop() == 0
-    assert not [line for line in running.err if "a request failed" in line]
 
 
 @pytest.mark.parametrize("name", ["openai", "anthropic"])

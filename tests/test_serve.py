@@ -234,14 +234,19 @@ def test_values_out_of_range_are_refused_by_name_and_cost_no_step(server, stream
     assert server.metric("frugal:prompt_tokens_total") == before
 
 
-def test_no_field_of_any_type_is_an_internal_error(server):
-    fields = [field["name"] for field in server.request("/props")[2]["fields"]] + ["system", "stop_sequences", "options", "raw", "format", "thinking", "stream", "context"]
-    for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/api/chat", "/api/generate", "/tokenize", "/detokenize", "/apply-template"):
+def test_no_field_of_any_type_is_an_internal_error(tiny):
+    server = Server(tiny / "model", "--alias", "smol", "--chat-template", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    fields = [field["name"] for field in server.request("/props")[2]["fields"]] + ["system", "stop_sequences", "options", "raw", "format", "thinking", "stream", "context", "think", "input", "instructions",
+                                                                            "text", "reasoning", "output_config", "query", "documents", "top_n", "dimensions", "encoding_format"]
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate", "/v1/embeddings", "/v1/rerank",
+                 "/tokenize", "/detokenize", "/apply-template"):
         for field in fields:
             for value in (None, True, 1, 1.5, "x", ["x"], {"type": 1}, [{"type": None, "content": [{"type": 1}]}]):
-                body = {"messages": QUESTION, "prompt": "Hi", "model": "smol", "max_tokens": 1, "tokens": [1], "options": {"num_predict": 1}} | {field: value}
+                body = {"messages": QUESTION, "prompt": "Hi", "model": "smol", "max_tokens": 1, "tokens": [1], "options": {"num_predict": 1},
+                        "input": "Hi", "max_output_tokens": 1, "query": "Hi", "documents": ["a"]} | {field: value}
                 status, _, answer = server.request(path, body)
                 assert status in (200, 400, 404), (path, field, value, answer)
+    assert server.stop() == 0
 
 
 def test_logprobs_beyond_the_budget_are_refused(server):

@@ -7,21 +7,13 @@ import openai
 import pytest
 
 from oracle.template_families import FAMILIES
-from test_serve import KEY, Server
+from test_serve import KEY, Server, server  # noqa: F401
 
 WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "The weather of a city", "parameters": {
     "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"enum": [1, 2, 3]}}, "required": ["city", "days"]}}}
 CLOCK = {"type": "function", "function": {"name": "now"}}
 QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
 ASK = dict(model="smol", messages=QUESTION, temperature=0, max_tokens=80)
-
-
-@pytest.fixture(scope="module")
-def server(smollm2):
-    running = Server(smollm2, "--alias", "smol", "--api-key", KEY)
-    yield running
-    assert running.stop() == 0
-    assert not [line for line in running.err if "a request failed" in line]
 
 
 def calls_of(message):
