@@ -204,6 +204,9 @@ TEST(ToolGrammar, EnforcesASchemaOrRefusesItWhereItMust) {
   const std::string refusal = error_of([&] { tool_grammar(format, {weather(), tool}, {.required = true}); });
   EXPECT_THAT(refusal, ::testing::AllOf(::testing::HasSubstr("tools/1/function/parameters"), ::testing::HasSubstr("#/properties/a/not")));
   EXPECT_TRUE(accepts(tool_grammar(format, {tool}, {}), R"({"name": "now", "arguments": {"a": {}}})"));
+  tool.parameters["type"] = "strnig";  // broken, not only beyond a grammar
+  EXPECT_THAT(error_of([&] { tool_grammar(format, {tool}, {}); }), ::testing::HasSubstr("tools/0/function/parameters"));
+  tool.parameters["type"] = "object";
   tool.strict = true;
   EXPECT_NE(error_of([&] { tool_grammar(format, {tool}, {}); }), "");
   tool.parameters = {{"type", "array"}};

@@ -36,7 +36,7 @@ await run(async ({ open, step }) => {
     const isChosen = (name) => chosen.filter({ hasText: new RegExp(`^${name}`) }).waitFor();
     await page.locator('.point[aria-label^="four:"] .reach').click();
     await isChosen("four");
-    assert.equal(await page.locator(".table-card tr.selected th").innerText(), "four");
+    assert.match(await page.locator(".table-card tr.selected th").innerText(), /^four/);
     await page.keyboard.press("ArrowRight");
     const order = [...rows].sort((a, b) => a.bytes - b.bytes);
     await isChosen(order[order.indexOf(row("four")) + 1].name);

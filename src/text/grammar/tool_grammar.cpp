@@ -53,7 +53,8 @@ class ToolGrammarBuilder {
       return root;
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::unsupported && error.kind() != ErrorKind::invalid_input) throw;
-      if (tool.strict || options_.required) fail(error.kind(), "tools/{}/function/parameters: {}", index, error.what());
+      if (error.kind() == ErrorKind::invalid_input || tool.strict || options_.required)
+        fail(error.kind(), "tools/{}/function/parameters: {}", index, error.what());
       log_info("the arguments of the function {} may be any JSON object: {}", tool.name, error.what());
       return json_.any_object();
     }

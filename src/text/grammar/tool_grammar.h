@@ -15,7 +15,7 @@ struct ToolGrammarOptions {
 };
 
 // Names are those of `tools`, arguments follow their schemas, without properties that a schema does not name unless it says
-// additionalProperties. Where the answer need not be a call and a tool is not strict, a schema that cannot be enforced makes its arguments
+// additionalProperties. Where the answer need not be a call and a tool is not strict, a sound schema that cannot be enforced makes its arguments
 // any JSON object, with a line in the log; else it is an Error that names the tool and the place (see Grammar for kinds).
 std::shared_ptr<const Grammar> tool_grammar(const ToolFormat& format, const std::vector<Tool>& tools, const ToolGrammarOptions& options);
 
