@@ -5,7 +5,7 @@
 //
 // The rules: a decoding sequence is in every step. What is left of a step's time goes to prompts, in order of arrival; beside decoding
 // sequences as much as lengthens the step to less than twice what it is without (step_stretch), which a step without prompts measures anew
-// now and then. The oldest sequence never waits for a younger one: when blocks run out, the prefix tree gives up what nobody uses, then the
+// now and then, and at least a handful of tokens, since over a long prompt fewer cost nearly as much. The oldest sequence never waits for a younger one: when blocks run out, the prefix tree gives up what nobody uses, then the
 // youngest running sequence gives up all and waits in front of the queue.
 #pragma once
 
