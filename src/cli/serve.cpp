@@ -174,11 +174,16 @@ void add_named_model(serve::Service& service, const Context& context, const Serv
 
 // What lies beside the ledger is served as well, unless it is already, or another has its name.
 void add_ledger(serve::Service& service, const Context& context, const ServeValues& values) {
-  for (const std::string& path : checkpoints_beside(values.ledger)) {
+  for (const std::string& path : paths_beside(values.ledger)) {
     const std::string name = std::filesystem::path(path).filename().string();
     const auto listings = service.catalog().list();
     const auto same = [&](const serve::ModelCatalog::Listing& one) { return one.name == name || std::filesystem::equivalent(one.path, path); };
-    if (std::ranges::none_of(listings, same)) add_model(service, context, values, path, name);
+    if (std::ranges::any_of(listings, same)) continue;
+    try {
+      add_model(service, context, values, path, name);
+    } catch (const Error& error) {
+      log_info("{} is not served: {}", path, error.what());
+    }
   }
   service.set_ledger(served_ledger(values.ledger, service));
 }

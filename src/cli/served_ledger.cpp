@@ -4,8 +4,6 @@
 #include <filesystem>
 #include <optional>
 
-#include "base/error.h"
-#include "base/log.h"
 #include "chain/manifest.h"
 #include "cli/resources.h"
 #include "eval/report_data.h"
@@ -39,17 +37,11 @@ struct Candidate {
 
 }  // namespace
 
-std::vector<std::string> checkpoints_beside(const std::string& ledger) {
+std::vector<std::string> paths_beside(const std::string& ledger) {
   std::vector<std::string> paths;
   std::error_code code;
-  for (fs::directory_iterator entry(fs::path(ledger).parent_path() / "models", code), end; !code && entry != end; entry.increment(code)) {
-    try {
-      io::open_checkpoint(entry->path().string());
-      paths.push_back(entry->path().string());
-    } catch (const Error& error) {
-      log_info("{} is not served: {}", entry->path().string(), error.what());
-    }
-  }
+  for (fs::directory_iterator entry(fs::path(ledger).parent_path() / "models", code), end; !code && entry != end; entry.increment(code))
+    paths.push_back(entry->path().string());
   std::ranges::sort(paths);
   return paths;
 }

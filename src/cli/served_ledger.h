@@ -12,8 +12,8 @@ class Service;
 
 namespace frugal::cli {
 
-// The checkpoints in models/ beside the ledger, where frugal sweep leaves them.
-std::vector<std::string> checkpoints_beside(const std::string& ledger);
+// What lies in models/ beside the ledger, where frugal sweep leaves checkpoints.
+std::vector<std::string> paths_beside(const std::string& ledger);
 
 // eval::report_json, "ledger", its path, and in each row "path", the checkpoint, and "served_as", the name of the served model that it is; null where there is none.
 // A model belongs to a row when size and chain are the same, of an original size and hash. Throws Error{io}.

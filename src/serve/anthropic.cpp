@@ -77,25 +77,24 @@ class MessageFormat final : public AnswerFormat {
   static Json sequence_of(const engine::ChoiceEnd& end) { return end.stop_text.empty() ? Json(nullptr) : Json(end.stop_text); }
 };
 
-[[noreturn]] void refuse(const std::string& field, const std::string& rule) { throw ApiError(400, field + rule, field); }
-
 // A value of an object, null where it is absent or the object is none.
-Json value_of(const Json& object, const char* name) {
-  const auto found = object.find(name);
-  return object.is_object() && found != object.end() ? *found : Json(nullptr);
+const Json& value_of(const Json& object, const char* name) {
+  static const Json kNull;
+  const Json* const value = given(object, name);
+  return value ? *value : kNull;
 }
 
 // Blocks as OpenAI's messages: results of tools come first, each a message of its own.
 void add_message(Json& messages, const Json& message, size_t index) {
-  const Json content = value_of(message, "content");
+  const Json& content = value_of(message, "content");
   if (!content.is_array()) return messages.push_back(message);
   const std::string where = fmt::format("messages[{}].content", index);
   Json kept = Json::array(), calls = Json::array();
   std::string reasoning;
   for (const Json& block : content) {
-    const Json type = value_of(block, "type");
+    const Json& type = value_of(block, "type");
     if (type == "tool_result") {
-      const Json result = value_of(block, "content");
+      const Json& result = value_of(block, "content");
       messages.push_back({{"role", "tool"}, {"tool_call_id", value_of(block, "tool_use_id")}, {"content", result.is_null() ? Json("") : result}});
     } else if (type == "tool_use") {
       calls.push_back(
@@ -118,7 +117,7 @@ Json translated_tools(const Json& tools) {
   if (!tools.is_array()) refuse("tools", " must be a list");
   Json result = Json::array();
   for (const Json& tool : tools) {
-    const Json type = value_of(tool, "type");
+    const Json& type = value_of(tool, "type");
     if (!type.is_null() && type != "custom") refuse("tools", fmt::format(" of type {} are not run here", printable(dump(type))));
     Json function = {{"name", value_of(tool, "name")}, {"description", value_of(tool, "description")}, {"parameters", value_of(tool, "input_schema")}};
     if (!value_of(tool, "strict").is_null()) function["strict"] = tool["strict"];
@@ -135,15 +134,15 @@ Json translated(const Json& body) {
   }
   result["chat_template_kwargs"] = {{"enable_thinking", value_of(value_of(body, "thinking"), "type") == "enabled"}};
   Json messages = Json::array();
-  if (const Json system = value_of(body, "system"); !system.is_null()) messages.push_back({{"role", "system"}, {"content", system}});
-  const Json given = value_of(body, "messages");
-  if (!given.is_array()) refuse("messages", " must be a list");
-  for (size_t i = 0; i < given.size(); ++i) add_message(messages, given[i], i);
+  if (const Json& system = value_of(body, "system"); !system.is_null()) messages.push_back({{"role", "system"}, {"content", system}});
+  const Json& list = value_of(body, "messages");
+  if (!list.is_array()) refuse("messages", " must be a list");
+  for (size_t i = 0; i < list.size(); ++i) add_message(messages, list[i], i);
   result["messages"] = std::move(messages);
   if (const auto stops = body.find("stop_sequences"); stops != body.end()) result["stop"] = *stops;
-  if (const Json tools = value_of(body, "tools"); !tools.is_null()) result["tools"] = translated_tools(tools);
-  if (const Json choice = value_of(body, "tool_choice"); !choice.is_null()) {
-    const Json type = value_of(choice, "type");
+  if (const Json& tools = value_of(body, "tools"); !tools.is_null()) result["tools"] = translated_tools(tools);
+  if (const Json& choice = value_of(body, "tool_choice"); !choice.is_null()) {
+    const Json& type = value_of(choice, "type");
     if (type == "tool")
       result["tool_choice"] = {{"type", "function"}, {"function", {{"name", value_of(choice, "name")}}}};
     else if (type == "any" || type == "auto" || type == "none")

@@ -64,6 +64,10 @@ std::string new_id();
 HttpAnswer answer_of(const std::exception& error, ErrorShape shape);
 // Throws ApiError{400} naming `field` unless it is an id of the vocabulary.
 int32_t token_id(std::string_view field, const Json& value, int64_t vocabulary);
+// A member that is there and not null, or nullptr.
+const Json* given(const Json& object, const char* name);
+// Throws ApiError{400} that names the field: what it is, or must be, follows its name.
+[[noreturn]] void refuse(std::string_view field, const std::string& rule);
 // true or false; `otherwise` where it is absent or null. Throws ApiError{400} naming it.
 bool flag(const Json& body, const std::string& field, bool otherwise);
 

@@ -13,13 +13,6 @@ namespace {
 
 constexpr size_t kMostMessages = 10'000, kMostTools = 128, kLongestName = 64;
 
-[[noreturn]] void refuse(const std::string& field, const std::string& rule) { throw ApiError(400, field + rule, field); }
-
-const Json* given(const Json& object, const char* name) {
-  const auto found = object.find(name);
-  return found == object.end() || found->is_null() ? nullptr : &*found;
-}
-
 bool is_function_name(const Json& name) {
   if (!name.is_string()) return false;
   const auto& text = name.get_ref<const std::string&>();

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/log.h"
+#include "serve/fields.h"
 #include "serve/service.h"
 #include "text/tokenizer.h"
 
@@ -16,11 +16,6 @@ using engine::Embedded;
 using engine::EmbedText;
 
 constexpr size_t kMostInputs = 2048;
-
-const Json* given(const Json& body, const char* field) {
-  const auto found = body.find(field);
-  return found == body.end() || found->is_null() ? nullptr : &*found;
-}
 
 int64_t integer_or(const Json& body, const char* field, int64_t otherwise, int64_t min, int64_t max) {
   const Json* const value = given(body, field);
@@ -33,10 +28,7 @@ int64_t integer_or(const Json& body, const char* field, int64_t otherwise, int64
 }
 
 void log_unknown(const Json& body, std::initializer_list<std::string_view> known) {
-  int unknown = 0;
-  for (const auto& [key, value] : body.items()) {
-    if (std::ranges::find(known, key) == known.end() && ++unknown <= 8) log_info("request field \"{}\" is not known and ignored", printable(key));
-  }
+  serve::log_unknown(body, [&](std::string_view name) { return std::ranges::find(known, name) != known.end(); });
 }
 
 // Ids of texts, and what is done with those that the model cannot take whole.
@@ -109,20 +101,11 @@ void require_vectors(const ServedModel& model) {
   }
 }
 
-// A text, a list of texts, a list of ids, or a list of lists of ids.
 std::vector<EmbedText> inputs_of(const Json& input, const TextReader& reader) {
-  if (input.is_string()) return {reader.text("input", input.get_ref<const std::string&>())};
-  if (!input.is_array() || input.empty()) throw ApiError(400, "input must be a text, token ids, or a list of texts or of lists of token ids", "input");
-  if (input.front().is_number()) return {reader.ids("input", input)};
-  if (input.size() > kMostInputs) throw ApiError(400, fmt::format("input has {} entries, {} are allowed", input.size(), kMostInputs), "input");
   std::vector<EmbedText> texts;
-  for (size_t i = 0; i < input.size(); ++i) {
-    const std::string field = fmt::format("input[{}]", i);
-    if (input[i].is_string() != input.front().is_string() || (!input[i].is_string() && !input[i].is_array())) {
-      throw ApiError(400, "input must be a list of texts or a list of lists of token ids", "input");
-    }
-    texts.push_back(input[i].is_string() ? reader.text(field, input[i].get_ref<const std::string&>()) : reader.ids(field, input[i]));
-  }
+  read_texts(
+      "input", input, kMostInputs, [&](const std::string& name, const std::string& text) { texts.push_back(reader.text(name, text)); },
+      [&](const std::string& name, const Json& ids) { texts.push_back(reader.ids(name, ids)); });
   return texts;
 }
 

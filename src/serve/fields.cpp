@@ -25,8 +25,6 @@ Field read(std::string_view name, FieldType type, std::string_view help) { retur
 Field ignored(std::string_view name) { return {.name = name, .use = FieldUse::ignored}; }
 Field absent(std::string_view name, std::string_view fallback) { return {.name = name, .use = FieldUse::absent, .fallback = fallback}; }
 
-[[noreturn]] void refuse(std::string_view field, const std::string& rule) { throw ApiError(400, fmt::format("{} {}", field, rule), std::string(field)); }
-
 std::string_view name_of(FieldType type) {
   switch (type) {
     case FieldType::integer: return "an integer";
@@ -39,8 +37,8 @@ std::string_view name_of(FieldType type) {
 }
 
 void check(const Field& field, const Json& value) {
-  const auto wrong_type = [&] { refuse(field.name, fmt::format("must be {}, is {}", name_of(field.type), printable(dump(value)))); };
-  const auto outside = [&] { refuse(field.name, fmt::format("must be in {:.15g}..{:.15g}, is {}", field.min, field.max, printable(dump(value)))); };
+  const auto wrong_type = [&] { refuse(field.name, fmt::format(" must be {}, is {}", name_of(field.type), printable(dump(value)))); };
+  const auto outside = [&] { refuse(field.name, fmt::format(" must be in {:.15g}..{:.15g}, is {}", field.min, field.max, printable(dump(value)))); };
   switch (field.type) {
     case FieldType::integer:
     case FieldType::number: {
@@ -63,25 +61,25 @@ void check(const Field& field, const Json& value) {
 std::vector<std::string> read_stop(const Json& value) {
   std::vector<std::string> stops;
   for (const Json& stop : value.is_array() ? value : Json::array({value})) {
-    if (!stop.is_string()) refuse("stop", "must be a string or a list of strings");
+    if (!stop.is_string()) refuse("stop", " must be a string or a list of strings");
     stops.push_back(stop.get<std::string>());
-    if (stops.back().size() > kLongestStop) refuse("stop", fmt::format("has a string of {} bytes, {} are allowed", stops.back().size(), kLongestStop));
+    if (stops.back().size() > kLongestStop) refuse("stop", fmt::format(" has a string of {} bytes, {} are allowed", stops.back().size(), kLongestStop));
   }
-  if (stops.size() > kMostStops) refuse("stop", fmt::format("has {} strings, {} are allowed", stops.size(), kMostStops));
+  if (stops.size() > kMostStops) refuse("stop", fmt::format(" has {} strings, {} are allowed", stops.size(), kMostStops));
   return stops;
 }
 
 std::vector<std::pair<int32_t, float>> read_biases(const Json& value, int64_t vocabulary) {
-  if (!value.is_object()) refuse("logit_bias", "must be an object of token ids and numbers");
-  if (value.size() > kMostBiases) refuse("logit_bias", fmt::format("has {} entries, {} are allowed", value.size(), kMostBiases));
+  if (!value.is_object()) refuse("logit_bias", " must be an object of token ids and numbers");
+  if (value.size() > kMostBiases) refuse("logit_bias", fmt::format(" has {} entries, {} are allowed", value.size(), kMostBiases));
   std::vector<std::pair<int32_t, float>> biases;
   for (const auto& [key, bias] : value.items()) {
     int32_t id = -1;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     if (error != std::errc() || end != key.data() + key.size() || id < 0 || id >= vocabulary) {
-      refuse("logit_bias", fmt::format("has the key \"{}\", token ids are 0..{}", printable(key), vocabulary - 1));
+      refuse("logit_bias", fmt::format(" has the key \"{}\", token ids are 0..{}", printable(key), vocabulary - 1));
     }
-    if (!bias.is_number() || !(std::abs(bias.get<double>()) <= 100)) refuse("logit_bias", fmt::format("of {} must be a number in -100..100", id));
+    if (!bias.is_number() || !(std::abs(bias.get<double>()) <= 100)) refuse("logit_bias", fmt::format(" of {} must be a number in -100..100", id));
     biases.emplace_back(id, bias.get<float>());
   }
   return biases;
@@ -91,7 +89,7 @@ std::vector<std::pair<int32_t, float>> read_biases(const Json& value, int64_t vo
 
 int32_t token_id(std::string_view field, const Json& value, int64_t vocabulary) {
   if (!value.is_number_integer() || value.get<double>() < 0 || value.get<double>() >= static_cast<double>(vocabulary)) {
-    refuse(field, fmt::format("has the token id {}, ids are 0..{}", printable(dump(value)), vocabulary - 1));
+    refuse(field, fmt::format(" has the token id {}, ids are 0..{}", printable(dump(value)), vocabulary - 1));
   }
   return value.get<int32_t>();
 }
@@ -160,17 +158,39 @@ const std::vector<Field>& request_fields() {
   return fields;
 }
 
+void log_unknown(const Json& body, const std::function<bool(std::string_view)>& known) {
+  int unknown = 0;
+  for (const auto& [key, value] : body.items()) {
+    if (!known(key) && ++unknown <= 8) log_info("request field \"{}\" is not known and ignored", printable(key));
+  }
+}
+
+void read_texts(const std::string& field, const Json& value, size_t most, const std::function<void(const std::string& name, const std::string& text)>& text,
+                const std::function<void(const std::string& name, const Json& ids)>& ids) {
+  if (value.is_string()) return text(field, value.get_ref<const std::string&>());
+  if (!value.is_array() || value.empty()) refuse(field, " must be a text, token ids, or a list of texts or of lists of token ids");
+  if (value.front().is_number()) return ids(field, value);
+  if (value.size() > most) refuse(field, fmt::format(" has {} entries, {} are allowed", value.size(), most));
+  for (size_t i = 0; i < value.size(); ++i) {
+    const Json& one = value[i];
+    if (one.is_string() != value.front().is_string() || (!one.is_string() && !one.is_array()))
+      refuse(field, " must be a list of texts or a list of lists of token ids");
+    const std::string name = fmt::format("{}[{}]", field, i);
+    if (one.is_string())
+      text(name, one.get_ref<const std::string&>());
+    else
+      ids(name, one);
+  }
+}
+
 engine::Request read_request(const Json& body, ServedModel& served) {
   served.require_generation();
   const std::vector<Field>& fields = request_fields();
   RawOptions raw = served.sampling;
-  int unknown = 0;
+  log_unknown(body, [&](std::string_view name) { return std::ranges::find(fields, name, &Field::name) != fields.end(); });
   for (const auto& [key, value] : body.items()) {
     const auto field = std::ranges::find(fields, std::string_view(key), &Field::name);
-    if (field == fields.end()) {
-      if (++unknown <= 8) log_info("request field \"{}\" is not known and ignored", printable(key));
-      continue;
-    }
+    if (field == fields.end()) continue;
     if (value.is_null() || field->use == FieldUse::ignored) continue;
     if (field->use == FieldUse::absent && value != parse_json(field->fallback, field->name)) refuse(field->name, "is not supported");
     check(*field, value);
@@ -179,34 +199,32 @@ engine::Request read_request(const Json& body, ServedModel& served) {
     raw.emplace_back(field->option, field->type == FieldType::integer ? std::to_string(static_cast<int64_t>(value.get<double>()))
                                                                       : fmt::format("{:.9g}", value.get<double>()));
   }
-  const auto given = [&](const char* key) -> const Json* {
-    const auto it = body.find(key);
-    return it == body.end() || it->is_null() ? nullptr : &*it;
+  const auto integer_or = [&](const char* key, int64_t fallback) {
+    return given(body, key) ? static_cast<int64_t>(given(body, key)->get<double>()) : fallback;
   };
-  const auto integer_or = [&](const char* key, int64_t fallback) { return given(key) ? static_cast<int64_t>(given(key)->get<double>()) : fallback; };
-  const auto boolean_or = [&](const char* key, bool fallback) { return given(key) ? given(key)->get<bool>() : fallback; };
+  const auto boolean_or = [&](const char* key, bool fallback) { return given(body, key) ? given(body, key)->get<bool>() : fallback; };
   const int64_t vocabulary = engine::sampled_vocab(served.loaded);
 
   engine::Request request;
   request.sampling = engine::sampling_params(Options("sampling", engine::sampling_options(), raw));
   request.sampling.seed = integer_or("seed", -1);
   request.choices = integer_or("n", 1);
-  if (integer_or("best_of", request.choices) != request.choices) refuse("best_of", "must be n");
+  if (integer_or("best_of", request.choices) != request.choices) refuse("best_of", " must be n");
   request.max_tokens = integer_or("max_completion_tokens", integer_or("max_tokens", -1));
   request.min_tokens = integer_or("min_tokens", 0);
-  if (given("stop")) request.stop = read_stop(*given("stop"));
-  if (const Json* ids = given("stop_token_ids")) {
-    if (!ids->is_array() || ids->size() > kMostStopIds) refuse("stop_token_ids", fmt::format("must be a list of at most {} token ids", kMostStopIds));
+  if (given(body, "stop")) request.stop = read_stop(*given(body, "stop"));
+  if (const Json* ids = given(body, "stop_token_ids")) {
+    if (!ids->is_array() || ids->size() > kMostStopIds) refuse("stop_token_ids", fmt::format(" must be a list of at most {} token ids", kMostStopIds));
     for (const Json& id : *ids) request.stop_ids.push_back(token_id("stop_token_ids", id, vocabulary));
   }
-  if (given("logit_bias")) request.sampling.logit_bias = read_biases(*given("logit_bias"), vocabulary);
+  if (given(body, "logit_bias")) request.sampling.logit_bias = read_biases(*given(body, "logit_bias"), vocabulary);
   request.include_stop = boolean_or("include_stop_str_in_output", false);
   request.ignore_end = boolean_or("ignore_eos", false);
   request.show_special = !boolean_or("skip_special_tokens", true);
   request.grammar = structure_of(body, served);
-  if (const Json* options = given("stream_options")) {
-    if (!options->is_object()) refuse("stream_options", "must be an object");
-    if (!boolean_or("stream", false)) refuse("stream_options", "needs stream");
+  if (const Json* options = given(body, "stream_options")) {
+    if (!options->is_object()) refuse("stream_options", " must be an object");
+    if (!boolean_or("stream", false)) refuse("stream_options", " needs stream");
   }
   return request;
 }

@@ -1,6 +1,7 @@
 // The fields of a request for text: one table of names, types and ranges, which the parser, the docs and the tests share.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -33,5 +34,12 @@ const std::vector<Field>& request_fields();
 // Checks every known field of `body` against the table, logs unknown ones, and fills in what all endpoints share; prompt, log-probabilities
 // and the form of the answer are theirs. Throws ApiError{400} that names the field.
 engine::Request read_request(const Json& body, ServedModel& model);
+
+// Prompts and inputs: a text, a list of texts, a list of token ids, or a list of such lists. Calls `text` or `ids` for each in order, with its name
+// ("input[3]"). Throws ApiError{400} naming `field` for other values and for more than `most`.
+void read_texts(const std::string& field, const Json& value, size_t most, const std::function<void(const std::string& name, const std::string& text)>& text,
+                const std::function<void(const std::string& name, const Json& ids)>& ids);
+// For endpoints whose fields are not in the table: a line in the log for each of the first that is none of `known`.
+void log_unknown(const Json& body, const std::function<bool(std::string_view)>& known);
 
 }  // namespace frugal::serve

@@ -251,29 +251,16 @@ void chat(Call& call) {
   TextAnswer::begin(call, model, {std::move(request)}, reading, flag(body, "stream", false), std::make_unique<ChatFormat>(body, logprobs));
 }
 
-std::vector<int32_t> ids_of(const Json& list, const text::Tokenizer& tokenizer) {
-  std::vector<int32_t> ids;
-  for (const Json& id : list) ids.push_back(token_id("prompt", id, tokenizer.vocab_size()));
-  return ids;
-}
-
-// A text, a list of texts, a list of ids, or a list of lists of ids.
 std::vector<std::vector<int32_t>> prompts_of(const Json& body, const text::Tokenizer& tokenizer) {
-  const auto found = body.find("prompt");
-  if (found == body.end() || found->is_null()) throw ApiError(400, "prompt is missing", "prompt");
-  const Json& prompt = *found;
-  const auto from_text = [&](const Json& text) { return tokenizer.encode(text.get_ref<const std::string&>()); };
-  if (prompt.is_string()) return {from_text(prompt)};
-  if (!prompt.is_array() || prompt.empty()) throw ApiError(400, "prompt must be a text, token ids, or a list of texts or of lists of token ids", "prompt");
-  if (prompt.front().is_number()) return {ids_of(prompt, tokenizer)};
-  if (prompt.size() > kMostPrompts) throw ApiError(400, fmt::format("prompt has {} entries, {} are allowed", prompt.size(), kMostPrompts), "prompt");
+  const Json* const prompt = given(body, "prompt");
+  if (!prompt) refuse("prompt", " is missing");
   std::vector<std::vector<int32_t>> prompts;
-  for (const Json& one : prompt) {
-    if (one.is_string() != prompt.front().is_string() || (!one.is_string() && !one.is_array())) {
-      throw ApiError(400, "prompt must be a list of texts or a list of lists of token ids", "prompt");
-    }
-    prompts.push_back(one.is_string() ? from_text(one) : ids_of(one, tokenizer));
-  }
+  read_texts(
+      "prompt", *prompt, kMostPrompts, [&](const std::string&, const std::string& text) { prompts.push_back(tokenizer.encode(text)); },
+      [&](const std::string&, const Json& ids) {
+        prompts.emplace_back();
+        for (const Json& id : ids) prompts.back().push_back(token_id("prompt", id, tokenizer.vocab_size()));
+      });
   return prompts;
 }
 

@@ -23,8 +23,8 @@ Json echoed(const Json& body) {
                                                                    {"top_p", nullptr},
                                                                    {"user", nullptr}};
   for (const auto& [name, fallback] : fields) {
-    const auto found = body.find(name);
-    echo[name] = found == body.end() || found->is_null() ? fallback : *found;
+    const Json* const value = given(body, name);
+    echo[name] = value ? *value : fallback;
   }
   return echo;
 }
@@ -146,8 +146,6 @@ class ResponseFormat final : public AnswerFormat {
   int64_t sequence_ = 0;
 };
 
-[[noreturn]] void refuse(const std::string& field, const std::string& rule) { throw ApiError(400, field + rule, field); }
-
 // Content as chat has it: parts of text, whoever said them.
 Json translated_content(const Json& content, const std::string& where) {
   if (!content.is_array()) return content;
@@ -216,36 +214,32 @@ Json translated_tools(const Json& tools) {
 
 // The same request in the words of chat.
 Json translated(const Json& body) {
-  const auto given = [&](const char* name) -> const Json* {
-    const auto found = body.find(name);
-    return found == body.end() || found->is_null() ? nullptr : &*found;
-  };
   for (const char* name : {"previous_response_id", "conversation", "prompt"}) {
-    if (given(name)) refuse(name, " is not supported: nothing is kept between requests, send the whole conversation as input");
+    if (given(body, name)) refuse(name, " is not supported: nothing is kept between requests, send the whole conversation as input");
   }
   if (flag(body, "background", false)) refuse("background", " is not supported");
-  if (given("truncation") && body["truncation"] != "disabled") refuse("truncation", " is not supported: nothing is cut");
+  if (given(body, "truncation") && body["truncation"] != "disabled") refuse("truncation", " is not supported: nothing is cut");
   Json result = Json::object();
   for (const char* same : {"model", "temperature", "top_p", "stream", "parallel_tool_calls", "seed", "stop", "top_k", "min_p", "chat_template_kwargs"}) {
-    if (given(same)) result[same] = body[same];
+    if (given(body, same)) result[same] = body[same];
   }
-  if (given("max_output_tokens")) result["max_tokens"] = body["max_output_tokens"];
+  if (given(body, "max_output_tokens")) result["max_tokens"] = body["max_output_tokens"];
   MessageList messages;
-  const Json* const input = given("input");
+  const Json* const input = given(body, "input");
   if (!input || !(input->is_string() || input->is_array())) refuse("input", " must be a text or a list of items");
-  if (given("instructions")) messages.add({{"role", "system"}, {"content", body["instructions"]}}, 0);
+  if (given(body, "instructions")) messages.add({{"role", "system"}, {"content", body["instructions"]}}, 0);
   if (input->is_string()) messages.add({{"role", "user"}, {"content", *input}}, 0);
   for (size_t i = 0; input->is_array() && i < input->size(); ++i) messages.add((*input)[i], i);
   result["messages"] = messages.take();
-  if (given("tools")) result["tools"] = translated_tools(body["tools"]);
-  if (const Json* choice = given("tool_choice")) {
+  if (given(body, "tools")) result["tools"] = translated_tools(body["tools"]);
+  if (const Json* choice = given(body, "tool_choice")) {
     result["tool_choice"] = *choice;
     if (choice->is_object() && choice->value("type", Json(nullptr)) == "function")
       result["tool_choice"] = {{"type", "function"}, {"function", {{"name", choice->value("name", Json(nullptr))}}}};
   }
-  if (const Json* reasoning = given("reasoning"); reasoning && reasoning->is_object() && reasoning->contains("effort"))
+  if (const Json* reasoning = given(body, "reasoning"); reasoning && reasoning->is_object() && reasoning->contains("effort"))
     result["reasoning_effort"] = (*reasoning)["effort"];
-  const Json* const text = given("text");
+  const Json* const text = given(body, "text");
   if (text && !text->is_object()) refuse("text", " must be an object");
   if (const Json format = text ? text->value("format", Json(nullptr)) : Json(nullptr); !format.is_null()) {
     if (!format.is_object()) refuse("text.format", " must be an object");

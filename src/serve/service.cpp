@@ -37,10 +37,17 @@ std::string new_id() {
   return fmt::format("{:016x}{:08x}", random(), static_cast<uint32_t>(random()));
 }
 
+const Json* given(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+void refuse(std::string_view field, const std::string& rule) { throw ApiError(400, std::string(field) + rule, std::string(field)); }
+
 bool flag(const Json& body, const std::string& field, bool otherwise) {
-  const auto value = body.find(field);
-  if (value == body.end() || value->is_null()) return otherwise;
-  if (!value->is_boolean()) throw ApiError(400, field + " must be true or false", field);
+  const Json* const value = given(body, field.c_str());
+  if (!value) return otherwise;
+  if (!value->is_boolean()) refuse(field, " must be true or false");
   return value->get<bool>();
 }
 
