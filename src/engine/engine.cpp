@@ -36,6 +36,11 @@ int32_t blocks_of(const nn::LoadedModel& model, const EngineOptions& options) {
   return static_cast<int32_t>(std::min<uint64_t>(blocks, nn::BlockPool::kUnlimited - 1));
 }
 
+SchedulerOptions for_depth(SchedulerOptions options, int64_t blocks) {
+  options.blocks = std::max<int64_t>(1, blocks);
+  return options;
+}
+
 }  // namespace
 
 struct Engine::Running {
@@ -54,7 +59,7 @@ Engine::Engine(const nn::LoadedModel& model, const EngineOptions& options)
       options_(options),
       context_(options.context > 0 ? options.context : model.model->spec.context_length),
       cache_(std::make_shared<nn::KvCache>(model.model->spec, options.cache, blocks_of(model, options), context_)),
-      scheduler_(cache_, options.scheduler),
+      scheduler_(cache_, for_depth(options.scheduler, std::ssize(model.model->blocks))),
       team_size_(team_size()),
       alive_at_(options.clock->seconds()) {
   context_ = std::min(context_, scheduler_.capacity());
@@ -221,7 +226,7 @@ void Engine::step(const std::vector<StepPart>& parts) {
   for (const StepPart& part : parts) {
     if (part.sequence->phase != Sequence::Phase::running) continue;
     computed.push_back(part);
-    prompt_tokens += std::clamp(part.sequence->prompt_tokens - part.begin, int64_t{0}, part.count);
+    if (read(part)) prompt_tokens += std::clamp(part.sequence->prompt_tokens - part.begin, int64_t{0}, part.count);
   }
   scheduler_.done(computed, options_.clock->seconds() - begin);
   {
@@ -238,8 +243,10 @@ void Engine::forward(const std::vector<StepPart>& parts) {
   for (const StepPart& part : parts) {
     const Sequence& s = *part.sequence;
     const auto first = s.tokens.begin() + part.begin;
-    const bool reads = s.reads_everything && part.begin < s.prompt_tokens;
-    batch.sequences.push_back({std::ssize(batch.tokens), part.count, s.state.get(), reads ? part.count : part.samples ? 1 : 0});
+    const bool reads_everything = s.reads_everything && part.begin < s.prompt_tokens;
+    nn::SequenceSlice& slice = batch.sequences.emplace_back(std::ssize(batch.tokens), part.count, s.state.get());
+    slice.logit_rows = !read(part) ? 0 : reads_everything ? part.count : part.samples ? 1 : 0;
+    if (part.first_block > 0 || !read(part)) slice.until_block = part.until_block;
     batch.tokens.insert(batch.tokens.end(), first, first + part.count);
   }
   // Once the model has advanced the states there is no way back: from here on nothing is allocated but in a request's own try.
@@ -290,7 +297,7 @@ void Engine::tell(const std::vector<StepPart>& parts) {
   const double now = options_.clock->seconds();
   int64_t generated = 0;
   for (const StepPart& part : parts) {
-    if (!part.samples || part.sequence->phase != Sequence::Phase::running) continue;
+    if (!part.samples || !read(part) || part.sequence->phase != Sequence::Phase::running) continue;
     Sequence& s = *part.sequence;
     const Member member = members_.at(&s);
     Running& request = *member.request;

@@ -74,6 +74,7 @@ class Engine {
   void publish_counts();
   std::shared_ptr<Running> checked(Request request, std::shared_ptr<Listener> listener) const;
   void admit(const std::shared_ptr<Running>& request);
+  bool read(const StepPart& part) const { return part.until_block >= std::ssize(model_.model->blocks); }  // after this step
   void step(const std::vector<StepPart>& parts);
   void forward(const std::vector<StepPart>& parts);
   struct Rows {  // of logits, floats `stride` apart

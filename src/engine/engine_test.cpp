@@ -135,6 +135,8 @@ TEST(Engine, AGreedyAnswerIsTheSameInAnyCompany) {
   }
   const auto answers = [&](const EngineOptions& options, size_t together) {
     Engine engine(tiny(), options);
+    std::atomic<int64_t> passing = 0;
+    engine.before_step = [&](const std::vector<StepPart>& parts) { passing += parts.back().until_block < std::ssize(tiny().model->blocks); };
     std::vector<std::shared_ptr<Answer>> running;
     std::vector<std::vector<int32_t>> results;
     for (size_t i = 0; i < prompts.size() || !running.empty();) {
@@ -147,6 +149,7 @@ TEST(Engine, AGreedyAnswerIsTheSameInAnyCompany) {
     std::printf("%zu together: %lld steps, %lld tokens of prompts, %lld of them cached, %lld preemptions\n", together, static_cast<long long>(counts.steps),
                 static_cast<long long>(counts.prompt_tokens), static_cast<long long>(counts.scheduler.prefix_hits),
                 static_cast<long long>(counts.scheduler.preemptions));
+    EXPECT_EQ(passing > 0, together > 1) << "chunks that took several steps";
     EXPECT_EQ(counts.scheduler.prefix_hits > 0, options.scheduler.share_beginnings);
     EXPECT_EQ(counts.scheduler.preemptions > 0, options.cache_bytes < 1 << 20);
     return results;

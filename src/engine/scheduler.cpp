@@ -9,8 +9,8 @@
 namespace frugal::engine {
 namespace {
 
-// Fewer prompt tokens cost a step nearly as much: it reads the prompt's keys and values for any number of them.
-constexpr int64_t kLeastChunk = 8;
+// Prompt tokens that go together: with fewer, a block's weights, keys and values are read for too little work.
+constexpr int64_t kChunk = 64, kLeastChunk = 8;
 constexpr int64_t kStepsToProbe = 24;
 // Rows of logits of one prompt in a step: each is as long as the vocabulary.
 constexpr int64_t kMostReadRows = 64;
@@ -26,9 +26,9 @@ void insert_in_order(Sequences& sequences, const std::shared_ptr<Sequence>& sequ
 bool Scheduler::Pace::knows(int64_t now_decoding) const { return decode_seconds > 0 && 4 * std::abs(now_decoding - decoding) <= decoding; }
 
 // A machine that others use as well takes another time each second.
-int64_t Scheduler::Pace::beside(int64_t now_decoding) const { return knows(now_decoding) && mixed_steps < kStepsToProbe ? chunk : 0; }
+double Scheduler::Pace::beside(int64_t now_decoding) const { return knows(now_decoding) && mixed_steps < kStepsToProbe ? tokens : 0; }
 
-void Scheduler::Pace::add(int64_t now_decoding, int64_t prompt_tokens, double seconds, double stretch, int64_t most) {
+void Scheduler::Pace::add(int64_t now_decoding, double prompt_tokens, double seconds, const SchedulerOptions& options) {
   if (now_decoding == 0) return;
   if (prompt_tokens == 0) {
     decode_seconds = knows(now_decoding) ? 0.75 * decode_seconds + 0.25 * seconds : seconds;
@@ -38,17 +38,18 @@ void Scheduler::Pace::add(int64_t now_decoding, int64_t prompt_tokens, double se
   }
   ++mixed_steps;
   if (decode_seconds <= 0) return;
-  // Down at once, up slowly: one step that was disturbed is no reason for large chunks later.
-  const double change = std::clamp(stretch * decode_seconds / seconds, 0.5, 1.2);
-  if (prompt_tokens < chunk && change >= 1) return;  // the end of a prompt says nothing of larger chunks
-  chunk = std::clamp(static_cast<int64_t>(std::lround(static_cast<double>(prompt_tokens) * change)), kLeastChunk, most);
+  // Down at once, up slowly: one step that was disturbed is no reason for long ones later.
+  const double change = std::clamp(options.step_stretch * decode_seconds / seconds, 0.5, 1.2);
+  if (prompt_tokens < 0.7 * tokens && change >= 1) return;  // the end of a prompt says nothing of longer steps
+  tokens = std::clamp(prompt_tokens * change, static_cast<double>(kLeastChunk) / static_cast<double>(options.blocks), static_cast<double>(options.step_tokens));
 }
 
 Scheduler::Scheduler(std::shared_ptr<nn::KvCache> cache, const SchedulerOptions& options)
     : cache_(std::move(cache)), options_(options), tree_(cache_->pool(), nn::kPageSize) {
-  if (options.most_running < 1 || options.step_tokens <= options.most_running || !(options.step_stretch >= 1)) {
-    fail(ErrorKind::invalid_input, "scheduler: {} sequences run at most, a step of {} tokens must have one more, and a stretch of {} must be at least 1",
-         options.most_running, options.step_tokens, options.step_stretch);
+  if (options.most_running < 1 || options.step_tokens <= options.most_running || !(options.step_stretch >= 1) || options.blocks < 1) {
+    fail(ErrorKind::invalid_input,
+         "scheduler: {} sequences run at most, a step of {} tokens must have one more, a stretch of {} must be at least 1, and {} blocks too",
+         options.most_running, options.step_tokens, options.step_stretch, options.blocks);
   }
 }
 
@@ -80,6 +81,8 @@ void Scheduler::give_back(Sequence& sequence) {
     tree_.insert(sequence.scope, sequence.tokens, sequence.state->blocks().first(full));
   }
   sequence.state.reset();
+  sequence.passing = false;
+  std::erase_if(passing_, [&](const StepPart& part) { return part.sequence.get() == &sequence; });
 }
 
 void Scheduler::remove(Sequence& sequence) {
@@ -137,39 +140,65 @@ bool Scheduler::start(const std::shared_ptr<Sequence>& sequence) {
   return true;
 }
 
-std::vector<StepPart> Scheduler::plan() {
-  queue_held();
+// Of what prompts have yet to be read, so many tokens, in order of arrival.
+std::vector<StepPart> Scheduler::prompt_parts(int64_t most_tokens) {
   std::vector<StepPart> parts;
   const int64_t preemptions = preemptions_;
-  const auto left = [](const Sequence& s) { return std::ssize(s.tokens) - s.state->length(); };
-  int64_t tokens = 0;
-  // Index, not iterator: reserving may preempt the youngest, which are behind.
-  for (size_t i = 0; i < running_.size(); ++i) {
-    const std::shared_ptr<Sequence> sequence = running_[i];
-    if (left(*sequence) != 1) continue;
-    if (!reserve(*sequence, 1)) continue;  // older ones hold the rest
-    parts.push_back({sequence, sequence->state->length(), 1, true, true});
-    ++tokens;
-  }
-  int64_t budget = options_.step_tokens - tokens;
-  if (tokens > 0) budget = std::min(budget, pace_.beside(tokens));
-  const auto read_prompt = [&](const std::shared_ptr<Sequence>& sequence) {
-    int64_t count = std::min(left(*sequence), budget);
+  const auto read = [&](const std::shared_ptr<Sequence>& sequence) {
+    const int64_t left = std::ssize(sequence->tokens) - sequence->state->length();
+    int64_t count = std::min(left, most_tokens);
     if (sequence->reads_everything && sequence->state->length() < sequence->prompt_tokens) count = std::min(count, kMostReadRows);
     if (count <= 0 || !reserve(*sequence, count)) return;
-    parts.push_back({sequence, sequence->state->length(), count, count == left(*sequence)});
-    budget -= count;
+    parts.push_back({sequence, sequence->state->length(), count, count == left});
+    most_tokens -= count;
   };
-  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+  // Index, not iterator: reserving may preempt the youngest, which are behind.
+  for (size_t i = 0; i < running_.size() && most_tokens > 0; ++i) {
     const std::shared_ptr<Sequence> sequence = running_[i];
-    if (left(*sequence) > 1) read_prompt(sequence);
+    if (std::ssize(sequence->tokens) - sequence->state->length() > 1) read(sequence);
   }
   // Where someone had to give up blocks, nobody new takes any.
-  while (!waiting_.empty() && budget > 0 && preemptions_ == preemptions && std::ssize(running_) < options_.most_running) {
+  while (!waiting_.empty() && most_tokens > 0 && preemptions_ == preemptions && std::ssize(running_) < options_.most_running) {
     const std::shared_ptr<Sequence> sequence = waiting_.front();
     if (!start(sequence)) break;
     waiting_.pop_front();
-    read_prompt(sequence);
+    read(sequence);
+  }
+  return parts;
+}
+
+std::vector<StepPart> Scheduler::plan() {
+  queue_held();
+  std::vector<StepPart> parts;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    const std::shared_ptr<Sequence> sequence = running_[i];
+    if (sequence->passing || std::ssize(sequence->tokens) - sequence->state->length() != 1) continue;
+    if (!reserve(*sequence, 1)) continue;  // older ones hold the rest
+    parts.push_back({sequence, sequence->state->length(), 1, true, true, 0, options_.blocks});
+  }
+  const int64_t decoding = std::ssize(parts);
+  // What goes to prompts: token after token through one block.
+  const double depth = static_cast<double>(options_.blocks);
+  const double work = depth * (decoding > 0 ? pace_.beside(decoding) : static_cast<double>(options_.step_tokens));
+  if (work > 0) {
+    if (passing_.empty()) {
+      // A chunk that whole blocks make a step of.
+      const double blocks = std::clamp(std::round(work / kChunk), 1.0, depth);
+      const auto chunk = std::max(kLeastChunk, static_cast<int64_t>(std::lround(work / blocks)));
+      passing_ = prompt_parts(std::min(chunk, options_.step_tokens - decoding));
+      // One of them may have been preempted for an older one that began after it.
+      std::erase_if(passing_, [](const StepPart& part) { return part.sequence->phase != Sequence::Phase::running; });
+      for (const StepPart& part : passing_) part.sequence->passing = true;
+    }
+    int64_t tokens = 0;
+    for (const StepPart& part : passing_) tokens += part.count;
+    // A chunk was made for whole blocks; since then there may be a little more or less time.
+    const auto most = std::max<int64_t>(1, static_cast<int64_t>(work / static_cast<double>(std::max<int64_t>(1, tokens)) + 0.3));
+    for (StepPart& part : passing_) {
+      const int64_t left = options_.blocks - part.first_block, steps = (left + most - 1) / most;
+      part.until_block = part.first_block + (left + steps - 1) / steps;  // in steps of equal length
+      parts.push_back(part);
+    }
   }
   // A sequence that was preempted for an older one is in no part.
   std::erase_if(parts, [](const StepPart& part) { return part.sequence->phase != Sequence::Phase::running; });
@@ -177,18 +206,26 @@ std::vector<StepPart> Scheduler::plan() {
 }
 
 void Scheduler::done(const std::vector<StepPart>& parts, double seconds) {
-  int64_t decoding = 0, prompt_tokens = 0;
+  int64_t decoding = 0, prompt_work = 0;
   for (const StepPart& part : parts) {
     Sequence& s = *part.sequence;
-    (part.decodes ? decoding : prompt_tokens) += part.count;
-    if (!options_.share_beginnings || s.phase != Sequence::Phase::running) continue;
+    (part.decodes ? decoding : prompt_work) += part.count * (part.decodes ? 1 : part.until_block - part.first_block);
+    if (s.phase != Sequence::Phase::running) continue;
+    const auto same = std::ranges::find_if(passing_, [&](const StepPart& other) { return other.sequence == part.sequence; });
+    if (part.until_block < options_.blocks) {
+      FRUGAL_ASSERT(same != passing_.end());
+      same->first_block = part.until_block;
+      continue;
+    }
+    if (same != passing_.end()) passing_.erase(same);
+    s.passing = false;
     // A prompt that was read is a beginning for others from now on.
-    if (part.samples && part.begin < s.prompt_tokens) {
+    if (options_.share_beginnings && part.samples && part.begin < s.prompt_tokens) {
       const auto full = static_cast<size_t>(s.state->length() / nn::kPageSize);
       s.state->use_instead(tree_.insert(s.scope, s.tokens, s.state->blocks().first(full)));
     }
   }
-  pace_.add(decoding, prompt_tokens, seconds, options_.step_stretch, options_.step_tokens);
+  pace_.add(decoding, static_cast<double>(prompt_work) / static_cast<double>(options_.blocks), seconds, options_);
 }
 
 SchedulerCounts Scheduler::counts() {

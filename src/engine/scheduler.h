@@ -5,8 +5,10 @@
 //
 // The rules: a decoding sequence is in every step. What is left of a step's time goes to prompts, in order of arrival; beside decoding
 // sequences as much as lengthens the step to less than twice what it is without (step_stretch), which a step without prompts measures anew
-// now and then, and at least a handful of tokens, since over a long prompt fewer cost nearly as much. The oldest sequence never waits for a younger one: when blocks run out, the prefix tree gives up what nobody uses, then the
-// youngest running sequence gives up all and waits in front of the queue.
+// now and then. Where that is little, a chunk of a size that is worth its reading of weights, keys and values goes through some of the
+// model's blocks in each step (layered prefill, arXiv 2510.08055), not fewer tokens through all. The oldest sequence never waits for a
+// younger one: when blocks run out, the prefix tree gives up what nobody uses, then the youngest running sequence gives up all and waits in
+// front of the queue.
 #pragma once
 
 #include <cstdint>
@@ -34,22 +36,26 @@ struct Sequence {
   std::unique_ptr<nn::SequenceState> state;  // while running
   uint64_t order = 0;                        // of arrival
   int64_t cached_tokens = 0;                 // of the prompt, found in the prefix tree when it first ran
+  bool passing = false;                      // some of its tokens are on their way through the blocks
   bool ran = false;
 };
 
 struct SchedulerOptions {
   int64_t most_running = 256;
   int64_t step_tokens = 512;  // of one step; more than most_running
+  int64_t blocks = 1;         // of the model
   double step_stretch = 1.8;  // beside decoding sequences
   bool share_beginnings = true;
 };
 
-// Tokens [begin, begin + count) of a sequence, at these positions. The last of them gives the next token where `samples`.
+// Tokens [begin, begin + count) of a sequence, at these positions, and the blocks of the model that they go through in this step. Those that
+// pass the last one are read; the last of them gives the next token where `samples`.
 struct StepPart {
   std::shared_ptr<Sequence> sequence;
   int64_t begin = 0, count = 0;
   bool samples = false;
   bool decodes = false;  // the token that was sampled last
+  int64_t first_block = 0, until_block = 0;
 };
 
 struct SchedulerCounts {
@@ -70,9 +76,10 @@ class Scheduler {
   // It ended, or its client left: its blocks are free (or kept as a beginning) at once. In any phase, any number of times.
   void remove(Sequence& sequence);
 
-  // The parts of the next step, with room reserved for them; empty: nothing can run, and then nothing waits either.
+  // The parts of the next step, with room reserved for them; empty: nothing can run, and then nothing waits either. Those that end before
+  // the model's last block, or began behind its first, are the last ones, and all go through the same blocks.
   std::vector<StepPart> plan();
-  // They were computed, in `seconds`, and their states advanced. What was sampled is appended after this, before the next plan(). A step that
+  // They were computed, in `seconds`, and the states of those that were read advanced. What was sampled is appended after this, before the next plan(). A step that
   // failed is just planned again.
   void done(const std::vector<StepPart>& parts, double seconds);
 
@@ -80,18 +87,19 @@ class Scheduler {
   SchedulerCounts counts();
 
  private:
-  // How many prompt tokens go beside decoding sequences: held by what steps take, with and without any.
+  // How much of prompts goes beside decoding sequences, in tokens through all blocks: held by what steps take, with and without any.
   struct Pace {
     double decode_seconds = 0;  // of a step without prompts, a running mean; 0: not known
     int64_t decoding = 0;       // sequences in it
-    int64_t chunk = 8;
-    int64_t mixed_steps = 0;                 // since the last step without prompts
-    bool knows(int64_t decoding) const;      // what a step of so many takes
-    int64_t beside(int64_t decoding) const;  // 0: this step is to be one without
-    void add(int64_t decoding, int64_t prompt_tokens, double seconds, double stretch, int64_t most);
+    double tokens = 8;
+    int64_t mixed_steps = 0;                // since the last step without prompts
+    bool knows(int64_t decoding) const;     // what a step of so many takes
+    double beside(int64_t decoding) const;  // 0: this step is to be one without
+    void add(int64_t decoding, double prompt_tokens, double seconds, const SchedulerOptions& options);
   };
   static constexpr uint64_t kNotQueued = ~uint64_t{0};
   void queue_held();
+  std::vector<StepPart> prompt_parts(int64_t most_tokens);
   bool start(const std::shared_ptr<Sequence>& sequence);
   bool reserve(Sequence& sequence, int64_t count);
   bool preempt_younger_than(const Sequence& sequence);
@@ -103,6 +111,7 @@ class Scheduler {
   std::vector<std::shared_ptr<Sequence>> held_;    // added; in the queue from the next plan on, or when `after` allows it
   std::deque<std::shared_ptr<Sequence>> waiting_;  // in order of arrival, as running_
   std::vector<std::shared_ptr<Sequence>> running_;
+  std::vector<StepPart> passing_;  // on their way through the blocks, all at the same one
   Pace pace_;
   uint64_t arrivals_ = 0, count_calls_ = 0;
   std::vector<uint64_t> counted_;  // by block

@@ -27,7 +27,7 @@ nn::ModelSpec one_number_per_position() {
 class Simulation {
  public:
   Simulation(int32_t blocks, const SchedulerOptions& options)
-      : cache(std::make_shared<nn::KvCache>(one_number_per_position(), nn::CacheType::f32, blocks)), scheduler(cache, options) {
+      : cache(std::make_shared<nn::KvCache>(one_number_per_position(), nn::CacheType::f32, blocks)), scheduler(cache, options), depth(options.blocks) {
     // All are taken once: the pool knows the owners of blocks that it gave out.
     std::vector<int32_t> all;
     while (const auto block = cache->allocate()) all.push_back(*block);
@@ -72,30 +72,47 @@ class Simulation {
     if (parts.empty()) return false;
     last = parts;
     const auto oldest = std::ranges::min_element(alive, {}, [](const auto& s) { return s->order; });
-    // Reading its prompt, the oldest may wait for one step that decodes only.
+    // Reading its prompt, the oldest may wait for one step that decodes only; and, when it had to give up its blocks, until the chunk that
+    // is on its way has passed.
     const bool advances = std::ranges::any_of(parts, [&](const StepPart& part) { return part.sequence == *oldest; });
     waits = advances || oldest->get() != waiting_oldest ? 0 : waits + 1;
     waiting_oldest = oldest->get();
-    EXPECT_LE(waits, 2) << "the oldest waits";
-    int64_t tokens = 0;
+    EXPECT_LE(waits, depth > 1 ? depth + 3 : 2) << "the oldest waits";
+    double work = 0;
     for (const StepPart& part : parts) {
       const Sequence& s = *part.sequence;
       EXPECT_EQ(s.phase, Sequence::Phase::running);
       EXPECT_EQ(part.begin, s.state->length());
       EXPECT_EQ(part.samples, part.begin + part.count == std::ssize(s.tokens));
+      EXPECT_EQ(part.first_block, s.state->passage.next_block);
+      EXPECT_LT(part.first_block, part.until_block);
+      EXPECT_LE(part.until_block, depth);
+      if (passes(part)) {
+        EXPECT_EQ(part.first_block, parts.back().first_block);
+        EXPECT_EQ(part.until_block, parts.back().until_block);
+      } else {
+        EXPECT_EQ(work, std::round(work)) << "those that pass are the last";
+      }
       for (int64_t p = part.begin; p < part.begin + part.count; ++p) {
         EXPECT_EQ(cache->pool().owners(s.state->blocks()[static_cast<size_t>(p / kPageSize)]), 1) << "a block that two may write";
         entry(s, p) = static_cast<float>(s.tokens[static_cast<size_t>(p)]);
       }
-      tokens += part.count;
+      work += static_cast<double>(part.count * (part.until_block - part.first_block)) / static_cast<double>(depth);
     }
-    now += 1e-3 + 1e-4 * static_cast<double>(tokens);
+    const double seconds = 1e-3 + 1e-4 * work;
+    now += seconds;
     if (fails) return true;
-    for (const StepPart& part : parts) part.sequence->state->advance(part.count);
-    scheduler.done(parts, 1e-3 + 1e-4 * static_cast<double>(tokens));
+    for (const StepPart& part : parts) {
+      passed += passes(part);
+      if (part.until_block == depth)
+        part.sequence->state->advance(part.count);
+      else
+        part.sequence->state->passage.next_block = part.until_block;
+    }
+    scheduler.done(parts, seconds);
     for (const StepPart& part : parts) {
       Sequence& s = *part.sequence;
-      if (!part.samples) continue;
+      if (!part.samples || part.until_block < depth) continue;
       const int32_t token = next_token(s);
       EXPECT_EQ(token, right_token(s.tokens)) << "entries of others";
       s.tokens.push_back(token);
@@ -103,6 +120,8 @@ class Simulation {
     }
     return true;
   }
+
+  bool passes(const StepPart& part) const { return part.first_block > 0 || part.until_block < depth; }
 
   void end(Sequence& sequence) {
     scheduler.remove(sequence);
@@ -132,8 +151,9 @@ class Simulation {
   Scheduler scheduler;
   std::vector<std::shared_ptr<Sequence>> alive;
   std::vector<StepPart> last;
+  int64_t depth;
   double now = 0;
-  int64_t sequences = 0;
+  int64_t sequences = 0, passed = 0;
   int waits = 0;
   const Sequence* waiting_oldest = nullptr;
 };
@@ -156,8 +176,10 @@ TEST(Scheduler, ASequenceReadsItsPromptInChunksAndThenDecodes) {
   EXPECT_TRUE(simulation.scheduler.idle());
 }
 
-TEST(Scheduler, APromptBesideDecodingSequencesStretchesTheStepByLessThanTwo) {
-  Simulation simulation(2000, {.step_tokens = 512});
+class PromptsBeside : public ::testing::TestWithParam<int64_t> {};
+
+TEST_P(PromptsBeside, DecodingSequencesStretchTheStepByLessThanTwo) {
+  Simulation simulation(2000, {.step_tokens = 512, .blocks = GetParam()});
   for (int i = 0; i < 4; ++i) simulation.add(tokens_from(i, 20 + i), 5000);
   for (int i = 0; i < 300; ++i) ASSERT_TRUE(simulation.step());
   const std::shared_ptr<Sequence> prompt = simulation.add(tokens_from(50, 4096), 1);
@@ -172,6 +194,37 @@ TEST(Scheduler, APromptBesideDecodingSequencesStretchesTheStepByLessThanTwo) {
   // Steps of 1 ms and 0.1 ms a token.
   EXPECT_LE(longest, 2 * (1e-3 + 4 * 1e-4));
   EXPECT_LE(simulation.now - begin, 2 * (8 * 1e-3 + 4096 * 1e-4) * 1.4);
+}
+INSTANTIATE_TEST_SUITE_P(OfDepth, PromptsBeside, ::testing::Values(1, 2, 7, 30, 61), ::testing::PrintToStringParamName());
+
+TEST(Scheduler, AChunkIsOneSizeHoweverLittleOfItFitsAStep) {
+  Simulation simulation(2000, {.step_tokens = 512, .blocks = 30});
+  for (int i = 0; i < 4; ++i) simulation.add(tokens_from(i, 20 + i), 5000);
+  for (int i = 0; i < 300; ++i) ASSERT_TRUE(simulation.step());
+  const std::shared_ptr<Sequence> prompt = simulation.add(tokens_from(50, 4096), 1);
+  int64_t chunks = 0;
+  while (std::ssize(prompt->tokens) == 4096) {
+    ASSERT_TRUE(simulation.step());
+    const StepPart& part = simulation.last.back();
+    chunks += part.sequence == prompt && part.first_block == 0;
+  }
+  EXPECT_GE(chunks, 4096 / 96);
+  EXPECT_LE(chunks, 4096 / 43 + 2);
+}
+
+TEST(Scheduler, WhoLeavesAmongTheBlocksTakesNobodyAlong) {
+  Simulation simulation(2000, {.step_tokens = 512, .blocks = 30});
+  simulation.add(tokens_from(1, 20), 5000);
+  for (int i = 0; i < 30; ++i) ASSERT_TRUE(simulation.step());
+  const auto leaves = simulation.add(tokens_from(50, 30), 3), stays = simulation.add(tokens_from(60, 31), 3);
+  while (!leaves->passing || !stays->passing || stays->state->passage.next_block < 3) ASSERT_TRUE(simulation.step());
+  ASSERT_EQ(leaves->state->passage.next_block, stays->state->passage.next_block);
+  simulation.end(*leaves);
+  ASSERT_TRUE(simulation.step());
+  EXPECT_EQ(simulation.last.back().sequence, stays);
+  EXPECT_GT(simulation.last.back().first_block, 0);
+  while (stays->phase != Sequence::Phase::gone) ASSERT_TRUE(simulation.step());
+  simulation.audit();
 }
 
 TEST(Scheduler, APromptThatCannotFitIsRefusedWithBothNumbers) {
@@ -230,12 +283,13 @@ TEST(Scheduler, WhenBlocksRunOutTheYoungestGivesUpAndAllFinishAsAlone) {
 // Arrivals, cancels, shared beginnings, several choices, failed steps, a pool that is too small: FRUGAL_SIMULATION_STEPS steps.
 TEST(Scheduler, ARandomLifeOfAMillionStepsLosesNothing) {
   const int64_t steps = std::stoll(testing::environment_or("FRUGAL_SIMULATION_STEPS", "1000000"));
-  int64_t parts = 0, preemptions = 0, hits = 0, sequences = 0;
+  int64_t parts = 0, preemptions = 0, hits = 0, sequences = 0, passed = 0;
   Rng rng(testing::test_seed());
   for (int64_t done = 0; done < steps;) {
     const int64_t most_running = rng.between(1, 24);
     Simulation simulation(static_cast<int32_t>(rng.between(4, 60)), {.most_running = most_running,
                                                                      .step_tokens = most_running + rng.between(1, 300),
+                                                                     .blocks = rng.below(3) == 0 ? 1 : rng.between(2, 40),
                                                                      .step_stretch = rng.uniform(1, 3),
                                                                      .share_beginnings = rng.below(4) > 0});
     const double rate = rng.uniform(0.005, 0.1);
@@ -264,10 +318,13 @@ TEST(Scheduler, ARandomLifeOfAMillionStepsLosesNothing) {
     preemptions += counts.preemptions;
     hits += counts.prefix_hits;
     sequences += simulation.sequences;
+    passed += simulation.passed;
     if (::testing::Test::HasFailure()) return;
   }
-  std::printf("%lld steps: %lld sequences, %lld parts, %lld preemptions, %lld tokens of beginnings shared\n", static_cast<long long>(steps),
-              static_cast<long long>(sequences), static_cast<long long>(parts), static_cast<long long>(preemptions), static_cast<long long>(hits));
+  std::printf("%lld steps: %lld sequences, %lld parts, %lld through some blocks, %lld preemptions, %lld tokens of beginnings shared\n",
+              static_cast<long long>(steps), static_cast<long long>(sequences), static_cast<long long>(parts), static_cast<long long>(passed),
+              static_cast<long long>(preemptions), static_cast<long long>(hits));
+  EXPECT_GT(passed, 0);
   EXPECT_GT(preemptions, 0);
   EXPECT_GT(hits, 0);
 }

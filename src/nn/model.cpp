@@ -63,22 +63,51 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
       fail(ErrorKind::out_of_memory, "the KV cache has no blocks left for {} more positions of a sequence of {}", slice.count, slice.state->length());
     }
   }
-  Tensor hidden = embed(batch.tokens);
-  Workspace workspace;
   const bool serving = execution_ == Execution::packed && !at::GradMode::is_enabled();
-  for (const Block& block : blocks) {
-    stop_point();
-    if (serving)
-      block.serve(hidden, batch.sequences, where, workspace);
-    else
-      hidden = block.forward(hidden, batch.sequences, where);
+  Workspace workspace;
+  const auto all = std::span(batch.sequences);
+  const auto through = [&](Tensor rows, std::span<const SequenceSlice> sequences, int64_t begin, int64_t end) {
+    const Tensor places = rows.size(0) == where.size(0) ? where : where.narrow(0, 0, rows.size(0));
+    for (int64_t i = begin; i < end; ++i) {
+      stop_point();
+      const Block& block = blocks[static_cast<size_t>(i)];
+      if (serving)
+        block.serve(rows, sequences, places, workspace);
+      else
+        rows = block.forward(rows, sequences, places);
+    }
+    if (serving) workspace.finish(rows);
+    return rows;
+  };
+  const auto depth = std::ssize(blocks);
+  const auto passing = all.subspan(static_cast<size_t>(std::ranges::find_if(all, [](const SequenceSlice& s) { return s.until_block >= 0; }) - all.begin()));
+  const auto others = all.first(all.size() - passing.size());
+  const int64_t until = passing.empty() ? depth : passing.front().until_block;
+  Tensor hidden, passed;
+  if (passing.empty()) {
+    hidden = through(embed(batch.tokens), all, 0, depth);
+  } else {
+    const int64_t from = passing.front().state->passage.next_block, rows = passing.front().begin;
+    std::vector<Tensor> joined;
+    if (rows > 0) joined.push_back(through(embed(std::span(batch.tokens).first(static_cast<size_t>(rows))), others, 0, from));
+    for (const SequenceSlice& slice : passing) {
+      const Passage& passage = slice.state->passage;
+      FRUGAL_ASSERT(passage.next_block == from && slice.until_block == until && from < until && until <= depth);
+      joined.push_back(from > 0 ? passage.hidden : embed(std::span(batch.tokens).subspan(static_cast<size_t>(slice.begin), static_cast<size_t>(slice.count))));
+      FRUGAL_ASSERT(joined.back().size(0) == slice.count);
+    }
+    hidden = through(at::cat(joined), all, from, until);
+    if (until < depth) {
+      passed = hidden.narrow(0, rows, hidden.size(0) - rows);
+      hidden = through(hidden.narrow(0, 0, rows), others, rows > 0 ? until : depth, depth);
+    }
   }
-  if (serving) workspace.finish(hidden);
+  const auto complete = until < depth ? others : all;
   ForwardResult result;
   using Logits = ForwardOptions::Logits;
   if (options.logits == Logits::last || options.logits == Logits::chosen) {
     std::vector<int64_t> rows;
-    for (const SequenceSlice& slice : batch.sequences) {
+    for (const SequenceSlice& slice : complete) {
       const int64_t wanted = options.logits == Logits::last ? 1 : slice.logit_rows;
       for (int64_t row = slice.count - wanted; row < slice.count; ++row) rows.push_back(slice.begin + row);
     }
@@ -87,8 +116,11 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
     result.hidden = final_norm.forward(hidden);
   }
   if (options.logits != Logits::none && result.hidden.size(0) > 0) result.logits = logits(result.hidden);
-  for (const SequenceSlice& slice : batch.sequences) {
+  for (const SequenceSlice& slice : complete) {
     if (slice.state) slice.state->advance(slice.count);
+  }
+  if (passed.defined()) {
+    for (const SequenceSlice& slice : passing) slice.state->passage = {passed.narrow(0, slice.begin - passing.front().begin, slice.count), until};
   }
   return result;
 }

@@ -34,6 +34,10 @@ struct SequenceSlice {
   int64_t count = 0;
   SequenceState* state = nullptr;
   int64_t logit_rows = 1;  // with ForwardOptions::Logits::chosen, so many of its last rows want logits
+  // Not negative: this forward takes the rows from where state->passage has them to before this block; the same rows come again in later
+  // forwards, and are there, with logits, when they have passed the last block (layered prefill, arXiv 2510.08055). Such slices are the last
+  // of a batch, and all at the same block.
+  int64_t until_block = -1;
 };
 
 struct Batch {

@@ -198,6 +198,55 @@ TEST_P(ModelTest, ServingBlocksComputeWhatTheirDefinitionDoesToTheBit) {
   }
 }
 
+TEST_P(ModelTest, RowsThatPassSomeBlocksInEachForwardBecomeWhatTheyAreAtOnce) {
+  for (const Execution execution : {Execution::stored, Execution::packed}) {
+    Model model = tiny_model(GetParam());
+    model.set_execution(execution);
+    const at::NoGradGuard serving;
+    const auto depth = std::ssize(model.blocks);
+    const std::vector<int32_t> a = random_tokens(70, model.spec.vocab), b = random_tokens(9, model.spec.vocab), c = random_tokens(8, model.spec.vocab);
+    SequenceState one(model.spec), two(model.spec), other(model.spec);
+    SequenceState want_one(model.spec), want_two(model.spec), want_other(model.spec);
+    const auto alone = [&](std::span<const int32_t> tokens, SequenceState& state) {
+      return model.forward(Batch::single(tokens, &state), {ForwardOptions::Logits::last}).logits;
+    };
+    // To the order of sums of the BLAS; the engine's tests say it to the bit, for packed models.
+    const auto same = [](const Tensor& got, const Tensor& want) { return relative_error(got, want) < 1e-5; };
+    alone(std::span(a).first(20), one);
+    alone(std::span(a).first(20), want_one);
+    for (int64_t block = 0; block < depth; ++block) {
+      // One token of `other` through all blocks, first; 50 and 9 tokens through one.
+      Batch batch{{c[static_cast<size_t>(block)]}, {{0, 1, &other}, {1, 50, &one, 1, block + 1}, {51, 9, &two, 1, block + 1}}};
+      batch.tokens.insert(batch.tokens.end(), a.begin() + 20, a.end());
+      batch.tokens.insert(batch.tokens.end(), b.begin(), b.end());
+      const Tensor logits = model.forward(batch, {ForwardOptions::Logits::chosen}).logits;
+      EXPECT_TRUE(same(logits.narrow(0, 0, 1), alone(std::span(c).subspan(static_cast<size_t>(block), 1), want_other)));
+      const bool passed = block + 1 == depth;
+      ASSERT_EQ(logits.size(0), passed ? 3 : 1);
+      EXPECT_EQ(one.length(), passed ? 70 : 20);
+      if (!passed) continue;
+      EXPECT_TRUE(same(logits.narrow(0, 1, 1), alone(std::span(a).subspan(20), want_one)));
+      EXPECT_TRUE(same(logits.narrow(0, 2, 1), alone(b, want_two)));
+    }
+    // With nobody beside them; and once more after a rollback in the middle.
+    two.rollback(0);
+    for (int64_t until : {int64_t{1}, depth}) {
+      if (until > two.passage.next_block) {
+        const ForwardResult result = model.forward({c, {{0, 8, &two, 1, until}}}, {ForwardOptions::Logits::chosen});
+        EXPECT_EQ(result.logits.defined(), until == depth);
+      }
+    }
+    want_two.rollback(0);
+    alone(c, want_two);
+    EXPECT_TRUE(same(alone(b, two), alone(b, want_two)));
+    two.rollback(8);
+    if (depth > 1) model.forward({b, {{0, 9, &two, 1, 1}}});
+    two.rollback(8);
+    want_two.rollback(8);
+    EXPECT_TRUE(same(alone(c, two), alone(c, want_two)));
+  }
+}
+
 TEST_P(ModelTest, GradientsFlowToEveryTensorAndAgreeWithFiniteDifferences) {
   Model model = tiny_model(GetParam());
   const std::vector<int32_t> tokens = random_tokens(12, model.spec.vocab);

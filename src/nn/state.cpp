@@ -65,9 +65,10 @@ SequenceState::SequenceState(const SequenceState& other) : cache_(other.cache_),
 }
 
 SequenceState::SequenceState(SequenceState&& other) noexcept
-    : cache_(other.cache_), blocks_(std::exchange(other.blocks_, {})), length_(std::exchange(other.length_, 0)) {}
+    : passage(std::move(other.passage)), cache_(other.cache_), blocks_(std::exchange(other.blocks_, {})), length_(std::exchange(other.length_, 0)) {}
 
 SequenceState& SequenceState::operator=(SequenceState other) noexcept {
+  std::swap(passage, other.passage);
   std::swap(cache_, other.cache_);
   std::swap(blocks_, other.blocks_);
   std::swap(length_, other.length_);
@@ -102,12 +103,14 @@ bool SequenceState::reserve(int64_t count) {
 
 void SequenceState::advance(int64_t count) {
   length_ += count;
+  passage = {};
   FRUGAL_ASSERT(KvCache::blocks_for(length_) <= std::ssize(blocks_));
 }
 
 void SequenceState::rollback(int64_t length) {
   FRUGAL_ASSERT(length >= 0 && length <= length_);
   length_ = length;
+  passage = {};
   release_from(static_cast<size_t>(KvCache::blocks_for(length)));
 }
 

@@ -49,12 +49,18 @@ class KvCache {
   std::vector<std::byte*> slabs_;
 };
 
+// Rows between two forwards, each of which takes them through some blocks (SequenceSlice::until_block).
+struct Passage {
+  ops::Tensor hidden;  // [rows, hidden], never written in place
+  int64_t next_block = 0;
+};
+
 class SequenceState {
  public:
   // With a cache of its own, which grows with it.
   explicit SequenceState(const ModelSpec& spec, CacheType type = CacheType::f32);
   explicit SequenceState(std::shared_ptr<KvCache> cache) : cache_(std::move(cache)) {}
-  // A copy shares the blocks.
+  // A copy shares the blocks; a passage stays with the first.
   SequenceState(const SequenceState& other);
   SequenceState(SequenceState&& other) noexcept;
   SequenceState& operator=(SequenceState other) noexcept;
@@ -70,6 +76,9 @@ class SequenceState {
   void adopt(std::span<const int32_t> blocks);
   // Goes on with these in place of its first, which hold the same: two sequences that computed one beginning share it from then on.
   void use_instead(std::span<const int32_t> blocks);
+
+  // Of the positions behind length(). Forgotten when they are there, and with a rollback.
+  Passage passage;
 
   std::span<const int32_t> blocks() const { return blocks_; }
   ops::CachePages pages(int slot) const { return cache_->pages(slot); }
