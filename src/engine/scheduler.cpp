@@ -11,6 +11,7 @@ namespace {
 
 // Prompt tokens that go together: with fewer, a block's weights, keys and values are read for too little work.
 constexpr int64_t kChunk = 64, kLeastChunk = 8;
+constexpr int64_t kMostReading = 8;  // prompts that are read by turns
 constexpr int64_t kStepsToProbe = 24;
 // Rows of logits of one prompt in a step: each is as long as the vocabulary.
 constexpr int64_t kMostReadRows = 64;
@@ -140,22 +141,52 @@ bool Scheduler::start(const std::shared_ptr<Sequence>& sequence) {
   return true;
 }
 
-// Of what prompts have yet to be read, so many tokens, in order of arrival.
+bool Scheduler::reads(const std::shared_ptr<Sequence>& sequence) { return left(*sequence) > 1; }
+int64_t Scheduler::left(const Sequence& sequence) { return std::ssize(sequence.tokens) - (sequence.state ? sequence.state->length() : 0); }
+
+// Starts prompts behind the ones that are being read, in order of arrival: some to choose the shortest from, each with room for all of it. One
+// that waits for a beginning that is just being read goes on waiting, and so do those behind it.
+void Scheduler::start_ahead() {
+  int64_t blocks = cache_->pool().capacity(), reading = std::ranges::count_if(running_, reads);
+  for (const auto& sequence : running_) blocks -= nn::KvCache::blocks_for(std::ssize(sequence->tokens));
+  while (!waiting_.empty() && reading < kMostReading && std::ssize(running_) < options_.most_running) {
+    const std::shared_ptr<Sequence> next = waiting_.front();
+    const auto begins_alike = [&](const std::shared_ptr<Sequence>& other) {
+      return reads(other) && other->scope == next->scope && std::ssize(other->tokens) > nn::kPageSize && std::ssize(next->tokens) > nn::kPageSize &&
+             std::equal(next->tokens.begin(), next->tokens.begin() + nn::kPageSize, other->tokens.begin());
+    };
+    blocks -= nn::KvCache::blocks_for(std::ssize(next->tokens));
+    if (blocks < 0 || next->ran || (options_.share_beginnings && std::ranges::any_of(running_, begins_alike)) || !start(next)) return;
+    waiting_.pop_front();
+    ++reading;
+  }
+}
+
+// Of what prompts have yet to be read, so many tokens: in order of arrival, but every other time the shortest first.
 std::vector<StepPart> Scheduler::prompt_parts(int64_t most_tokens) {
   std::vector<StepPart> parts;
   const int64_t preemptions = preemptions_;
   const auto read = [&](const std::shared_ptr<Sequence>& sequence) {
-    const int64_t left = std::ssize(sequence->tokens) - sequence->state->length();
-    int64_t count = std::min(left, most_tokens);
+    const int64_t rest = left(*sequence);
+    int64_t count = std::min(rest, most_tokens);
     if (sequence->reads_everything && sequence->state->length() < sequence->prompt_tokens) count = std::min(count, kMostReadRows);
     if (count <= 0 || !reserve(*sequence, count)) return;
-    parts.push_back({sequence, sequence->state->length(), count, count == left});
+    parts.push_back({sequence, sequence->state->length(), count, count == rest});
     most_tokens -= count;
   };
+  shortest_first_ = !shortest_first_;
+  std::shared_ptr<Sequence> shortest;
+  if (shortest_first_ && std::ranges::any_of(running_, reads)) {
+    start_ahead();
+    for (const auto& sequence : running_) {
+      if (reads(sequence) && (!shortest || left(*sequence) < left(*shortest))) shortest = sequence;
+    }
+    read(shortest);
+  }
   // Index, not iterator: reserving may preempt the youngest, which are behind.
   for (size_t i = 0; i < running_.size() && most_tokens > 0; ++i) {
     const std::shared_ptr<Sequence> sequence = running_[i];
-    if (std::ssize(sequence->tokens) - sequence->state->length() > 1) read(sequence);
+    if (sequence != shortest && reads(sequence)) read(sequence);
   }
   // Where someone had to give up blocks, nobody new takes any.
   while (!waiting_.empty() && most_tokens > 0 && preemptions_ == preemptions && std::ssize(running_) < options_.most_running) {
@@ -172,7 +203,7 @@ std::vector<StepPart> Scheduler::plan() {
   std::vector<StepPart> parts;
   for (size_t i = 0; i < running_.size(); ++i) {
     const std::shared_ptr<Sequence> sequence = running_[i];
-    if (sequence->passing || std::ssize(sequence->tokens) - sequence->state->length() != 1) continue;
+    if (sequence->passing || left(*sequence) != 1) continue;
     if (!reserve(*sequence, 1)) continue;  // older ones hold the rest
     parts.push_back({sequence, sequence->state->length(), 1, true, true, 0, options_.blocks});
   }

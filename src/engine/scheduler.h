@@ -3,12 +3,12 @@
 // preemption by recomputation when the cache is full. A state machine without thread, clock or model of its own: whoever drives it plans a
 // step, computes it, and says how long that took. Not thread-safe.
 //
-// The rules: a decoding sequence is in every step. What is left of a step's time goes to prompts, in order of arrival; beside decoding
-// sequences as much as lengthens the step to less than twice what it is without (step_stretch), which a step without prompts measures anew
-// now and then. Where that is little, a chunk of a size that is worth its reading of weights, keys and values goes through some of the
-// model's blocks in each step (layered prefill, arXiv 2510.08055), not fewer tokens through all. The oldest sequence never waits for a
-// younger one: when blocks run out, the prefix tree gives up what nobody uses, then the youngest running sequence gives up all and waits in
-// front of the queue.
+// The rules: a decoding sequence is in every step. What is left of a step's time goes to prompts, in order of arrival, but every other time
+// to the shortest first, so that nobody waits for all of a long one; beside decoding sequences as much as lengthens the step to less than
+// twice what it is without (step_stretch), which a step without prompts measures anew now and then. Where that is little, a chunk of a size
+// that is worth its reading of weights, keys and values goes through some of the model's blocks in each step (layered prefill, arXiv
+// 2510.08055), not fewer tokens through all. In memory the oldest sequence never waits for a younger one: when blocks run out, the prefix tree
+// gives up what nobody uses, then the youngest running sequence gives up all and waits in front of the queue.
 #pragma once
 
 #include <cstdint>
@@ -99,6 +99,9 @@ class Scheduler {
   };
   static constexpr uint64_t kNotQueued = ~uint64_t{0};
   void queue_held();
+  static int64_t left(const Sequence& sequence);  // tokens that are not read
+  static bool reads(const std::shared_ptr<Sequence>& sequence);
+  void start_ahead();
   std::vector<StepPart> prompt_parts(int64_t most_tokens);
   bool start(const std::shared_ptr<Sequence>& sequence);
   bool reserve(Sequence& sequence, int64_t count);
@@ -111,6 +114,7 @@ class Scheduler {
   std::vector<std::shared_ptr<Sequence>> held_;    // added; in the queue from the next plan on, or when `after` allows it
   std::deque<std::shared_ptr<Sequence>> waiting_;  // in order of arrival, as running_
   std::vector<std::shared_ptr<Sequence>> running_;
+  bool shortest_first_ = true;     // of the last chunk
   std::vector<StepPart> passing_;  // on their way through the blocks, all at the same one
   Pace pace_;
   uint64_t arrivals_ = 0, count_calls_ = 0;

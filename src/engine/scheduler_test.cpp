@@ -72,12 +72,14 @@ class Simulation {
     if (parts.empty()) return false;
     last = parts;
     const auto oldest = std::ranges::min_element(alive, {}, [](const auto& s) { return s->order; });
-    // Reading its prompt, the oldest may wait for one step that decodes only; and, when it had to give up its blocks, until the chunk that
-    // is on its way has passed.
+    // Reading its prompt, the oldest may wait for a chunk of the shortest, and for one that was on its way already.
     const bool advances = std::ranges::any_of(parts, [&](const StepPart& part) { return part.sequence == *oldest; });
-    waits = advances || oldest->get() != waiting_oldest ? 0 : waits + 1;
+    const bool begins = std::ranges::any_of(parts, [](const StepPart& part) { return !part.decodes && part.first_block == 0; });
+    if (advances || oldest->get() != waiting_oldest) chunks_of_others = steps_of_others = 0;
+    if (!advances && !fails) chunks_of_others += begins, ++steps_of_others;
     waiting_oldest = oldest->get();
-    EXPECT_LE(waits, depth > 1 ? depth + 3 : 2) << "the oldest waits";
+    EXPECT_LE(chunks_of_others, 2) << "the oldest waits";
+    EXPECT_LE(steps_of_others, 5 * (depth + 1)) << "the oldest waits";
     double work = 0;
     for (const StepPart& part : parts) {
       const Sequence& s = *part.sequence;
@@ -154,7 +156,7 @@ class Simulation {
   int64_t depth;
   double now = 0;
   int64_t sequences = 0, passed = 0;
-  int waits = 0;
+  int64_t chunks_of_others = 0, steps_of_others = 0;  // since the oldest advanced
   const Sequence* waiting_oldest = nullptr;
 };
 
@@ -210,6 +212,38 @@ TEST(Scheduler, AChunkIsOneSizeHoweverLittleOfItFitsAStep) {
   }
   EXPECT_GE(chunks, 4096 / 96);
   EXPECT_LE(chunks, 4096 / 43 + 2);
+}
+
+TEST(Scheduler, AShortPromptDoesNotWaitForAllOfALongOne) {
+  for (const bool beside : {false, true}) {
+    Simulation simulation(2000, {.step_tokens = 512, .blocks = 30});
+    if (beside) simulation.add(tokens_from(9, 20), 5000);
+    for (int i = 0; i < 30; ++i) simulation.step();
+    const auto first = simulation.add(tokens_from(50, 8000), 3), second = simulation.add(tokens_from(60, 8000), 3);
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(simulation.step());
+    const auto short_one = simulation.add(tokens_from(70, 30), 1);
+    int64_t read_before = first->state->length();
+    while (short_one->phase != Sequence::Phase::gone) ASSERT_TRUE(simulation.step());
+    EXPECT_LE(first->state->length() - read_before, 2 * 512) << "two chunks at most";
+    // Of two long ones, the first has at least half of the time, and so it goes on.
+    while (first->phase != Sequence::Phase::gone) {
+      if (simulation.sequences < 300) simulation.add(tokens_from(simulation.sequences % 90, 40), 1);
+      ASSERT_TRUE(simulation.step());
+    }
+    EXPECT_LT(second->state ? second->state->length() : 0, 1024);
+    simulation.audit();
+  }
+}
+
+TEST(Scheduler, WhoSharesABeginningThatIsBeingReadWaitsForIt) {
+  Simulation simulation(2000, {.step_tokens = 512});
+  const auto first = simulation.add(tokens_from(50, 8 * 512), 3);
+  ASSERT_TRUE(simulation.step());
+  std::vector<int32_t> tokens = tokens_from(50, 1000);
+  tokens.back() = 98;
+  const auto second = simulation.add(tokens, 3);
+  while (simulation.step()) simulation.audit();
+  EXPECT_EQ(second->cached_tokens, 999 / kPageSize * kPageSize);
 }
 
 TEST(Scheduler, WhoLeavesAmongTheBlocksTakesNobodyAlong) {

@@ -11,7 +11,6 @@ namespace {
 
 // Blocks of 0.4 to 2 MB; slabs of some MB come from the system as untouched pages and go back to it whole.
 constexpr int64_t kBlocksPerSlab = 8;
-constexpr std::align_val_t kAlignment{64};
 
 }  // namespace
 
@@ -29,21 +28,18 @@ KvCache::KvCache(const ModelSpec& spec, CacheType type, int32_t blocks, int64_t 
   }
 }
 
-KvCache::~KvCache() {
-  for (std::byte* slab : slabs_) ::operator delete(slab, kAlignment);
-}
-
 std::optional<int32_t> KvCache::allocate() {
   const std::optional<int32_t> block = pool_.allocate();
   if (block && *block / kBlocksPerSlab >= std::ssize(slabs_)) {
-    const auto bytes = static_cast<size_t>(kBlocksPerSlab * block_bytes_);
-    auto* slab = static_cast<std::byte*>(::operator new(bytes, kAlignment, std::nothrow));
-    if (slab == nullptr) {
+    try {
+      memory_.emplace_back(static_cast<uint64_t>(kBlocksPerSlab * block_bytes_), kernels::AlignedBuffer::Fill::none);
+      slabs_.push_back(memory_.back().data());
+    } catch (const std::exception&) {
+      memory_.resize(slabs_.size());
       pool_.release(*block);
       pool_.shrink_to(pool_.used());
       return std::nullopt;
     }
-    slabs_.push_back(slab);
   }
   return block;
 }

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/aligned_buffer.h"
 #include "nn/block_pool.h"
 #include "nn/spec.h"
 #include "ops/ops.h"
@@ -23,7 +24,6 @@ class KvCache {
   // `context`: the length that the rotary frequencies of all its sequences are for, where they depend on the length (dynamic, longrope):
   // then no sequence changes another one's. 0: each forward goes by its longest.
   KvCache(const ModelSpec& spec, CacheType type, int32_t blocks = BlockPool::kUnlimited, int64_t context = 0);
-  ~KvCache();
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
 
@@ -46,7 +46,8 @@ class KvCache {
   BlockPool pool_;
   std::vector<Slot> slots_;
   int64_t block_bytes_ = 0, context_;
-  std::vector<std::byte*> slabs_;
+  std::vector<kernels::AlignedBuffer> memory_;
+  std::vector<std::byte*> slabs_;  // where each is
 };
 
 // Rows between two forwards, each of which takes them through some blocks (SequenceSlice::until_block).
