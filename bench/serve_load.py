@@ -377,14 +377,17 @@ def stall(options, report):
         long = loop.start(Request(asking(random_prompt(draw, options.prompt), 1)))
         while not long.over:
             loop.step(0.1)
+        while time.monotonic() < long.over + 2:
+            loop.step(0.1)
         loop.abandon()
         server.settle()
-        before = [b - a for r in decoding for a, b in zip(r.times, r.times[1:]) if until - options.before + 1 < b < arrived]
-        during = [b - a for r in decoding for a, b in zip(r.times, r.times[1:]) if a > arrived and b < long.times[0]]
-        rows.append((percentile(before, .5), percentile(before, .99), percentile(during, .5), percentile(during, .99), alone, long.first))
-    p50, p99, p50_during, p99_during, alone, beside = (statistics.median(column) for column in zip(*rows))
+        gaps = lambda begin, end: [b - a for r in decoding for a, b in zip(r.times, r.times[1:]) if begin < a and b < end]
+        before, during, after = gaps(until - options.before + 1, arrived), gaps(arrived, long.times[0]), gaps(long.times[0], long.over + 2)
+        rows.append([percentile(part, share) for part in (before, during, after) for share in (.5, .99)] + [alone, long.first])
+    p50, p99, p50_during, p99_during, p50_after, p99_after, alone, beside = (statistics.median(column) for column in zip(*rows))
     report.row("4 streams: gap before", f"p50 {ms(p50)}, p99 {ms(p99)}", p50_s=p50, p99_s=p99)
     report.row(f"while {options.prompt} tokens are read", f"p50 {ms(p50_during)} ({p50_during / p50:.2f}x), p99 {ms(p99_during)} ({p99_during / p99:.2f}x)", p50_s=p50_during, p99_s=p99_during, p99_ratio=p99_during / p99)
+    report.row("and after it, the streams that much longer", f"p50 {ms(p50_after)}, p99 {ms(p99_after)}", p50_s=p50_after, p99_s=p99_after)
     report.row("first token of the long prompt", f"{beside:.2f} s, alone {alone:.2f} s ({beside / alone:.2f}x); medians of {options.rounds}", alone_s=alone, beside_s=beside, ratio=beside / alone)
     server.stop()
 
