@@ -39,6 +39,9 @@ struct Context {
 // Adds a verb with the common options; `work` runs after parsing.
 Verb new_verb(CLI::App& app, Context& context, const std::string& name, const std::string& summary, std::function<void()> work);
 
+// A verb that only has verbs of its own.
+CLI::App& verb_group(CLI::App& app, const std::string& name, const std::string& summary);
+
 // One small file per verb.
 void add_compress(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
@@ -50,6 +53,7 @@ void add_report(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_inspect(CLI::App& app, Context& context);
 void add_tokenize(CLI::App& app, Context& context);
+void add_tokenizer(CLI::App& app, Context& context);
 void add_convert(CLI::App& app, Context& context);
 void add_methods(CLI::App& app, Context& context);
 void add_claims(CLI::App& app, Context& context);

@@ -62,6 +62,12 @@ Verb& Verb::required() {
   return *this;
 }
 
+CLI::App& verb_group(CLI::App& app, const std::string& name, const std::string& summary) {
+  CLI::App* group = app.add_subcommand(name, summary);
+  group->require_subcommand(1);
+  return *group;
+}
+
 Verb new_verb(CLI::App& app, Context& context, const std::string& name, const std::string& summary, std::function<void()> work) {
   CLI::App* verb = app.add_subcommand(name, summary);
   verb->callback([&context, work = std::move(work)] { context.run = work; });
