@@ -14,7 +14,7 @@ Verb& Verb::text(const std::string& names, std::string& value, const std::string
 
 Verb& Verb::texts(const std::string& names, std::vector<std::string>& values, const std::string& help) {
   last_ = app_->add_option(names, values, help);
-  if (names.starts_with("-")) last_->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  if (names.starts_with("-")) last_->expected(1)->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   return *this;
 }
 
@@ -48,7 +48,7 @@ Verb& Verb::each(const std::string& names, std::function<void(const std::string&
     for (const std::string& value : values) use(value);
   };
   last_ = app_->add_option_function<std::vector<std::string>>(names, use_all, help);
-  last_->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  last_->expected(1)->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   return *this;
 }
 

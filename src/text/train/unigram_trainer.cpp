@@ -157,11 +157,12 @@ class UnigramTraining {
   TrainedUnigram finish(const UnigramPieces& model) const {
     std::unordered_map<std::string, double> scores;
     for (size_t id = 1; id < model.size(); ++id) scores.emplace(model.list()[id].text, model.list()[id].score);
-    std::unordered_set<std::string> inserted{"<UNK>"};
+    std::unordered_set<std::string> inserted(options_.special_tokens.begin(), options_.special_tokens.end());
+    inserted.insert({"<UNK>", options_.unk_token});
     std::vector<UnigramPiece> pieces;
     double penalty = 0;
     for (const std::string& c : required_) {
-      inserted.insert(c);
+      if (!inserted.insert(c).second) continue;
       if (const auto it = scores.find(c); it != scores.end()) {
         pieces.push_back({c, it->second});
       } else {

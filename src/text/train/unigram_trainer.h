@@ -2,7 +2,8 @@
 // follows SentencePiece's: many seeds, expectation maximization, and the pieces whose loss would cost the likelihood least
 // dropped, until the vocabulary has its size. The pieces and scores are those of `tokenizers` up to rounding, but where that
 // depends on the order of its hash tables: characters that training dropped and that come back score min_score + k x 0.0001 in
-// some order (here that of Unicode), and its sums are in another order in each run.
+// some order (here that of Unicode), and its sums are in another order in each run. One difference is on purpose: a piece with the
+// text of a special token is left out, where `tokenizers` puts the same token into the vocabulary twice.
 #pragma once
 
 #include <cstdint>
