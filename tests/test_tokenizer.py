@@ -44,7 +44,8 @@ def train(frugal, text, out, *arguments):
 
 def expect_equal_ids(frugal, out, reference, texts):
     """tokenizers, transformers and frugal on the directory that frugal wrote, and the tokens of the tokenizer that `tokenizers` trained.
-    The ids are not compared here: BPE's follow from the vocabulary, and Unigram pieces of equal score, and characters that came back, have them in another order."""
+    The ids are not compared here: BPE's follow from the vocabulary, and Unigram pieces of equal score, and characters that
+    came back, have them in another order."""
     ours, fast = Tokenizer.from_file(str(out / "tokenizer.json")), AutoTokenizer.from_pretrained(out)
     for i, sample in enumerate(texts):
         encoding, expected = ours.encode(sample, add_special_tokens=False), reference.encode(sample, add_special_tokens=False)
