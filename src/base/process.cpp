@@ -1,14 +1,20 @@
 #include "base/process.h"
 
+#include <execinfo.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <charconv>
+#include <chrono>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <string_view>
+#include <thread>
 
 namespace frugal {
 namespace {
@@ -23,6 +29,21 @@ uint64_t status_kilobytes(std::string_view key) {
     return value;
   }
   return 0;
+}
+
+std::atomic<int> stacks_fd{-1};
+std::atomic<bool> stack_written{false};
+
+void write_own_stack(int) {
+  constexpr int kMostFrames = 64;
+  void* frames[kMostFrames];
+  ::backtrace_symbols_fd(frames, ::backtrace(frames, kMostFrames), stacks_fd);
+  stack_written = true;
+}
+
+void write_line(int fd, std::string line) {
+  line += '\n';
+  (void)!::write(fd, line.data(), line.size());
 }
 
 }  // namespace
@@ -40,6 +61,29 @@ void reset_peak_rss() {
   if (fd < 0) return;
   (void)!::write(fd, "5", 1);
   ::close(fd);
+}
+
+void write_stacks(int fd) {
+  constexpr auto kPatience = std::chrono::milliseconds(500);
+  void* first = nullptr;
+  ::backtrace(&first, 1);  // the first call loads a library, which a signal handler must not
+  stacks_fd = fd;
+  struct sigaction action = {};
+  action.sa_handler = write_own_stack;
+  action.sa_flags = SA_RESTART;
+  ::sigaction(SIGUSR2, &action, nullptr);
+  std::error_code code;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task", code)) {
+    std::string name;
+    std::getline(std::ifstream(entry.path() / "comm"), name);
+    const std::string thread = entry.path().filename().string();
+    write_line(fd, "thread " + thread + " (" + name + "):");
+    stack_written = false;
+    if (::syscall(SYS_tgkill, ::getpid(), std::atoi(thread.c_str()), SIGUSR2) != 0) continue;  // it has ended
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    while (!stack_written && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (!stack_written) write_line(fd, "  does not answer: it waits in the kernel");
+  }
 }
 
 std::optional<double> package_energy_joules() {

@@ -226,9 +226,9 @@ void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t
     if (member < parts && begin < end) body(begin, end);
   };
   if (held)
-    run_team(share);
+    run_team(std::ref(share));  // a copy would need memory
   else
-    fork_join(static_cast<int>(parts), share);
+    fork_join(static_cast<int>(parts), std::ref(share));
 }
 
 void hold_team(const std::function<void()>& body) {

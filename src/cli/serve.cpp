@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/progress.h"
 #include "cli/context.h"
 #include "cli/generation.h"
@@ -29,11 +30,12 @@ namespace frugal::cli {
 namespace {
 
 constexpr double kDrainSeconds = 30, kStatusSeconds = 10;
+constexpr std::chrono::seconds kEnd{15};  // of models and threads, which takes some hundredths of one
 
 struct ServeValues {
   std::vector<std::string> models, keys, hosts;
   std::string host = "127.0.0.1", key_file, alias, ledger, metrics_prefix = "frugal", tool_call_parser, pooling;
-  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30;
+  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30, hang_seconds = 300;
   CacheValues cache;
   TemplateValues chat_template;
   bool anonymous = false, no_prefix = false;
@@ -233,6 +235,13 @@ class StatusLine {
   engine::EngineCounts last_;
 };
 
+// A step that hangs holds its thread and the models: nothing of it can be ended in order. Whoever watches over us starts us again.
+[[noreturn]] void end_at_once(const std::string& why) {
+  log_message(LogLevel::error, why + "; the stacks of all threads:");
+  write_stacks(STDERR_FILENO);
+  ::_exit(1);
+}
+
 void run(const Context& context, const ServeValues& values) {
   const std::vector<std::string> keys = keys_of(values);
   const bool local =
@@ -268,12 +277,19 @@ void run(const Context& context, const ServeValues& values) {
   for (int tick = 1; signals == 0; ++tick) {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     service.watch();
+    if (const auto hang = service.hang(); hang && values.hang_seconds > 0 && hang->seconds > static_cast<double>(values.hang_seconds)) {
+      end_at_once(fmt::format("{}: a step has not ended for {:.0f} s (--hang-limit)", hang->model, hang->seconds));
+    }
     if (tick % static_cast<int>(10 * kStatusSeconds) == 0) status.print(service, kStatusSeconds);
     if (tick % (5 * values.ping_seconds) == 0) service.ping_silent_streams();  // twice in the interval: no silence is longer than it
   }
   print_note("shutting down: answers that have begun may end, for 30 seconds (again: at once)");
   service.refuse_new_work();
   if (!server.drain(kDrainSeconds)) print_note("some answers were cut off");
+  std::thread([] {
+    std::this_thread::sleep_for(kEnd);
+    end_at_once("a step does not end, and so the shutdown");
+  }).detach();
 }
 
 }  // namespace
@@ -300,6 +316,8 @@ void add_serve(CLI::App& app, Context& context) {
       .text("--tool-call-parser", values->tool_call_parser, "How the model writes calls of tools, instead of what its template shows")
       .flag("--no-prefix-caching", values->no_prefix, "Requests that begin alike share nothing")
       .integer("--sse-ping-interval", values->ping_seconds, 1, 86'400, "Seconds after which a silent stream of events gets a comment")
+      .integer("--hang-limit", values->hang_seconds, 0, 86'400,
+               "Seconds after which a step that does not end ends the server, with the stacks of its threads (0: never)")
       .text("--pooling", values->pooling,
             "How tokens become an embedding: mean, cls, last (else as the checkpoint says, or last for a decoder, mean for an encoder)")
       .text("--ledger", values->ledger, "Ledger that the web page draws, as sweep, compress and eval write it; checkpoints in models/ beside it are served too")

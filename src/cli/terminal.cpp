@@ -1,9 +1,11 @@
 #include "cli/terminal.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <ctime>
 
@@ -64,10 +66,18 @@ void keep_in_log_file(std::string_view line) {
   std::fflush(log_file);
 }
 
+// A pipe that nobody reads stops nothing: what it does not take within a second is dropped and counted, and then all until it takes some.
 void say(const std::string& line) {
-  clear_bar();
-  std::fputs((line + "\n").c_str(), stderr);
+  static std::atomic<int64_t> dropped = 0;
   keep_in_log_file(line);
+  pollfd state{STDERR_FILENO, POLLOUT, 0};
+  if (::poll(&state, 1, dropped == 0 ? 1000 : 0) == 0) {
+    ++dropped;
+    return;
+  }
+  clear_bar();
+  if (const int64_t count = dropped.exchange(0)) std::fputs(fmt::format("frugal: {} messages are missing here: nobody read them\n", count).c_str(), stderr);
+  std::fputs((line + "\n").c_str(), stderr);
 }
 
 void show_log(LogLevel level, std::string_view message) {

@@ -176,10 +176,13 @@ bool Engine::take_commands() {
     }
   }
   for (const Command& command : commands) {
-    if (command.start) {
-      admit(command.start);
-    } else if (const auto found = requests_.find(command.cancel); found != requests_.end()) {
-      cancel_all(found->second);
+    const auto found = requests_.find(command.cancel);
+    const std::shared_ptr<Running> request = command.start ? command.start : found != requests_.end() ? found->second : nullptr;
+    if (!request) continue;  // it has ended
+    try {
+      command.start ? admit(request) : cancel_all(request);
+    } catch (...) {
+      fail_request(request, as_error(std::current_exception()));
     }
   }
   return true;
@@ -209,19 +212,22 @@ void Engine::step(const std::vector<StepPart>& parts) {
     double& first = member.request->first_ran[member.choice];
     if (first == 0) first = begin;
   }
+  std::vector<StepPart> computed;
+  computed.reserve(parts.size());
   try {
     forward(parts);
   } catch (...) {
     for (const StepPart& part : parts) {
-      if (part.sequence->phase != Sequence::Phase::running) continue;  // another choice of a request that has failed
+      const Sequence& s = *part.sequence;
+      if (s.phase != Sequence::Phase::running) continue;  // another choice of a request that has failed
       try {
+        if (s.state->length() != part.begin || s.state->passage.next_block != part.first_block) throw;  // it came after the model had computed all
         forward({part});
       } catch (...) {
         fail_request(members_.at(part.sequence.get()).request, as_error(std::current_exception()));
       }
     }
   }
-  std::vector<StepPart> computed;
   int64_t prompt_tokens = 0;
   for (const StepPart& part : parts) {
     if (part.sequence->phase != Sequence::Phase::running) continue;
@@ -298,28 +304,33 @@ void Engine::tell(const std::vector<StepPart>& parts) {
   int64_t generated = 0;
   for (const StepPart& part : parts) {
     if (!part.samples || !read(part) || part.sequence->phase != Sequence::Phase::running) continue;
-    Sequence& s = *part.sequence;
-    const Member member = members_.at(&s);
-    Running& request = *member.request;
-    Choice& choice = *request.choices[member.choice];
-    if (request.first_token[member.choice] == 0) {
-      request.first_token[member.choice] = now;
-      choice.end().cached_tokens = s.cached_tokens;
-      if (request.request.prompt_logprobs) request.listener->on_prompt(static_cast<int64_t>(member.choice), choice.take_prompt());
+    const Member member = members_.at(part.sequence.get());
+    try {
+      take_token(member, now);
+      if (member.request->request.max_tokens != 0) ++generated;
+    } catch (...) {
+      fail_request(member.request, as_error(std::current_exception()));
     }
-    if (request.request.max_tokens != 0) {
-      s.tokens.push_back(choice.next_token);
-      ++generated;
-    }
-    if (!choice.ended() && std::ssize(s.tokens) >= s.room) choice.finish(EndReason::length);
-    if (choice.ended()) {
-      end_choice(member, choice.end().reason);
-      continue;
-    }
-    tell_piece(member);
   }
   const std::lock_guard lock(mutex_);
   counts_.generated_tokens += generated;
+}
+
+void Engine::take_token(const Member& member, double now) {
+  Running& request = *member.request;
+  Sequence& s = *request.sequences[member.choice];
+  Choice& choice = *request.choices[member.choice];
+  if (request.first_token[member.choice] == 0) {
+    request.first_token[member.choice] = now;
+    choice.end().cached_tokens = s.cached_tokens;
+    if (request.request.prompt_logprobs) request.listener->on_prompt(static_cast<int64_t>(member.choice), choice.take_prompt());
+  }
+  if (request.request.max_tokens != 0) s.tokens.push_back(choice.next_token);
+  if (!choice.ended() && std::ssize(s.tokens) >= s.room) choice.finish(EndReason::length);
+  if (choice.ended())
+    end_choice(member, choice.end().reason);
+  else
+    tell_piece(member);
 }
 
 void Engine::tell_piece(const Member& member) {
@@ -364,7 +375,8 @@ void Engine::fail_all(const std::vector<StepPart>& parts, const Error& error) {
 }
 
 void Engine::fail_request(std::shared_ptr<Running> request, const Error& error) {
-  if (!requests_.erase(request->id)) return;
+  if (std::exchange(request->open, 0) == 0) return;
+  requests_.erase(request->id);
   for (const auto& sequence : request->sequences) {
     scheduler_.remove(*sequence);
     members_.erase(sequence.get());

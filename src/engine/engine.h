@@ -84,6 +84,7 @@ class Engine {
   };
   void draw(const StepPart& part, const Rows& rows);
   void tell(const std::vector<StepPart>& parts);
+  void take_token(const Member& member, double now);  // that was drawn, and what its listener hears of it
   void tell_piece(const Member& member);
   void end_choice(const Member& member, EndReason reason);
   void fail_request(std::shared_ptr<Running> request, const Error& error);

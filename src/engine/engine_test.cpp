@@ -5,11 +5,25 @@
 
 #include <cmath>
 #include <condition_variable>
+#include <cstdlib>
+#include <new>
 #include <set>
 
 #include "engine/generator.h"
 #include "engine/model_sampling.h"
 #include "models/test_tools.h"
+
+namespace {
+thread_local int64_t until_shortage = 0;  // allocations of this thread, the last of which fails; 0: none does
+}  // namespace
+
+void* operator new(size_t bytes) {
+  void* const memory = until_shortage > 0 && --until_shortage == 0 ? nullptr : std::malloc(std::max<size_t>(1, bytes));
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace frugal::engine {
 namespace {
@@ -182,6 +196,59 @@ TEST(Engine, AThrowInAStepEndsOneRequestAndNothingElse) {
   EXPECT_EQ(engine.counts().ended_error, 1);
   EXPECT_EQ(engine.counts().scheduler.blocks_in_use, 0);
   EXPECT_EQ(ask(engine, greedy(good, 30))->wait().ids(), want);
+}
+
+// FRUGAL_ENGINE_SHORTAGES allocations of the engine's thread, one in each round: in a step, between two, while a prompt is on its way through
+// the blocks, while a sequence gives its blocks up for an older one.
+TEST(Engine, OneAllocationThatFailsEndsAtMostTheRequestsOfAStepAndLosesNoBlock) {
+  const int64_t rounds = std::stoll(testing::environment_or("FRUGAL_ENGINE_SHORTAGES", "100"));
+  Rng rng(testing::test_seed());
+  EngineOptions options;
+  options.cache_bytes = bytes_of_blocks(tiny(), 3);
+  std::vector<Request> requests;
+  for (const int64_t length : {58, 60, 62, 90}) requests.push_back(greedy(random_prompt(rng, length), 8));
+  std::vector<std::vector<int32_t>> want;
+  int64_t steps = 0, all = 0, ended = 0;
+  const auto together = [&](Engine& engine) {
+    std::vector<std::shared_ptr<Answer>> answers;
+    for (const Request& request : requests) answers.push_back(ask(engine, request));
+    for (const auto& answer : answers) answer->wait();
+    return answers;
+  };
+  {
+    Engine engine(tiny(), {});
+    for (const Request& request : requests) want.push_back(ask(engine, request)->wait().ids());
+  }
+  for (int64_t round = 0; round <= rounds; ++round) {
+    Engine engine(tiny(), options);
+    constexpr int64_t kMuch = int64_t{1} << 40;
+    const int64_t countdown = round == 0 ? kMuch : static_cast<int64_t>(rng.below(static_cast<uint64_t>(all))) + 1;
+    std::atomic<int64_t> left = 0;
+    bool begun = false;
+    engine.before_step = [&](const std::vector<StepPart>&) {
+      if (!std::exchange(begun, true)) until_shortage = countdown;
+      left = until_shortage;
+    };
+    const auto answers = together(engine);
+    for (size_t i = 0; i < answers.size(); ++i) {
+      if (answers[i]->error.empty())
+        EXPECT_EQ(answers[i]->ids(), want[i]) << "allocation " << countdown;
+      else
+        ++ended;
+    }
+    if (round == 0) {
+      all = kMuch - left, steps = engine.counts().steps;
+      EXPECT_EQ(ended, 0);
+      EXPECT_GT(engine.counts().scheduler.preemptions, 0);
+    }
+    // Each block is there: a sequence that needs all of them runs.
+    Request whole = greedy(random_prompt(rng, engine.context() - 1), 1);
+    EXPECT_EQ(ask(engine, whole)->wait().error, "") << "allocation " << countdown;
+    EXPECT_EQ(engine.counts().scheduler.blocks_in_use, 0) << "allocation " << countdown;
+    if (HasFailure()) return;
+  }
+  std::printf("%lld of %lld allocations in %lld steps failed, %lld requests ended\n", static_cast<long long>(rounds), static_cast<long long>(all),
+              static_cast<long long>(steps), static_cast<long long>(ended));
 }
 
 TEST(Engine, ACancelledRequestGivesItsBlocksBackAtOnce) {

@@ -29,9 +29,9 @@ PrefixTree::Node* PrefixTree::child(Node& node, std::span<const int32_t> tokens)
 }
 
 void PrefixTree::touch(Node& node) {
-  const bool leaf = node.children.empty() && leaves_.erase(&node) > 0;
+  auto leaf = leaves_.extract(&node);  // its place in the set, which depends on when it was used
   node.used = calls_;
-  if (leaf) leaves_.insert(&node);
+  leaves_.insert(std::move(leaf));
 }
 
 std::vector<int32_t> PrefixTree::match(const std::string& scope, std::span<const int32_t> tokens) {
@@ -62,12 +62,14 @@ std::vector<int32_t> PrefixTree::insert(const std::string& scope, std::span<cons
     if (next) {
       touch(*next);
     } else {
-      leaves_.erase(node);
+      // Without memory, the tree stays as it is.
       auto made = std::make_unique<Node>(Node{node, {part.begin(), part.end()}, blocks[i], calls_, {}});
-      next = made.get();
-      node->children.emplace(hash_of(part), std::move(made));
+      std::set<Node*, Older> leaf;
+      leaf.insert(made.get());
+      next = node->children.emplace(hash_of(part), std::move(made))->second.get();
+      leaves_.erase(node);
+      leaves_.merge(leaf);
       pool_.retain(blocks[i]);
-      leaves_.insert(next);
       ++nodes_;
     }
     node = next;
@@ -89,17 +91,19 @@ void PrefixTree::clear() {
 }
 
 void PrefixTree::remove(Node* leaf) {
-  leaves_.erase(leaf);
+  auto place = leaves_.extract(leaf);
   pool_.release(leaf->block);
   --nodes_;
   Node* const parent = leaf->parent;
   const auto [begin, end] = parent->children.equal_range(hash_of(leaf->tokens));
   parent->children.erase(std::find_if(begin, end, [&](const auto& entry) { return entry.second.get() == leaf; }));
   if (!parent->children.empty()) return;
-  if (parent->block >= 0)
-    leaves_.insert(parent);
-  else
+  if (parent->block >= 0) {
+    place.value() = parent;
+    leaves_.insert(std::move(place));
+  } else {
     std::erase_if(roots_, [&](const auto& root) { return &root.second == parent; });
+  }
 }
 
 }  // namespace frugal::engine

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <utility>
 
 #include "base/error.h"
@@ -79,7 +80,10 @@ void Scheduler::queue_held() {
 void Scheduler::give_back(Sequence& sequence) {
   if (sequence.state && options_.share_beginnings) {
     const auto full = static_cast<size_t>(sequence.state->length() / nn::kPageSize);
-    tree_.insert(sequence.scope, sequence.tokens, sequence.state->blocks().first(full));
+    try {
+      tree_.insert(sequence.scope, sequence.tokens, sequence.state->blocks().first(full));
+    } catch (const std::bad_alloc&) {  // then nobody shares it
+    }
   }
   sequence.state.reset();
   sequence.passing = false;
@@ -99,12 +103,11 @@ void Scheduler::remove(Sequence& sequence) {
 bool Scheduler::preempt_younger_than(const Sequence& sequence) {
   if (running_.empty() || running_.back()->order <= sequence.order) return false;
   const std::shared_ptr<Sequence> youngest = running_.back();
+  insert_in_order(waiting_, youngest);  // first: it may throw
   running_.pop_back();
   give_back(*youngest);
   youngest->phase = Sequence::Phase::waiting;
-
   ++preemptions_;
-  insert_in_order(waiting_, youngest);
   return true;
 }
 

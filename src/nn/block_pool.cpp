@@ -6,11 +6,13 @@ namespace frugal::nn {
 
 std::optional<int32_t> BlockPool::allocate() {
   if (used_ == capacity_) return std::nullopt;
-  ++used_;
   if (free_.empty()) {
+    free_.reserve(owners_.size() + 1);  // release() does not throw
     owners_.push_back(1);
+    ++used_;
     return static_cast<int32_t>(owners_.size() - 1);
   }
+  ++used_;
   const int32_t block = free_.back();
   free_.pop_back();
   owners_[static_cast<size_t>(block)] = 1;

@@ -116,12 +116,15 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
     result.hidden = final_norm.forward(hidden);
   }
   if (options.logits != Logits::none && result.hidden.size(0) > 0) result.logits = logits(result.hidden);
+  std::vector<Passage> passages;
+  if (passed.defined()) {
+    for (const SequenceSlice& slice : passing) passages.push_back({passed.narrow(0, slice.begin - passing.front().begin, slice.count), until});
+  }
+  // All states or none: what may throw has been done.
   for (const SequenceSlice& slice : complete) {
     if (slice.state) slice.state->advance(slice.count);
   }
-  if (passed.defined()) {
-    for (const SequenceSlice& slice : passing) slice.state->passage = {passed.narrow(0, slice.begin - passing.front().begin, slice.count), until};
-  }
+  for (size_t i = 0; i < passages.size(); ++i) passing[i].state->passage = std::move(passages[i]);
   return result;
 }
 

@@ -29,6 +29,7 @@ KvCache::KvCache(const ModelSpec& spec, CacheType type, int32_t blocks, int64_t 
 }
 
 std::optional<int32_t> KvCache::allocate() {
+  slabs_.reserve(slabs_.size() + 1);
   const std::optional<int32_t> block = pool_.allocate();
   if (block && *block / kBlocksPerSlab >= std::ssize(slabs_)) {
     try {
@@ -74,6 +75,7 @@ SequenceState& SequenceState::operator=(SequenceState other) noexcept {
 bool SequenceState::reserve(int64_t count) {
   const auto wanted = static_cast<size_t>(KvCache::blocks_for(length_ + count));
   const size_t before = blocks_.size();
+  blocks_.reserve(wanted);  // what throws does so while nothing is taken
   const auto first_written = static_cast<size_t>(length_ / kPageSize);
   std::optional<int32_t> copy;  // in place of a shared block that is half full
   if (count > 0 && first_written < before && cache_->pool().owners(blocks_[first_written]) > 1) {

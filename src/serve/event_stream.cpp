@@ -28,8 +28,8 @@ bool EventStream::send(std::string_view frames) {
     const std::lock_guard lock(mutex_);
     sent_ = true;
     if (!started_) {
-      started_ = true;
       response_->start(200, {{"Content-Type", content_type_}, {"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}});
+      started_ = true;
     }
     behind = waiting_.size() > kMostWaiting;
     if (!behind) waiting_.append(frames);

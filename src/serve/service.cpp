@@ -180,22 +180,21 @@ void Service::watch() {
   watched_ = now;
 }
 
-std::string Service::problem() const {
+std::optional<Service::Hang> Service::hang() const {
   const double now = options_.clock->seconds();
   const double awake = watched_ >= 0 && now - watched_ > kStandstill ? 0 : now - resumed_;
-  for (const auto& [name, path, bytes, created, loading, model] : catalog_.list()) {
-    if (!model) continue;
-    double age = 0, longest = 0;
+  std::optional<Hang> longest;
+  for (const ModelCatalog::Listing& listing : catalog_.list()) {
     const auto look = [&](const auto& what) {
-      if (!what || what->step_age() <= age) return;
-      age = std::min(what->step_age(), awake);
-      longest = what->longest_step();
+      if (!what) return;
+      const double age = std::min(what->step_age(), awake);
+      if (age > std::max(options_.stuck_seconds, 4 * what->longest_step()) && (!longest || age > longest->seconds)) longest = {listing.name, age};
     };
-    look(model->engine);
-    look(model->embedder);
-    if (age > std::max(options_.stuck_seconds, 4 * longest)) return fmt::format("{}: the last step began {:.0f} s ago", name, age);
+    if (!listing.model) continue;
+    look(listing.model->engine);
+    look(listing.model->embedder);
   }
-  return {};
+  return longest;
 }
 
 bool Service::take(size_t bytes, std::function<void()> task) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,7 +22,7 @@ struct ServiceOptions {
   int workers = 2;                               // threads that parse, render and tokenize
   size_t most_queued = 256;                      // requests that wait for one of them,
   size_t most_queued_bytes = size_t{256} << 20;  // and their bodies
-  double stuck_seconds = 10;                     // a step that takes longer than this is a hang
+  double stuck_seconds = 9;                      // a step that takes longer than this, and than four times the longest so far, is a hang
   std::string metrics_prefix = "frugal", version;
   const Clock* clock = &system_clock();
 };
@@ -65,8 +66,12 @@ class Service {
   // Pings the streams that were silent since the last time.
   void keep_alive(const std::shared_ptr<EventStream>& stream);
   void ping_silent_streams();
-  // Empty: well; else what is wrong.
-  std::string problem() const;
+  // The step that takes longest of those that take too long: what is named hangs.
+  struct Hang {
+    std::string model;
+    double seconds = 0;  // since it began
+  };
+  std::optional<Hang> hang() const;
   // Every 100 ms or so from the thread that serves: where it did not come for a second the whole process stood still, and no step is to blame.
   void watch();
 

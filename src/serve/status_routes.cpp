@@ -8,9 +8,9 @@ namespace {
 
 // The truth: a step that began long ago and has not ended is a hang, whatever the process does.
 void health(Call& call) {
-  const std::string problem = call.service.problem();
-  if (problem.empty()) return send_json(*call.response, {{"status", "ok"}});
-  throw ApiError(503, problem);
+  const auto hang = call.service.hang();
+  if (!hang) return send_json(*call.response, {{"status", "ok"}});
+  throw ApiError(503, fmt::format("{}: the last step began {:.0f} s ago", hang->model, hang->seconds));
 }
 
 void ready(Call& call) {

@@ -1,2 +1,2 @@
 """Attacks on a whole frugal serve, through raw sockets."""
-FILES = ["values", "access", "faults", "mutations"]
+FILES = ["values", "access", "faults", "below", "mutations"]

@@ -412,10 +412,14 @@ def nobody_takes_the_log(bench):
     except BlockingIOError:
         os.set_blocking(full_writer, True)
     with open("/dev/full", "w") as full:
-        for name, err in (("a full disk", full.fileno()), ("a shut pipe", writer)):
+        for name, err in (("a full disk", full.fileno()), ("a shut pipe", writer), ("a pipe that nobody reads", full_writer)):
             server = bench.start("--log-level", "info", err=err)
             for i in range(20):
                 assert server.ask("/v1/completions", GOOD["/v1/completions"] | {f"unknown{i}": 1}).status == 200, name
+            if err == full_writer:
+                os.read(full_reader, 1 << 20)
+                assert server.ask("/v1/completions", GOOD["/v1/completions"] | {"unknown": 1}).status == 200
+                assert b"messages are missing here" in os.read(full_reader, 1 << 20)
             assert server.stop() == 0, name
     for descriptor in (writer, full_reader, full_writer):
         os.close(descriptor)

@@ -40,7 +40,10 @@ void AnswerChannel::wake() {
 void AnswerChannel::begin(int status, const HttpHeaders& headers, BodyFraming framing, size_t length) {
   close_ = !framing_.keep_alive || counts_->draining || framing == BodyFraming::until_close || asks_to_close(headers);
   if (status == 204 || status == 304) framing = BodyFraming::none;
-  append_head(output_, {status, &headers, framing, length, close_, framing_.http_1_0, counts_->clock->unix_time()});
+  std::string head;
+  append_head(head, {status, &headers, framing, length, close_, framing_.http_1_0, counts_->clock->unix_time()});
+  output_.reserve(output_.size() + head.size() + length);  // without memory nothing of it is there
+  output_ += head;
   body_framing_ = framing_.head_request ? BodyFraming::none : framing;
   ++counts_->by_status[static_cast<size_t>(status)];
 }
@@ -50,7 +53,6 @@ void AnswerChannel::send(int status, const HttpHeaders& headers, std::string_vie
   std::function<void()> gone, room;
   const std::lock_guard lock(mutex_);
   if (gone_ || phase_ != Phase::waiting) return;
-  output_.reserve(body.size() + 512);
   begin(status, headers, BodyFraming::length, body.size());
   if (body_framing_ != BodyFraming::none) output_ += body;
   phase_ = Phase::ended;
@@ -69,6 +71,8 @@ void AnswerChannel::start(int status, const HttpHeaders& headers) {
 
 void AnswerChannel::append_chunk(std::string_view data) {
   if (body_framing_ == BodyFraming::none) return;
+  constexpr size_t kMostFraming = 20;
+  output_.reserve(output_.size() + data.size() + kMostFraming);  // a chunk is whole or not there
   if (body_framing_ == BodyFraming::chunked) fmt::format_to(std::back_inserter(output_), "{:x}\r\n", data.size());
   output_ += data;
   if (body_framing_ == BodyFraming::chunked) output_ += "\r\n";

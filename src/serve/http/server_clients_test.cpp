@@ -7,6 +7,7 @@
 #include <ctime>
 #include <random>
 
+#include "hand_clock.h"
 #include "oracle.h"
 #include "serve/http/test_client.h"
 
@@ -481,18 +482,6 @@ TEST(Shutdown, S12ADrainEndsInTime) {
   EXPECT_TRUE(client.closed_by_server());
   stub.server.stop();
 }
-
-class HandClock : public Clock {
- public:
-  double seconds() const override { return seconds_; }
-  int64_t unix_time() const override { return unix_time_; }
-  void advance(double by) { seconds_ = seconds_ + by; }
-  void set_wall(int64_t time) { unix_time_ = time; }
-
- private:
-  std::atomic<double> seconds_ = 1000;
-  std::atomic<int64_t> unix_time_ = 784111777;
-};
 
 TEST(Clocks, S16OnlyTheSteadyOneEndsWaiting) {
   HandClock clock;
