@@ -77,9 +77,11 @@ void write_stacks(int fd) {
     std::string name;
     std::getline(std::ifstream(entry.path() / "comm"), name);
     const std::string thread = entry.path().filename().string();
+    int id = 0;
+    std::from_chars(thread.data(), thread.data() + thread.size(), id);
     write_line(fd, "thread " + thread + " (" + name + "):");
     stack_written = false;
-    if (::syscall(SYS_tgkill, ::getpid(), std::atoi(thread.c_str()), SIGUSR2) != 0) continue;  // it has ended
+    if (::syscall(SYS_tgkill, ::getpid(), id, SIGUSR2) != 0) continue;  // it has ended
     const auto end = std::chrono::steady_clock::now() + kPatience;
     while (!stack_written && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (!stack_written) write_line(fd, "  does not answer: it waits in the kernel");
