@@ -251,12 +251,13 @@ void chat(Call& call) {
   TextAnswer::begin(call, model, {std::move(request)}, reading, flag(body, "stream", false), std::make_unique<ChatFormat>(body, logprobs));
 }
 
+// Special tokens in a text are those tokens: clients that apply a chat template themselves rely on it.
 std::vector<std::vector<int32_t>> prompts_of(const Json& body, const text::Tokenizer& tokenizer) {
   const Json* const prompt = given(body, "prompt");
   if (!prompt) refuse("prompt", " is missing");
   std::vector<std::vector<int32_t>> prompts;
   read_texts(
-      "prompt", *prompt, kMostPrompts, [&](const std::string&, const std::string& text) { prompts.push_back(tokenizer.encode(text)); },
+      "prompt", *prompt, kMostPrompts, [&](const std::string&, const std::string& text) { prompts.push_back(tokenizer.encode(text, {.parse_special = true})); },
       [&](const std::string&, const Json& ids) {
         prompts.emplace_back();
         for (const Json& id : ids) prompts.back().push_back(token_id("prompt", id, tokenizer.vocab_size()));
