@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import random
 import re
 import signal
 import socket
@@ -278,6 +279,27 @@ def test_a_prompt_that_is_too_long_says_both_numbers(server):
     status, _, body = server.request("/v1/completions", {"prompt": [5] * 9000})
     assert status == 400 and "9000" in body["error"]["message"] and "8192" in body["error"]["message"]
     assert server.request("/v1/completions", {"prompt": "", "max_tokens": 1})[0] == 400
+
+
+def test_a_prompt_of_megabytes_is_refused_before_all_of_it_is_tokenized(server):
+    def work(path, body):
+        """(answer, seconds of the server's processor)"""
+        clock = lambda: sum(int(ticks) for ticks in open(f"/proc/{server.process.pid}/stat").read().rsplit(")", 1)[1].split()[11:13]) / os.sysconf("SC_CLK_TCK")
+        before = clock()
+        status, _, answer = server.request(path, body)
+        return status, answer, clock() - before
+    draw = random.Random(1)
+    words = " ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(1, 10))) for _ in range(1_100_000))
+    for text in (words, "a" * len(words)):
+        status, counted, whole = work("/tokenize", {"prompt": text})
+        assert status == 200 and counted["count"] > 10**6 and len(text) > 6 * 2**20
+        for path, body in (("/v1/completions", {"prompt": text}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": text[:3 * 2**20]}]}),  # a template writes at most 4 MiB
+                           ("/api/generate", {"model": "smol", "prompt": text, "raw": True}), ("/v1/embeddings", {"input": text})):
+            status, answer, seconds = work(path, body)
+            assert status == 400 and re.search(r"at least (\d+) tokens.* 8192", str(answer["error"])), answer
+            assert 8192 < int(re.search(r"at least (\d+)", str(answer["error"]))[1]) <= counted["count"]
+            assert seconds < whole / 3, (path, text[:2], seconds, whole)
+    assert "messages" == server.request("/v1/chat/completions", {"messages": [{"role": "user", "content": words[:2**20]}]})[2]["error"]["param"]
 
 
 def test_unknown_fields_and_odd_but_right_values_pass(server):

@@ -212,7 +212,7 @@ ChatRequest read_chat(Call& call, const Json& body, ServedModel& model) {
   request.scope = call.scope();
   const Tools tools = read_tools(body);
   const std::vector<text::RenderedSegment> prompt = rendered(body, model, tools);
-  request.prompt = text::encode_segments(*model.loaded.tokenizer, prompt);
+  request.prompt = encode_within("messages", model.context(), [&](size_t limit) { return text::encode_segments(*model.loaded.tokenizer, prompt, limit); });
   const bool in_reasoning = !prompt.empty() && ends_with(prompt.back().text, model.reasoning.open);
   if (!tools.callable.empty()) {
     if (request.grammar)

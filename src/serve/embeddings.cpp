@@ -41,7 +41,7 @@ class TextReader {
     closes_ = special.add_eos && !special_.empty() && special_.back() == special.eos;
   }
 
-  EmbedText text(const std::string& field, const std::string& text) const { return fitting(field, {tokenizer_.encode(text)}, closes_ ? 1 : 0); }
+  EmbedText text(const std::string& field, const std::string& text) const { return fitting(field, {encode(field, text)}, closes_ ? 1 : 0); }
 
   EmbedText ids(const std::string& field, const Json& list) const {
     EmbedText result;
@@ -52,7 +52,7 @@ class TextReader {
   // [CLS] first [SEP] second [SEP], the second text of token type 1 and of `most` tokens.
   EmbedText pair(const std::string& field, const std::string& first, const std::string& second, int64_t most) const {
     if (special_.size() != 2 || !closes_) throw ApiError(400, "the model's tokenizer has no form for pairs of texts", "model");
-    EmbedText result{tokenizer_.encode(first)};
+    EmbedText result{encode(field, first)};
     result.second = std::ssize(result.tokens);
     std::vector<int32_t> rest = tokenizer_.encode(second, {.add_special = false});
     if (std::ssize(rest) > most) rest.resize(static_cast<size_t>(most));
@@ -65,6 +65,11 @@ class TextReader {
   }
 
  private:
+  std::vector<int32_t> encode(const std::string& field, const std::string& text) const {
+    if (limit_ > 0) return tokenizer_.encode(text);
+    return encode_within(field, model_.embedder->max_tokens(), [&](size_t limit) { return tokenizer_.encode(text, {.limit = limit}); });
+  }
+
   EmbedText fitting(const std::string& field, EmbedText text, int64_t ending) const {
     const int64_t size = std::ssize(text.tokens), most = model_.embedder->max_tokens();
     if (size == 0) throw ApiError(400, field + " has no tokens", field);

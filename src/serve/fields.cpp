@@ -8,6 +8,7 @@
 #include "base/options.h"
 #include "engine/model_sampling.h"
 #include "serve/structure.h"
+#include "text/tokenizer.h"
 
 namespace frugal::serve {
 namespace {
@@ -180,6 +181,14 @@ void read_texts(const std::string& field, const Json& value, size_t most, const 
       text(name, one.get_ref<const std::string&>());
     else
       ids(name, one);
+  }
+}
+
+std::vector<int32_t> encode_within(std::string_view field, int64_t most, const std::function<std::vector<int32_t>(size_t limit)>& encode) {
+  try {
+    return encode(static_cast<size_t>(most));
+  } catch (const text::TooManyTokens& error) {
+    refuse(field, fmt::format(" has at least {} tokens, the model takes {}", error.at_least, most));
   }
 }
 

@@ -167,7 +167,9 @@ void generate(Call& call) {
   }
   if (raw || !model->loaded.chat_template) {
     engine::Request request = read_request(openai, *model);
-    request.prompt = model->loaded.tokenizer->encode(prompt.get_ref<const std::string&>(), {.parse_special = true});
+    request.prompt = encode_within("prompt", model->context(), [&](size_t limit) {
+      return model->loaded.tokenizer->encode(prompt.get_ref<const std::string&>(), {.parse_special = true, .limit = limit});
+    });
     request.scope = call.scope();
     return TextAnswer::begin(call, model, {std::move(request)}, std::nullopt, flag(body, "stream", true), std::make_unique<LineFormat>(false));
   }

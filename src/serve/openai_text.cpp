@@ -252,12 +252,16 @@ void chat(Call& call) {
 }
 
 // Special tokens in a text are those tokens: clients that apply a chat template themselves rely on it.
-std::vector<std::vector<int32_t>> prompts_of(const Json& body, const text::Tokenizer& tokenizer) {
+std::vector<std::vector<int32_t>> prompts_of(const Json& body, const ServedModel& model) {
+  const text::Tokenizer& tokenizer = *model.loaded.tokenizer;
   const Json* const prompt = given(body, "prompt");
   if (!prompt) refuse("prompt", " is missing");
   std::vector<std::vector<int32_t>> prompts;
   read_texts(
-      "prompt", *prompt, kMostPrompts, [&](const std::string&, const std::string& text) { prompts.push_back(tokenizer.encode(text, {.parse_special = true})); },
+      "prompt", *prompt, kMostPrompts,
+      [&](const std::string& name, const std::string& text) {
+        prompts.push_back(encode_within(name, model.context(), [&](size_t limit) { return tokenizer.encode(text, {.parse_special = true, .limit = limit}); }));
+      },
       [&](const std::string&, const Json& ids) {
         prompts.emplace_back();
         for (const Json& id : ids) prompts.back().push_back(token_id("prompt", id, tokenizer.vocab_size()));
@@ -282,7 +286,7 @@ void complete(Call& call) {
   request.scope = call.scope();
   std::vector<engine::Request> requests;
   std::vector<std::string> texts;
-  for (std::vector<int32_t>& prompt : prompts_of(body, tokenizer)) {
+  for (std::vector<int32_t>& prompt : prompts_of(body, *model)) {
     requests.push_back(request);
     if (echo) texts.push_back(tokenizer.decode(prompt, /*skip_special=*/true));
     requests.back().prompt = std::move(prompt);

@@ -70,6 +70,13 @@ class Bpe final : public TokenModel {
       for (uint32_t b = 0; b < 256; ++b) byte_symbols_.push_back(vocabulary_.find(to_utf8(byte_to_char(static_cast<uint8_t>(b)))));
     }
     plain_ = options_.subword_prefix.empty() && options_.end_of_word.empty();
+    most_bytes_ = options_.byte_level ? std::max<size_t>(1, vocabulary_.longest()) : options_.unknown.most_bytes(vocabulary_, bytes_);
+  }
+
+  // Of bytes that have no symbol there may be no ids.
+  size_t least_ids(std::string_view piece) const override {
+    const auto known = [&](char c) { return byte_symbols_[static_cast<uint8_t>(c)] >= 0; };
+    return (options_.byte_level ? static_cast<size_t>(std::ranges::count_if(piece, known)) : piece.size()) / most_bytes_;
   }
 
   void encode(std::string_view piece, std::vector<int32_t>& ids) const override {
@@ -228,6 +235,7 @@ class Bpe final : public TokenModel {
   std::vector<int32_t> bytes_;         // <0x00>..<0xFF>
   std::vector<int32_t> byte_symbols_;  // byte-level: the id of each byte
   bool plain_ = true;
+  size_t most_bytes_ = 0;
 };
 
 constexpr size_t kMaxPieceBytes = 1024;
@@ -238,6 +246,11 @@ std::vector<int32_t> byte_token_ids(const Vocabulary& vocabulary) {
   std::vector<int32_t> ids;
   for (int b = 0; b < 256; ++b) ids.push_back(vocabulary.find(fmt::format("<0x{:02X}>", b)));
   return ids;
+}
+
+size_t UnknownOptions::most_bytes(const Vocabulary& vocabulary, const std::vector<int32_t>& byte_ids) const {
+  const bool covered = !byte_ids.empty() && std::ranges::find(byte_ids, -1) == byte_ids.end();
+  return covered || (unk && !fuse_unk) ? std::max<size_t>(4, vocabulary.longest()) : SIZE_MAX;
 }
 
 std::unique_ptr<const TokenModel> make_bpe(const Vocabulary& vocabulary, const std::vector<std::pair<std::string_view, std::string_view>>& merges,

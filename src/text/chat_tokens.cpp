@@ -23,7 +23,7 @@ std::vector<Special> specials_of(const Tokenizer& tokenizer) {
 
 }  // namespace
 
-std::vector<int32_t> encode_segments(const Tokenizer& tokenizer, const std::vector<RenderedSegment>& segments) {
+std::vector<int32_t> encode_segments(const Tokenizer& tokenizer, const std::vector<RenderedSegment>& segments, size_t limit) {
   const std::vector<Special> specials = specials_of(tokenizer);
   bool starts[256] = {};
   for (const Special& special : specials) starts[static_cast<unsigned char>(special.text[0])] = true;
@@ -37,8 +37,9 @@ std::vector<int32_t> encode_segments(const Tokenizer& tokenizer, const std::vect
   size_t pending = 0;  // text from here on is not yet encoded
   const auto flush = [&](size_t end) {
     if (end == pending) return;
-    const std::vector<int32_t> part = tokenizer.encode(std::string_view(text).substr(pending, end - pending), {.add_special = false});
+    const std::vector<int32_t> part = tokenizer.encode(std::string_view(text).substr(pending, end - pending), {.add_special = false, .limit = limit});
     ids.insert(ids.end(), part.begin(), part.end());
+    if (ids.size() > limit) throw TooManyTokens(ids.size(), limit);
   };
   for (size_t i = 0; i < text.size();) {
     const Special* found = nullptr;

@@ -11,6 +11,7 @@
 
 namespace frugal::text {
 
-std::vector<int32_t> encode_segments(const Tokenizer& tokenizer, const std::vector<RenderedSegment>& segments);
+// More tokens than `limit`: throws TooManyTokens.
+std::vector<int32_t> encode_segments(const Tokenizer& tokenizer, const std::vector<RenderedSegment>& segments, size_t limit = SIZE_MAX);
 
 }  // namespace frugal::text

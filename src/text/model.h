@@ -17,6 +17,8 @@ class TokenModel {
  public:
   virtual ~TokenModel() = default;
   virtual void encode(std::string_view piece, std::vector<int32_t>& ids) const = 0;
+  // At most as many ids as encode() would give, known without encoding.
+  virtual size_t least_ids(std::string_view) const { return 0; }
 };
 
 // How characters that the vocabulary lacks are written.
@@ -24,6 +26,9 @@ struct UnknownOptions {
   std::optional<int32_t> unk = {};
   bool byte_fallback = false;  // "<0xE2>" ... when the vocabulary has all of the character's bytes
   bool fuse_unk = false;       // neighbours that are unknown share one unk
+
+  // The bytes that one id stands for, at most; byte_ids: those of byte_token_ids(), or none. SIZE_MAX: an unknown run may be one id, or none.
+  size_t most_bytes(const Vocabulary& vocabulary, const std::vector<int32_t>& byte_ids) const;
 };
 
 struct Merge {

@@ -80,28 +80,29 @@ Pattern::~Pattern() = default;
 Pattern::Pattern(Pattern&&) noexcept = default;
 Pattern& Pattern::operator=(Pattern&&) noexcept = default;
 
-void Pattern::find_all(std::string_view text, size_t base, std::vector<Range>& matches) const {
+void Pattern::find_all(std::string_view text, size_t base, std::vector<Range>& matches, size_t most) const {
   if (text.empty()) return;
   if (compiled_->jit) {
-    find_trusted(text, base, matches);
+    find_trusted(text, base, matches, most);
   } else {
-    find_bounded(text, base, matches);
+    find_bounded(text, base, matches, most);
   }
 }
 
-void Pattern::find_trusted(std::string_view text, size_t base, std::vector<Range>& matches) const {
+void Pattern::find_trusted(std::string_view text, size_t base, std::vector<Range>& matches, size_t most) const {
   thread_local JitStack stack;
   const MatchData match(compiled_->code);
   const MatchContext context;
   pcre2_jit_stack_assign(context.context, nullptr, stack.stack);
   pcre2_set_match_limit(context.context, UINT32_MAX);
-  for (size_t at = 0; at < text.size();) {
+  for (size_t at = 0; at < text.size() && most > 0;) {
     const int rc = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK, match.data, context.context);
     if (rc == PCRE2_ERROR_NOMATCH) return;
     if (rc < 0) fail(ErrorKind::invalid_input, "splitting {} bytes of text: {}", text.size(), error_text(rc));
     const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(match.data);
     if (ends[1] > ends[0]) {
       matches.emplace_back(base + ends[0], base + ends[1]);
+      --most;
       at = ends[1];
     } else {
       at = ends[1] < text.size() ? ends[1] + decode_char(text, ends[1]).length : text.size();
@@ -112,7 +113,7 @@ void Pattern::find_trusted(std::string_view text, size_t base, std::vector<Range
 // One anchored attempt per start position, so that each is counted by PCRE2 on its own. The first kFreeSteps and kFreeBytes of
 // an attempt are free (they are linear in the text); more are drawn from a budget that is linear, too. An attempt sees the text
 // up to `window` only; when it reaches that end (hard partial matching tells), the window grows.
-void Pattern::find_bounded(std::string_view text, size_t base, std::vector<Range>& matches) const {
+void Pattern::find_bounded(std::string_view text, size_t base, std::vector<Range>& matches, size_t most) const {
   const MatchData match(compiled_->code);
   const MatchContext context;
   uint64_t budget = kBudgetBase + kBudgetPerByte * text.size();
@@ -124,7 +125,7 @@ void Pattern::find_bounded(std::string_view text, size_t base, std::vector<Range
     }
     budget -= amount;
   };
-  for (size_t at = 0; at < text.size();) {
+  for (size_t at = 0; at < text.size() && most > 0;) {
     pcre2_set_match_limit(context.context, limit);
     size_t end = window < text.size() - at ? at + window : text.size();
     while (end < text.size() && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) ++end;
@@ -148,6 +149,7 @@ void Pattern::find_bounded(std::string_view text, size_t base, std::vector<Range
     const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(match.data);
     if (rc >= 0 && ends[1] > ends[0]) {
       matches.emplace_back(base + ends[0], base + ends[1]);
+      --most;
       at = ends[1];
     } else {
       at += decode_char(text, at).length;

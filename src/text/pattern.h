@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,14 +25,14 @@ class Pattern {
   Pattern(Pattern&&) noexcept;
   Pattern& operator=(Pattern&&) noexcept;
 
-  // Appends the non-empty, non-overlapping matches from left to right, offset by `base`. `text` must be valid UTF-8.
+  // Appends the non-empty, non-overlapping matches from left to right, the first `most` of them, offset by `base`. `text` must be valid UTF-8.
   // Throws Error{invalid_input} when the budget of an untrusted pattern is used up.
-  void find_all(std::string_view text, size_t base, std::vector<Range>& matches) const;
+  void find_all(std::string_view text, size_t base, std::vector<Range>& matches, size_t most = SIZE_MAX) const;
   const std::string& source() const { return source_; }
 
  private:
-  void find_trusted(std::string_view text, size_t base, std::vector<Range>& matches) const;
-  void find_bounded(std::string_view text, size_t base, std::vector<Range>& matches) const;
+  void find_trusted(std::string_view text, size_t base, std::vector<Range>& matches, size_t most) const;
+  void find_bounded(std::string_view text, size_t base, std::vector<Range>& matches, size_t most) const;
 
   struct Compiled;
   std::unique_ptr<Compiled> compiled_;

@@ -22,16 +22,21 @@ class Splitter : public SplitStep {
           continue;
         }
         delimiters.clear();
-        find(piece.substr(run.begin, run.end - run.begin), begin + run.begin, delimiters);
-        cut({begin + run.begin, begin + run.end}, delimiters, result);
+        find(piece.substr(run.begin, run.end - run.begin), begin + run.begin, delimiters, pieces.most);
+        const bool cut_off = delimiters.size() >= pieces.most;
+        cut({begin + run.begin, cut_off ? delimiters.back().second : begin + run.end}, delimiters, result);
+        if (cut_off && !result.empty()) result.pop_back();  // it may go on
+        pieces.cut |= cut_off;
       }
+      pieces.cut |= result.size() > pieces.most;
+      if (pieces.cut) break;
     }
     pieces.ranges = std::move(result);
   }
 
  protected:
-  // Appends non-empty, ordered, disjoint ranges offset by `base`.
-  virtual void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const = 0;
+  // Appends non-empty, ordered, disjoint ranges offset by `base`; may stop at `most` of them.
+  virtual void find(std::string_view text, size_t base, std::vector<Range>& delimiters, size_t most) const = 0;
 
  private:
   struct Part {
@@ -81,7 +86,9 @@ class PatternSplitter final : public Splitter {
   PatternSplitter(std::shared_ptr<const Pattern> pattern, SplitBehavior behavior, bool invert) : Splitter(behavior, invert), pattern_(std::move(pattern)) {}
 
  protected:
-  void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const override { pattern_->find_all(text, base, delimiters); }
+  void find(std::string_view text, size_t base, std::vector<Range>& delimiters, size_t most) const override {
+    pattern_->find_all(text, base, delimiters, most);
+  }
 
  private:
   std::shared_ptr<const Pattern> pattern_;
@@ -92,9 +99,9 @@ class TextSplitter final : public Splitter {
   TextSplitter(std::string delimiter, SplitBehavior behavior, bool invert) : Splitter(behavior, invert), delimiter_(std::move(delimiter)) {}
 
  protected:
-  void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const override {
+  void find(std::string_view text, size_t base, std::vector<Range>& delimiters, size_t most) const override {
     if (delimiter_.empty()) return;
-    for (size_t at = text.find(delimiter_); at != std::string_view::npos; at = text.find(delimiter_, at + delimiter_.size())) {
+    for (size_t at = text.find(delimiter_); at != std::string_view::npos && delimiters.size() < most; at = text.find(delimiter_, at + delimiter_.size())) {
       delimiters.emplace_back(base + at, base + at + delimiter_.size());
     }
   }
@@ -108,8 +115,8 @@ class ClassSplitter final : public Splitter {
   ClassSplitter(CharClass char_class, SplitBehavior behavior) : Splitter(behavior, false), class_(char_class) {}
 
  protected:
-  void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const override {
-    for (size_t at = 0; at < text.size();) {
+  void find(std::string_view text, size_t base, std::vector<Range>& delimiters, size_t most) const override {
+    for (size_t at = 0; at < text.size() && delimiters.size() < most;) {
       const DecodedChar c = decode_char(text, at);
       const bool hit = class_ == CharClass::digit ? is_numeric(c.code) : class_ == CharClass::whitespace ? is_whitespace(c.code) : is_bert_punctuation(c.code);
       if (hit) delimiters.emplace_back(base + at, base + at + c.length);
@@ -126,7 +133,7 @@ class TrailingWhitespace final : public Splitter {
   TrailingWhitespace() : Splitter(SplitBehavior::isolated, false) {}
 
  protected:
-  void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const override {
+  void find(std::string_view text, size_t base, std::vector<Range>& delimiters, size_t) const override {
     size_t begin = std::string_view::npos, line_end = std::string_view::npos;
     const auto finish = [&](size_t end) {
       if (begin != std::string_view::npos && end != std::string_view::npos && end > begin) delimiters.emplace_back(base + begin, base + end);
@@ -151,7 +158,7 @@ class DigitGroups final : public Splitter {
   DigitGroups() : Splitter(SplitBehavior::isolated, false) {}
 
  protected:
-  void find(std::string_view text, size_t base, std::vector<Range>& delimiters) const override {
+  void find(std::string_view text, size_t base, std::vector<Range>& delimiters, size_t) const override {
     static const Pattern digits(R"(\d+(?!\w))", "digit groups", true);
     static const Pattern one_digit(R"(\d)", "digit groups", true);
     std::vector<Range> runs, single;
@@ -273,8 +280,8 @@ std::unique_ptr<const SplitStep> metaspace(std::string replacement, PrependSchem
   return std::make_unique<Metaspace>(std::move(replacement), scheme, split);
 }
 
-Pieces pre_tokenize(const PreTokenizer& pre_tokenizer, std::string text, bool at_start) {
-  Pieces pieces{std::move(text), {}, at_start};
+Pieces pre_tokenize(const PreTokenizer& pre_tokenizer, std::string text, bool at_start, size_t most) {
+  Pieces pieces{std::move(text), {}, at_start, most};
   if (!pieces.text.empty()) pieces.ranges.emplace_back(0, pieces.text.size());
   for (const auto& step : pre_tokenizer.steps) step->apply(pieces);
   return pieces;

@@ -15,7 +15,9 @@ namespace frugal::text {
 struct Pieces {
   std::string text;
   std::vector<Range> ranges;
-  bool at_start = true;  // the first piece is the start of the whole input (no token before it)
+  bool at_start = true;    // the first piece is the start of the whole input (no token before it)
+  size_t most = SIZE_MAX;  // more pieces than that need not be found,
+  bool cut = false;        // and were not: others follow
 };
 
 class SplitStep {
@@ -56,6 +58,7 @@ enum class PrependScheme { never, first, always };
 // Spaces become `replacement`, which may be put in front; `split` cuts before each replacement.
 std::unique_ptr<const SplitStep> metaspace(std::string replacement, PrependScheme scheme, bool split);
 
-Pieces pre_tokenize(const PreTokenizer& pre_tokenizer, std::string text, bool at_start);
+// A step makes at most about `most` pieces: then the first ones, whole, and `cut`.
+Pieces pre_tokenize(const PreTokenizer& pre_tokenizer, std::string text, bool at_start, size_t most = SIZE_MAX);
 
 }  // namespace frugal::text

@@ -17,18 +17,41 @@ void check_id(int32_t id, const Vocabulary& vocabulary) {
 
 bool is_control(TokenKind kind) { return kind == TokenKind::control || kind == TokenKind::unknown; }
 
+void check_limit(size_t count, size_t limit) {
+  if (count > limit) throw TooManyTokens(count, limit);
+}
+
+void encode_pieces(const TokenizerParts& parts, const Pieces& pieces, size_t limit, std::vector<int32_t>& ids) {
+  for (const auto& [begin, end] : pieces.ranges) {
+    const std::string_view piece = std::string_view(pieces.text).substr(begin, end - begin);
+    check_limit(ids.size() + parts.model->least_ids(piece), limit);  // one word of a megabyte is not encoded to be counted
+    parts.model->encode(piece, ids);
+    check_limit(ids.size(), limit);
+  }
+}
+
+// As many pieces as have more tokens than the limit are enough; where some have none, more of them are looked for.
+void encode_plain(const TokenizerParts& parts, std::string_view text, bool at_start, size_t limit, std::vector<int32_t>& ids) {
+  const size_t before = ids.size();
+  for (size_t most = std::min(limit - before, SIZE_MAX / 2) + 2;; most *= 2) {
+    const Pieces pieces = pre_tokenize(parts.pre_tokenizer, std::string(text), at_start, most);
+    encode_pieces(parts, pieces, limit, ids);
+    if (!pieces.cut) return;
+    ids.resize(before);
+  }
+}
+
 // A text without raw added tokens: normalized, searched for the other added tokens, cut into pieces, encoded.
-void encode_part(const TokenizerParts& parts, std::string_view text, bool at_start, bool match_special, std::vector<int32_t>& ids) {
+void encode_part(const TokenizerParts& parts, std::string_view text, bool at_start, const EncodeOptions& options, std::vector<int32_t>& ids) {
   const std::string normalized = apply_normalizer(parts.normalizer, std::string(text));
   const std::vector<TextPart> split =
-      parts.normalized_added.empty() ? std::vector<TextPart>{{0, normalized.size(), -1}} : parts.normalized_added.split(normalized, match_special);
+      parts.normalized_added.empty() ? std::vector<TextPart>{{0, normalized.size(), -1}} : parts.normalized_added.split(normalized, options.parse_special);
   for (const TextPart& part : split) {
-    if (part.id >= 0) {
+    if (part.id >= 0)
       ids.push_back(part.id);
-    } else {
-      const Pieces pieces = pre_tokenize(parts.pre_tokenizer, normalized.substr(part.begin, part.end - part.begin), at_start && part.begin == 0);
-      for (const auto& [begin, end] : pieces.ranges) parts.model->encode(std::string_view(pieces.text).substr(begin, end - begin), ids);
-    }
+    else
+      encode_plain(parts, std::string_view(normalized).substr(part.begin, part.end - part.begin), at_start && part.begin == 0, options.limit, ids);
+    check_limit(ids.size(), options.limit);
   }
 }
 
@@ -41,13 +64,14 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOption
   std::vector<int32_t> ids;
   if (options.add_special) ids = parts_->prefix;
   for (const TextPart& part : parts_->raw_added.split(text, options.parse_special)) {
-    if (part.id >= 0) {
+    if (part.id >= 0)
       ids.push_back(part.id);
-    } else {
-      encode_part(*parts_, text.substr(part.begin, part.end - part.begin), part.begin == 0, options.parse_special, ids);
-    }
+    else
+      encode_part(*parts_, text.substr(part.begin, part.end - part.begin), part.begin == 0, options, ids);
+    check_limit(ids.size(), options.limit);
   }
   if (options.add_special) ids.insert(ids.end(), parts_->suffix.begin(), parts_->suffix.end());
+  check_limit(ids.size(), options.limit);
   return ids;
 }
 

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "base/metadata.h"
 
 namespace frugal::text {
@@ -21,6 +22,15 @@ namespace frugal::text {
 struct EncodeOptions {
   bool add_special = true;     // what the model wants around a text: BOS, EOS, [CLS] ... [SEP]
   bool parse_special = false;  // "<|im_end|>" in the text is that token; off: it is ordinary text (user input)
+  size_t limit = SIZE_MAX;     // a text of more tokens throws TooManyTokens as soon as that is certain
+};
+
+// A text has more tokens than it may have: at least `at_least`.
+class TooManyTokens : public Error {
+ public:
+  TooManyTokens(size_t at_least, size_t limit)
+      : Error(ErrorKind::invalid_input, fmt::format("the text has at least {} tokens, {} are allowed", at_least, limit)), at_least(at_least) {}
+  size_t at_least;
 };
 
 // Ids that have a meaning to the engine and to chat templates; absent when the vocabulary has none.

@@ -1,5 +1,6 @@
 // tokenizer.json and SentencePiece models: equal ids to `tokenizers` and sentencepiece, on trained and published ones,
 // and on what our own converter writes.
+#include "base/rng.h"
 #include "io/gguf.h"
 #include "text/tokenizer_convert.h"
 #include "text/tokenizer_test_support.h"
@@ -51,6 +52,32 @@ TEST(TokenizerJson, TrainedTokenizersOfEveryKindHaveTheIdsOfTheLibrariesThatTrai
   ASSERT_GE(paths.size(), 20u);
   run_oracle("make_tokenizer_ids.py", fmt::format("ids {} {} {} {}", folder, random_text_count(), test_seed(), files));
   for (const fs::path& path : paths) compare(*load(path), scratch.path(), path.filename().string());
+}
+
+TEST(TokenizerJson, ALimitOfTokensIsHeldAndChangesNoIds) {
+  const TemporaryFolder scratch;
+  run_oracle("make_tokenizer_ids.py", fmt::format("train {} {}", scratch.path(), test_seed() % 1000));
+  run_oracle("make_tokenizer_ids.py", fmt::format("ids {} {} {}", scratch.path(), random_text_count(), test_seed()));
+  const auto texts = read_json(scratch / "texts.json").get<std::vector<std::string>>();
+  Rng rng(test_seed());
+  int held = 0;
+  for (const auto& entry : fs::directory_iterator(scratch.path())) {
+    if (entry.path().filename() == "texts.json" || (entry.path().extension() != ".json" && entry.path().extension() != ".model")) continue;
+    const auto tokenizer = load(entry.path());
+    for (const std::string& text : texts) {
+      const std::vector<int32_t> ids = tokenizer->encode(text, {.parse_special = true});
+      const size_t limit = rng.below(ids.size() + 3);
+      try {
+        EXPECT_EQ(tokenizer->encode(text, {.parse_special = true, .limit = limit}), ids) << entry.path() << ": " << text;
+        EXPECT_LE(ids.size(), limit) << entry.path() << ": " << text;
+      } catch (const TooManyTokens& error) {
+        EXPECT_GT(error.at_least, limit) << entry.path() << ": " << text;
+        EXPECT_LE(error.at_least, ids.size()) << entry.path() << ": " << text;
+        ++held;
+      }
+    }
+  }
+  EXPECT_GT(held, 1000);
 }
 
 TEST(TokenizerJson, AVocabularyFromGgufWrittenAsTokenizerJsonHasTheSameIdsInTokenizers) {

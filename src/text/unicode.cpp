@@ -105,6 +105,7 @@ std::vector<Utf8Run> utf8_runs(std::string_view text) {
     const DecodedChar c = decode_char(text, i);
     if (runs.empty() || runs.back().valid != c.valid) runs.push_back({i, i, c.valid});
     i += c.length;
+    while (c.valid && i < text.size() && static_cast<uint8_t>(text[i]) < 0x80) ++i;  // most text
     runs.back().end = i;
   }
   return runs;
@@ -122,6 +123,7 @@ bool is_whitespace(uint32_t code) {
 }
 
 bool is_numeric(uint32_t code) {
+  if (code < 0x80) return code >= '0' && code <= '9';
   const auto c = category(code);
   return c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
 }

@@ -25,7 +25,10 @@ class Unigram final : public TokenModel {
       }
       if (!text.empty()) trie_.insert(text, id);
     }
+    most_bytes_ = options_.unknown.most_bytes(vocabulary, bytes_);
   }
+
+  size_t least_ids(std::string_view piece) const override { return piece.size() / most_bytes_; }
 
   void encode(std::string_view piece, std::vector<int32_t>& ids) const override {
     struct Best {
@@ -98,6 +101,7 @@ class Unigram final : public TokenModel {
   UnigramOptions options_;
   std::vector<int32_t> bytes_;
   Trie trie_;
+  size_t most_bytes_ = 0;
 };
 
 }  // namespace

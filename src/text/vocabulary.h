@@ -1,6 +1,7 @@
 // The two-way map between ids and token texts, and the numbers that GGUF and SentencePiece keep per token.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -26,6 +27,11 @@ class Vocabulary {
 
   int32_t size() const { return static_cast<int32_t>(texts_.size()); }
   std::string_view text(int32_t id) const { return texts_[static_cast<size_t>(id)]; }
+  size_t longest() const {  // text, in bytes
+    size_t bytes = 0;
+    for (const std::string& text : texts_) bytes = std::max(bytes, text.size());
+    return bytes;
+  }
   int32_t find(std::string_view text) const {  // -1 when absent
     const auto it = ids_.find(text);
     return it == ids_.end() ? -1 : it->second;
