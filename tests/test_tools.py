@@ -80,7 +80,7 @@ def test_what_is_wrong_with_tools_is_named(server):
     refused("tool_choice", tools=[WEATHER], tool_choice="sometimes")
     refused("tool_choice", tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "other"}})
     refused("tool_choice", tool_choice="required")
-    refused("tools", tools=[WEATHER], response_format={"type": "json_object"})
+    refused("response_format", tools=[WEATHER], response_format={"type": "json_schema", "json_schema": {"schema": {"type": "strnig"}}})
     hard = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a": {"not": {"type": "object"}}}}}}
     assert "#/properties/a/not" in refused("tools", tools=[hard])
     refused("messages[0]", messages=[{"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f"}}]}])
@@ -170,6 +170,53 @@ def test_each_family_calls_in_its_own_form(smollm2, tmp_path, family, form):
     # The next turn: the template takes what was called and what came of it.
     history = QUESTION + [whole.message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": whole.message.tool_calls[0].id, "content": "Snow"}]
     assert "Snow" in server.request("/apply-template", {"messages": history, "tools": [WEATHER]})[2]["prompt"]
+    assert server.stop() == 0
+
+
+CITY = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "big": {"type": "boolean"}}, "required": ["name", "big"], "additionalProperties": False}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": CITY}}
+
+
+def check_city(text):
+    values = json.loads(text)
+    assert set(values) == {"name", "big"} and isinstance(values["big"], bool)
+
+
+# Templates of two families, over the same model: with tools and a form of the answer it either calls or answers in that form.
+@pytest.mark.parametrize("family", ["qwen", "chatml"])
+def test_tools_and_a_form_of_the_answer_together(smollm2, tmp_path, family):
+    (tmp_path / "template.jinja").write_text(FAMILIES[family])
+    server = Server(smollm2, "--alias", "smol", "--chat-template-file", tmp_path / "template.jinja")
+    client = server.client()
+    ask = dict(ASK, tools=[WEATHER], response_format=FORMAT, parallel_tool_calls=False)
+    for seed in range(6):
+        seeded = dict(ask, temperature=1, seed=seed)
+        choice = client.chat.completions.create(**seeded).choices[0]
+        assert streamed(client, **seeded) == (choice.message.content or "", "", calls_of(choice.message), choice.finish_reason)
+        if choice.message.tool_calls:
+            ((name, arguments),) = calls_of(choice.message)
+            assert name == "get_weather" and choice.message.content is None
+            check_weather(arguments)
+        else:
+            check_city(choice.message.content)
+    # Each of the two, by what may not come first.
+    required = client.chat.completions.create(**dict(ask, tool_choice="required")).choices[0].message
+    check_weather(calls_of(required)[0][1])
+    told = client.chat.completions.create(**dict(ask, tool_choice="none")).choices[0].message
+    check_city(told.content)
+    words = dict(ASK, tools=[WEATHER], temperature=0, extra_body={"guided_choice": ["sun", "snow"], "logit_bias": {
+        str(id): -100 for text in ("<", "{", '{"', "<t", "{\n") for id in server.request("/tokenize", {"prompt": text})[2]["tokens"]}})
+    assert client.chat.completions.create(**words).choices[0].message.content in ("sun", "snow")
+    assert streamed(client, **words)[0] in ("sun", "snow")
+    flat = {"type": "function", **WEATHER["function"], "strict": False}
+    either = client.responses.create(model="smol", input=QUESTION, tools=[flat], temperature=0, max_output_tokens=80,
+                                     text={"format": {"type": "json_schema", "name": "city", "strict": True, "schema": CITY}})
+    tool = {"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]}
+    blocks = server.request("/v1/messages", {"max_tokens": 80, "temperature": 0, "messages": QUESTION, "tools": [tool], "output_config": {"format": {"type": "json_schema", "schema": CITY}}})[2]["content"]
+    whole = server.request("/api/chat", {"model": "smol", "messages": QUESTION, "tools": [WEATHER], "format": CITY, "stream": False, "options": {"num_predict": 80, "temperature": 0}})[2]["message"]
+    for called, said in ((either.output[0].type == "function_call", either.output_text), (blocks[0]["type"] == "tool_use", blocks[0].get("text")), ("tool_calls" in whole, whole["content"])):
+        if not called:
+            check_city(said)
     assert server.stop() == 0
 
 

@@ -186,12 +186,17 @@ bool ends_with(std::string_view text, std::string_view mark) {
   return !mark.empty() && last != std::string_view::npos && text.substr(0, last + 1).ends_with(mark);
 }
 
-std::shared_ptr<const text::GrammarMatcher> matcher_of(const Tools& tools, ServedModel& model) {
-  const text::ToolGrammarOptions options = {tools.required, tools.parallel};
-  std::string key = fmt::format("tools:{}:{}", options.required, options.parallel);
+// Of an answer that calls tools, or is as `structure` says, or any text.
+std::shared_ptr<const text::GrammarMatcher> matcher_of(const Tools& tools, const std::optional<Structure>& structure, ServedModel& model) {
+  text::ToolGrammarOptions options = {tools.required, tools.parallel};
+  std::string key = fmt::format("tools:{}:{}:{}", options.required, options.parallel, structure ? structure->key : "");
   for (const text::Tool& tool : tools.callable) key += dump({tool.name, tool.parameters, tool.strict});
   try {
-    return model.matcher(key, true, [&] { return text::tool_grammar(*model.tool_format, tools.callable, options); });
+    return model.matcher(key, true, [&] {
+      const std::shared_ptr<const text::Grammar> answer = structure ? structure->compile() : nullptr;
+      options.answer = answer.get();
+      return text::tool_grammar(*model.tool_format, tools.callable, options);
+    });
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::internal || error.kind() == ErrorKind::out_of_memory) throw;
     throw ApiError(400, error.what(), "tools");
@@ -214,11 +219,8 @@ ChatRequest read_chat(Call& call, const Json& body, ServedModel& model) {
   const std::vector<text::RenderedSegment> prompt = rendered(body, model, tools);
   request.prompt = encode_within("messages", model.context(), [&](size_t limit) { return text::encode_segments(*model.loaded.tokenizer, prompt, limit); });
   const bool in_reasoning = !prompt.empty() && ends_with(prompt.back().text, model.reasoning.open);
-  if (!tools.callable.empty()) {
-    if (request.grammar)
-      refuse("tools", " and a form of the answer (response_format, a grammar ...) cannot be asked for together; tool_choice none leaves the tools out");
-    request.grammar = matcher_of(tools, model);
-  }
+  const std::optional<Structure> structure = asked_structure(body);
+  request.grammar = tools.callable.empty() ? structure_of(body, model) : matcher_of(tools, structure, model);
   if (request.grammar && in_reasoning) request.grammar_after = std::string(model.reasoning.close);
   if (tools.callable.empty() && model.reasoning.open.empty()) return chat;
   request.shown = model.marks;
@@ -227,6 +229,7 @@ ChatRequest read_chat(Call& call, const Json& body, ServedModel& model) {
   reading.in_reasoning = in_reasoning;
   if (tools.callable.empty()) return chat;
   reading.tools = model.tool_format;
+  reading.calls_alone = structure.has_value();
   for (const text::Tool& tool : tools.callable) reading.names.push_back(tool.name);
   return chat;
 }

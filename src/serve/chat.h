@@ -16,7 +16,7 @@ struct ChatRequest {
   std::optional<text::AnswerParserOptions> reading;  // how the answer is to be read; nothing: all of it is text
 };
 
-// All of the body but the form of the answer. Throws ApiError{400} that names the field.
+// All of the body. Throws ApiError{400} that names the field.
 ChatRequest read_chat(Call& call, const Json& body, ServedModel& model);
 
 // What the model's template makes of the messages and tools. Throws ApiError{400}.

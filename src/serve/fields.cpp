@@ -7,7 +7,8 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "engine/model_sampling.h"
-#include "serve/structure.h"
+#include "serve/api.h"
+#include "serve/catalog.h"
 #include "text/tokenizer.h"
 
 namespace frugal::serve {
@@ -230,7 +231,6 @@ engine::Request read_request(const Json& body, ServedModel& served) {
   request.include_stop = boolean_or("include_stop_str_in_output", false);
   request.ignore_end = boolean_or("ignore_eos", false);
   request.show_special = !boolean_or("skip_special_tokens", true);
-  request.grammar = structure_of(body, served);
   if (const Json* options = given(body, "stream_options")) {
     if (!options->is_object()) refuse("stream_options", " must be an object");
     if (!boolean_or("stream", false)) refuse("stream_options", " needs stream");

@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "serve/chat.h"
 #include "serve/fields.h"
+#include "serve/structure.h"
 #include "serve/text_answer.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -167,6 +168,7 @@ void generate(Call& call) {
   }
   if (raw || !model->loaded.chat_template) {
     engine::Request request = read_request(openai, *model);
+    request.grammar = structure_of(openai, *model);
     request.prompt = encode_within("prompt", model->context(), [&](size_t limit) {
       return model->loaded.tokenizer->encode(prompt.get_ref<const std::string&>(), {.parse_special = true, .limit = limit});
     });

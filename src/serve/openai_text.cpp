@@ -4,6 +4,7 @@
 
 #include "serve/chat.h"
 #include "serve/fields.h"
+#include "serve/structure.h"
 #include "serve/text_answer.h"
 #include "text/tokenizer.h"
 
@@ -283,6 +284,7 @@ void complete(Call& call) {
   if (request.max_tokens < 0) request.max_tokens = 16;
   if (request.max_tokens == 0 && !echo) throw ApiError(400, "max_tokens of 0 needs echo", "max_tokens");
   request.prompt_logprobs = echo && request.top_logprobs >= 0;
+  request.grammar = structure_of(body, *model);
   request.scope = call.scope();
   std::vector<engine::Request> requests;
   std::vector<std::string> texts;

@@ -77,7 +77,7 @@ void add_structured_outputs(std::vector<Wanted>& all, const Json& body) {
 
 }  // namespace
 
-std::shared_ptr<const text::GrammarMatcher> structure_of(const Json& body, ServedModel& model) {
+std::optional<Structure> asked_structure(const Json& body) {
   std::vector<Wanted> all;
   add_response_format(all, body);
   add_structured_outputs(all, body);
@@ -87,15 +87,22 @@ std::shared_ptr<const text::GrammarMatcher> structure_of(const Json& body, Serve
   add_if_given(all, body, "guided_grammar", "guided_grammar", Source::gbnf);
   add_if_given(all, body, "json_schema", "json_schema", Source::json_schema);
   add_if_given(all, body, "grammar", "grammar", Source::gbnf);
-  if (all.empty()) return nullptr;
-  const Wanted& wanted = all.front();
-  if (all.size() > 1) throw ApiError(400, fmt::format("{} and {} both say what the answer must be", wanted.field, all[1].field), all[1].field);
-  try {
-    return model.matcher(fmt::format("{}:{}", static_cast<int>(wanted.source), dump(wanted.value)), false, [&] { return compiled(wanted); });
-  } catch (const Error& error) {
-    if (error.kind() == ErrorKind::internal || error.kind() == ErrorKind::out_of_memory) throw;
-    throw ApiError(400, fmt::format("{}: {}", wanted.field, error.what()), wanted.field);
-  }
+  if (all.empty()) return std::nullopt;
+  if (all.size() > 1) throw ApiError(400, fmt::format("{} and {} both say what the answer must be", all[0].field, all[1].field), all[1].field);
+  const auto compile = [wanted = all.front()] {
+    try {
+      return compiled(wanted);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::internal || error.kind() == ErrorKind::out_of_memory) throw;
+      throw ApiError(400, fmt::format("{}: {}", wanted.field, error.what()), wanted.field);
+    }
+  };
+  return Structure{fmt::format("{}:{}", static_cast<int>(all.front().source), dump(all.front().value)), compile};
+}
+
+std::shared_ptr<const text::GrammarMatcher> structure_of(const Json& body, ServedModel& model) {
+  const std::optional<Structure> structure = asked_structure(body);
+  return structure ? model.matcher(structure->key, false, structure->compile) : nullptr;
 }
 
 }  // namespace frugal::serve

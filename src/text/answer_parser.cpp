@@ -47,14 +47,11 @@ class HeadReader {
   bool string(std::string& value) {
     if (!next('"')) return false;
     const size_t begin = at_ - 1;
-    for (; at_ < text_.size() && text_[at_] != '"'; ++at_) {
-      if (text_[at_] == '\\') ++at_;
-    }
-    unfinished_ = at_ >= text_.size();
-    if (unfinished_) return false;
-    const Json parsed = Json::parse(text_.substr(begin, ++at_ - begin), nullptr, false);
-    if (parsed.is_string()) value = parsed.get<std::string>();
-    return parsed.is_string();
+    at_ = std::min(text_.find_first_of("\"\\", at_), text_.size());  // an escape: another spelling than that of calls
+    unfinished_ = at_ == text_.size();
+    if (unfinished_ || text_[at_] != '"') return false;
+    value = text_.substr(begin + 1, at_++ - begin - 1);
+    return true;
   }
   void read_object() {
     std::string key;
@@ -163,16 +160,17 @@ bool AnswerParser::content(AnswerDelta& delta, bool last) {
   const std::string_view text = held_;
   size_t plain = text.size(), erased = text.size();
   bool call = false;
-  if (options_.tools && !options_.tools->open.empty()) {
-    const std::string_view open = options_.tools->open;
+  const std::string_view open = options_.tools ? options_.tools->open : "";
+  if (options_.tools && !open.empty() && !options_.calls_alone) {
     const size_t found = text.find(open);
     call = found != std::string_view::npos;
     plain = call ? found : last ? text.size() : text.size() - begun_at_end(text, open);
     erased = call ? found + open.size() : plain;
-  } else if (options_.tools && !said_) {  // a call is the whole answer
-    const size_t begin = skip_space(text);
-    call = begin < text.size() && text[begin] == '{';
-    if (call) plain = erased = begin;
+  } else if (options_.tools && !said_) {
+    const std::string_view rest = text.substr(skip_space(text)), mark = open.empty() ? "{" : open;
+    call = rest.starts_with(mark);
+    if (call || (!last && mark.starts_with(rest))) plain = erased = text.size() - rest.size();
+    if (call) erased += open.size();
   }
   say(delta, text.substr(0, plain));
   held_.erase(0, erased);

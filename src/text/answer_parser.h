@@ -15,6 +15,7 @@ struct AnswerParserOptions {
   std::vector<std::string> names;     // of the tools that may be called
   ReasoningMarks reasoning = {};      // empty: none is looked for
   bool in_reasoning = false;          // the prompt has opened it
+  bool calls_alone = false;           // a call is at the beginning: behind text none is looked for
 };
 
 // A call begins with its name; then come its arguments, JSON text in parts.

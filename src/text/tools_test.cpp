@@ -90,6 +90,16 @@ TEST(AnswerParser, WhatIsNoCallIsText) {
   EXPECT_EQ(parsed(options_of("hermes"), "<tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Pa"), "@get_weather{\"city\": \"Pa");
 }
 
+TEST(AnswerParser, LooksForCallsAtTheBeginningWhereTheyStandAlone) {
+  AnswerParserOptions options = options_of("hermes");
+  options.calls_alone = true;
+  const std::string call = "<tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>";
+  EXPECT_EQ(parsed(options, "\n" + call + "\n" + call), "@now{}@now{}");
+  EXPECT_EQ(parsed(options, "{\"a\": \"" + call + "\"}"), "{\"a\": \"" + call + "\"}");
+  EXPECT_EQ(parsed(options, "<tool_"), "<tool_");
+  EXPECT_EQ(parsed(options_of("json"), R"({"\u006eame": "now", "arguments": {}})"), R"({"\u006eame": "now", "arguments": {}})");
+}
+
 TEST(AnswerParser, SplitsReasoningOff) {
   EXPECT_EQ(parsed(options_of("", kThink), "\n<think>\nOne.\n\nTwo.\n</think>\n\nThe answer. "), "(One.\n\nTwo.)The answer. ");
   EXPECT_EQ(parsed(options_of("", kThink, true), "One.</think>Two."), "(One.)Two.");
@@ -211,6 +221,89 @@ TEST(ToolGrammar, EnforcesASchemaOrRefusesItWhereItMust) {
   EXPECT_NE(error_of([&] { tool_grammar(format, {tool}, {}); }), "");
   tool.parameters = {{"type", "array"}};
   EXPECT_THAT(error_of([&] { tool_grammar(format, {tool}, {}); }), ::testing::HasSubstr("an object"));
+}
+
+std::shared_ptr<const Grammar> person() {
+  return Grammar::from_json_schema(Json::parse(
+      R"({"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"], "additionalProperties": false})"));
+}
+
+TEST(ToolGrammar, TakesACallOrAnAnswerInTheFormThatIsAskedFor) {
+  const auto grammar = [&](const std::string& format, const std::shared_ptr<const Grammar>& answer, bool required = false) {
+    return tool_grammar(tool_format(format), {weather(), clock()}, {.required = required, .answer = answer.get()});
+  };
+  const std::vector<std::pair<std::string, std::string>> calls = {{"hermes", R"(<tool_call>{"name": "now", "arguments": {}}</tool_call>)"},
+                                                                  {"llama3_json", R"({"name": "now", "parameters": {}})"},
+                                                                  {"mistral", R"([TOOL_CALLS][{"name": "now", "arguments": {}}])"},
+                                                                  {"mistral_args", "[TOOL_CALLS]now[ARGS]{}"},
+                                                                  {"json", R"({"name": "now", "arguments": {}})"}};
+  for (const auto& [format, call] : calls) {
+    const bool is_object = call[0] == '{';
+    const auto shaped = grammar(format, person());
+    EXPECT_TRUE(accepts(shaped, call)) << format;
+    EXPECT_TRUE(accepts(shaped, R"({"name": "now", "age": 3})")) << format;
+    EXPECT_TRUE(accepts(shaped, R"({"name":"Ann","age":3})")) << format;
+    EXPECT_FALSE(accepts(shaped, "Text")) << format;
+    EXPECT_FALSE(accepts(shaped, "Text " + call)) << format;
+    EXPECT_FALSE(accepts(shaped, R"({"name": "Ann"})")) << format;
+    EXPECT_FALSE(accepts(grammar(format, person(), true), R"({"name": "Ann", "age": 3})")) << format;
+    EXPECT_TRUE(accepts(grammar(format, person(), true), call)) << format;
+    // Any object, but what begins as a call does.
+    const auto object = grammar(format, Grammar::json_object());
+    EXPECT_TRUE(accepts(object, call)) << format;
+    EXPECT_TRUE(accepts(object, R"({"answer": {"name": "now", "arguments": {"a": 1}}})")) << format;
+    EXPECT_TRUE(accepts(object, R"({"name": "now", "arguments": 3})")) << format;
+    EXPECT_TRUE(accepts(object, R"({"name": "other", "arguments": {"a": 1}})")) << format;
+    EXPECT_EQ(accepts(object, R"({"name": "get_weather", "arguments": {"a": 1}, "b": 2})"), !is_object) << format;
+    EXPECT_EQ(accepts(object, R"({"name":"get_weather", "parameters":{}})"), !is_object) << format;
+    EXPECT_TRUE(accepts(grammar(format, Grammar::from_regex("yes|no")), "no")) << format;
+  }
+  const auto any = grammar("hermes", Grammar::from_regex(".*"));
+  EXPECT_TRUE(accepts(any, "<tool_<tool_call>"));
+  EXPECT_FALSE(accepts(any, "<tool_call>text"));
+  EXPECT_TRUE(accepts(any, "Text <tool_call>text"));
+  const std::vector<std::string> only = {"<tool_call>x"};
+  EXPECT_THAT(error_of([&] { grammar("hermes", Grammar::from_choices(only)); }), ::testing::HasSubstr("begins as a call"));
+}
+
+// Calls alone or the answer alone: a text is read as what it is, whole and in pieces.
+TEST(ToolGrammar, WhatIsReadAsACallIsNeverAnAnswerInTheFormThatIsAskedFor) {
+  Rng rng(testing::test_seed());
+  const std::vector<std::string> choices = {"<tool_call", "<tool_call>{", "{\"name\":", "{\"name\": \"now\", \"arguments\": {}}", "[TOOL_CALLS]", "yes"};
+  const std::vector<std::shared_ptr<const Grammar>> answers = {person(), Grammar::json_object(), Grammar::from_regex(" *[{<\\[].*"),
+                                                               Grammar::from_choices(choices)};
+  int calls = 0, texts = 0;
+  for (int i = 0; i < 400; ++i) {
+    const ToolFormat& format = tool_formats()[rng.below(tool_formats().size())];
+    const std::shared_ptr<const Grammar>& answer = answers[rng.below(answers.size())];
+    GrammarMatcher matcher(tool_grammar(format, {weather(), clock()}, {.answer = answer.get()}), byte_vocabulary());
+    std::string text;
+    if (rng.below(2) && format.open.empty()) text = "{\"name\": \"now\", ";  // on the way to a call, or to an object
+    if (!matcher.accept_bytes(text)) text.clear();
+    std::vector<uint32_t> bits(9);
+    while (!matcher.finished() && text.size() < 3000) {
+      matcher.allowed(bits);
+      std::vector<int32_t> ids = ids_of(bits);
+      if (text.size() > 100 && has_bit(bits, 256)) ids = {256};
+      const int32_t id = ids[rng.below(ids.size())];
+      ASSERT_TRUE(matcher.accept(id));
+      if (id < 256) text += static_cast<char>(id);
+    }
+    if (!matcher.finished()) continue;
+    AnswerParserOptions options = options_of(std::string(format.name));
+    options.calls_alone = true;
+    const std::string read = parsed(options, text);
+    ASSERT_EQ(parsed(options, text, &rng), read) << format.name << ": " << text;
+    const bool called = read.starts_with('@');
+    ASSERT_EQ(called, accepts(tool_grammar(format, {weather(), clock()}, {.required = true}), text)) << format.name << ": " << text;
+    if (!called) {
+      ASSERT_TRUE(accepts(answer, text)) << format.name << ": " << text;
+      ASSERT_EQ(read, text) << format.name;
+    }
+    ++(called ? calls : texts);
+  }
+  EXPECT_GT(calls, 20);
+  EXPECT_GT(texts, 100);
 }
 
 // Whatever the grammar lets a model write, the parser reads: calls of known tools with arguments that are JSON.

@@ -162,6 +162,32 @@ NodeId Builder::reference() { return make({.kind = NodeKind::reference, .group =
 
 void Builder::set_target(NodeId reference, NodeId target) { nodes_[reference].first = target; }
 
+NodeId Builder::add(const Program& program) {
+  const auto first = static_cast<NodeId>(nodes_.size());
+  if (nodes_.size() + program.nodes.size() > kMaxNodes) fail(ErrorKind::invalid_input, "grammar: needs more than {} nodes", kMaxNodes);
+  const auto sets = static_cast<uint32_t>(byte_sets_.size()), literals = static_cast<uint32_t>(literals_.size()),
+             children = static_cast<uint32_t>(children_.size()), groups = groups_ + 1;
+  for (Node node : program.nodes) {
+    node.group += groups;
+    groups_ = std::max(groups_, node.group);
+    switch (node.kind) {
+      case NodeKind::bytes: node.first += sets; break;
+      case NodeKind::literal: node.first += literals; break;
+      case NodeKind::alternatives: node.first += children; break;
+      case NodeKind::sequence: node.second += first; [[fallthrough]];
+      case NodeKind::reference:
+      case NodeKind::repeat: node.first += first; break;
+      case NodeKind::never:
+      case NodeKind::empty: break;
+    }
+    nodes_.push_back(node);
+  }
+  byte_sets_.insert(byte_sets_.end(), program.byte_sets.begin(), program.byte_sets.end());
+  literals_ += program.literals;
+  for (const NodeId child : program.children) children_.push_back(first + child);
+  return first;
+}
+
 NodeId Builder::character(const CharSet& set) {
   const auto [known, fresh] = known_characters_.try_emplace({group_, set}, 0);
   if (!fresh) return known->second;

@@ -35,6 +35,8 @@ class Builder {
   // A node whose target is set later; rules refer to each other through it.
   NodeId reference();
   void set_target(NodeId reference, NodeId target);
+  // The nodes of a finished program, in groups of their own: its node i becomes the returned one + i.
+  NodeId add(const Program& program);
   bool is_never(NodeId node) const { return nodes_[node].kind == NodeKind::never; }
   const Node& node(NodeId id) const { return nodes_[id]; }
 

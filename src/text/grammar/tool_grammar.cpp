@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "text/grammar/beginnings.h"
 #include "text/grammar/json_nodes.h"
 #include "text/grammar/schema_compiler.h"
 
@@ -34,6 +35,7 @@ class ToolGrammarBuilder {
     builder_.new_group();
     const NodeId calls = this->calls();
     if (options_.required) return builder_.finish(calls);
+    if (options_.answer) return builder_.finish(builder_.alternatives({calls, answer()}));
     if (format_.open.empty()) return builder_.finish(builder_.alternatives({calls, text_that_is_no_call()}));
     return builder_.finish(builder_.sequence(text_without_open(), builder_.optional(calls)));
   }
@@ -85,6 +87,28 @@ class ToolGrammarBuilder {
     if (format_.list) return builder_.sequence(open, json_.in_brackets(and_more(builder_.sequence(one, json_.space()), json_.comma())));
     const NodeId close = format_.close.empty() ? builder_.empty() : builder_.sequence(json_.space(), builder_.literal(format_.close));
     return and_more(builder_.sequence({open, one, close}), json_.space());
+  }
+
+  NodeId answer() {
+    const NodeId answer = texts_without_beginnings(builder_, options_.answer->program(), beginnings_of_calls());
+    if (!builder_.accepts_anything(answer)) fail(ErrorKind::invalid_input, "every answer in the form that is asked for begins as a call does");
+    return answer;
+  }
+
+  // Where the parser begins to read a call.
+  Program beginnings_of_calls() const {
+    Builder builder;
+    builder.new_group();
+    const NodeId space = builder.repeat(builder.bytes(space_bytes()), 0, kUnlimited);
+    if (!format_.open.empty()) return builder.finish(builder.sequence(space, builder.literal(format_.open)));
+    std::vector<std::string> names;
+    for (const Tool& tool : tools_) names.push_back('"' + tool.name + '"');
+    std::vector<NodeId> parts = {space};
+    for (const NodeId token : {builder.byte('{'), builder.literal("\"name\""), builder.byte(':'), builder.choices(names), builder.byte(','),
+                               builder.choices({"\"arguments\"", "\"parameters\""}), builder.byte(':'), builder.byte('{')})
+      parts.insert(parts.end(), {token, space});
+    parts.pop_back();
+    return builder.finish(builder.sequence(parts));
   }
 
   NodeId others(const std::string& but) {

@@ -12,6 +12,9 @@ namespace frugal::text {
 struct ToolGrammarOptions {
   bool required = false;  // the answer is a call; else it is text, with or without calls behind it
   bool parallel = true;   // more than one, where the format has a place for them
+  // What an answer that is no call must be; null: any text, which may also stand before calls. What begins as a call does is one, and must be
+  // whatever this grammar says of it: the parser reads it so (AnswerParserOptions::calls_alone).
+  const Grammar* answer = nullptr;
 };
 
 // Names are those of `tools`, arguments follow their schemas, without properties that a schema does not name unless it says
