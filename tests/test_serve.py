@@ -326,6 +326,36 @@ def test_every_route_but_health_and_the_page_wants_the_key(server):
     assert server.request("/nothing")[0] == 404
 
 
+def test_a_key_has_a_limit_of_requests_under_way(smollm2):
+    server = Server(smollm2, "--alias", "smol", "--api-key", "a,b", "--max-requests-per-key", 2)
+    body = {"model": "smol", "messages": QUESTION, "max_tokens": 4000, "ignore_eos": True}
+    streams = [server.client("a").chat.completions.create(model="smol", messages=QUESTION, stream=True, extra_body={"ignore_eos": True, "max_tokens": 4000}) for _ in range(2)]
+    for stream in streams:
+        next(stream)
+    for path, more in (("/v1/chat/completions", body), ("/v1/completions", {"prompt": "x"}), ("/v1/responses", {"input": "x"}), ("/v1/messages", body), ("/api/chat", body),
+                       ("/api/generate", {"prompt": "x", "model": "smol"}), ("/v1/embeddings", {"input": "x"}), ("/api/embed", {"input": "x", "model": "smol"}), ("/v1/rerank", {"query": "x", "documents": ["y"]})):
+        status, head, answer = server.request(path, more, key="a")
+        assert status == 429 and head["Retry-After"] and "2 are allowed" in str(answer["error"]), (path, answer)
+        assert path.startswith("/api/") or answer["error"]["type"] == "rate_limit_error"
+    assert server.request("/v1/completions", {"prompt": "x", "max_tokens": 1}, key=None, **{"x-api-key": "a"})[0] == 429
+    # Others have their own, and what generates nothing is free.
+    assert server.request("/v1/completions", {"prompt": "x", "max_tokens": 1}, key="b")[0] == 200
+    assert server.request("/tokenize", {"prompt": "x"}, key="a")[0] == server.request("/v1/models", key="a")[0] == 200
+    # One that leaves makes room; and so does each answer, before its client can ask again.
+    streams.pop().close()
+    for _ in range(100):
+        status = server.request("/v1/completions", {"prompt": "x", "max_tokens": 1}, key="a")[0]
+        if status == 200:
+            break
+        time.sleep(0.1)
+    for i in range(20):
+        assert server.request("/v1/completions", {"prompt": "x", "max_tokens": 1, "stream": i % 2 == 0}, key="a")[0] == 200
+        assert server.request("/v1/embeddings", {"input": "x"}, key="a")[0] == 200
+        assert server.request("/v1/completions", {"prompt": "x", "max_tokens": -1}, key="a")[0] == 400
+    streams.pop().close()
+    assert server.stop() == 0
+
+
 def test_a_client_that_leaves_frees_its_blocks(server):
     body = json.dumps({"messages": QUESTION, "max_tokens": 4000, "stream": True, "ignore_eos": True}).encode()
     for _ in range(8):

@@ -35,7 +35,7 @@ constexpr std::chrono::seconds kEnd{15};  // of models and threads, which takes 
 struct ServeValues {
   std::vector<std::string> models, keys, hosts;
   std::string host = "127.0.0.1", key_file, alias, ledger, metrics_prefix = "frugal", tool_call_parser, pooling;
-  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30, hang_seconds = 300;
+  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30, hang_seconds = 300, per_key = 0;
   CacheValues cache;
   TemplateValues chat_template;
   bool anonymous = false, no_prefix = false;
@@ -252,6 +252,7 @@ void run(const Context& context, const ServeValues& values) {
   serve::ServiceOptions options;
   options.metrics_prefix = values.metrics_prefix;
   options.version = kVersion;
+  options.most_per_key = values.per_key;
   serve::Service service(options);
   service.catalog().set_memory_limit(values.memory_mib > 0 ? static_cast<uint64_t>(values.memory_mib) << 20 : available_memory() / 10 * 9);
   for (const std::string& model : values.models) add_named_model(service, context, values, model);
@@ -304,6 +305,8 @@ void add_serve(CLI::App& app, Context& context) {
       .integer("--port", values->port, 0, 65535, "Port (0: any)")
       .texts("--api-key", values->keys, "Key that requests must bring; repeatable, or separated by commas (environment: FRUGAL_API_KEY)")
       .text("--api-key-file", values->key_file, "The same from a file, one a line")
+      .integer("--max-requests-per-key", values->per_key, 0, int64_t{1} << 20,
+               "Requests of one API key that generate or embed at once: one more gets 429 (0: any number); those without a key are one client")
       .flag("--allow-anonymous", values->anonymous, "Listen beyond this machine without a key")
       .texts("--allowed-host", values->hosts, "Name that a Host header may hold besides the local ones; repeatable")
       .text("--alias,--served-model-name", values->alias, "Name of the model for clients (-a)")

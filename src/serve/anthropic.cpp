@@ -175,6 +175,6 @@ void count_tokens(Call& call) {
 
 }  // namespace
 
-std::vector<Route> anthropic_routes() { return {{"POST", "/v1/messages", message}, {"POST", "/v1/messages/count_tokens", count_tokens}}; }
+std::vector<Route> anthropic_routes() { return {{"POST", "/v1/messages", message, true}, {"POST", "/v1/messages/count_tokens", count_tokens}}; }
 
 }  // namespace frugal::serve

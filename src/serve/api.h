@@ -33,7 +33,7 @@ struct Call {
   ErrorShape error_shape = ErrorShape::openai;
 
   Json body() const;  // a JSON object; throws ApiError{400}
-  // Of cached beginnings: what one API key sent is not found by another.
+  // The API key, "" without one. Of cached beginnings: what one key sent is not found by another.
   std::string scope() const;
 };
 
@@ -43,6 +43,7 @@ using Endpoint = std::function<void(Call& call)>;
 struct Route {
   std::string method, path;
   Endpoint endpoint;
+  bool counts = false;  // generates or embeds: towards the limit of requests per key
 };
 
 // Each file of endpoints has its rows; service.cpp joins them.

@@ -373,15 +373,15 @@ void score(Call& call) {
 }  // namespace
 
 std::vector<Route> embedding_routes() {
-  return {{"POST", "/v1/embeddings", embeddings},
-          {"POST", "/embeddings", embeddings},
-          {"POST", "/api/embed", [](Call& call) { ollama_embed(call, false); }},
-          {"POST", "/api/embeddings", [](Call& call) { ollama_embed(call, true); }},
-          {"POST", "/v1/rerank", rerank},
-          {"POST", "/rerank", rerank},
-          {"POST", "/v2/rerank", rerank},
-          {"POST", "/score", score},
-          {"POST", "/v1/score", score}};
+  return {{"POST", "/v1/embeddings", embeddings, true},
+          {"POST", "/embeddings", embeddings, true},
+          {"POST", "/api/embed", [](Call& call) { ollama_embed(call, false); }, true},
+          {"POST", "/api/embeddings", [](Call& call) { ollama_embed(call, true); }, true},
+          {"POST", "/v1/rerank", rerank, true},
+          {"POST", "/rerank", rerank, true},
+          {"POST", "/v2/rerank", rerank, true},
+          {"POST", "/score", score, true},
+          {"POST", "/v1/score", score, true}};
 }
 
 }  // namespace frugal::serve

@@ -239,8 +239,12 @@ void version(Call& call) { send_json(*call.response, {{"version", call.service.o
 }  // namespace
 
 std::vector<Route> ollama_routes() {
-  return {{"POST", "/api/generate", generate}, {"POST", "/api/chat", chat}, {"GET", "/api/tags", tags},
-          {"POST", "/api/show", show},         {"GET", "/api/ps", running}, {"GET", "/api/version", version}};
+  return {{"POST", "/api/generate", generate, true},
+          {"POST", "/api/chat", chat, true},
+          {"GET", "/api/tags", tags},
+          {"POST", "/api/show", show},
+          {"GET", "/api/ps", running},
+          {"GET", "/api/version", version}};
 }
 
 }  // namespace frugal::serve

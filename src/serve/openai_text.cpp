@@ -303,8 +303,10 @@ void complete(Call& call) {
 }  // namespace
 
 std::vector<Route> openai_routes() {
-  return {
-      {"POST", "/v1/chat/completions", chat}, {"POST", "/chat/completions", chat}, {"POST", "/v1/completions", complete}, {"POST", "/completions", complete}};
+  return {{"POST", "/v1/chat/completions", chat, true},
+          {"POST", "/chat/completions", chat, true},
+          {"POST", "/v1/completions", complete, true},
+          {"POST", "/completions", complete, true}};
 }
 
 }  // namespace frugal::serve

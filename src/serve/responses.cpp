@@ -259,6 +259,6 @@ void respond(Call& call) {
 
 }  // namespace
 
-std::vector<Route> responses_routes() { return {{"POST", "/v1/responses", respond}, {"POST", "/responses", respond}}; }
+std::vector<Route> responses_routes() { return {{"POST", "/v1/responses", respond, true}, {"POST", "/responses", respond, true}}; }
 
 }  // namespace frugal::serve

@@ -52,9 +52,10 @@ bool flag(const Json& body, const std::string& field, bool otherwise) {
 }
 
 std::string Call::scope() const {
-  const std::string* const key = request.header("authorization");
-  const std::string* const other = request.header("x-api-key");
-  return key ? *key : other ? *other : "";
+  const std::string* const bearer = request.header("authorization");
+  const std::string* const key = request.header("x-api-key");
+  if (bearer) return bearer->starts_with("Bearer ") ? bearer->substr(7) : *bearer;
+  return key ? *key : "";
 }
 
 HttpAnswer answer_of(const std::exception& error, ErrorShape shape) {
@@ -74,7 +75,7 @@ HttpAnswer answer_of(const std::exception& error, ErrorShape shape) {
     log_warning("a request failed: {}", printable(error.what(), 500));
     answer = error_answer(500, "internal error");
   }
-  if (answer.status == 503) answer.headers.emplace_back("Retry-After", "1");
+  if (answer.status == 503 || answer.status == 429) answer.headers.emplace_back("Retry-After", "1");
   if (shape == ErrorShape::openai) return answer;
   Json body = parse_json(answer.body, "error");
   if (shape == ErrorShape::anthropic)
@@ -108,6 +109,7 @@ Service::Service(const ServiceOptions& options)
       whole_request(kRequest),
       queue_time(kRequest),
       options_(options),
+      keys_(options.most_per_key),
       catalog_(*options.clock) {
   for (int i = 0; i < options.workers; ++i) threads_.emplace_back([this] { work(); });
 }
@@ -278,6 +280,11 @@ void Service::handle(HttpRequest&& request, std::shared_ptr<HttpResponse> respon
   const auto call = std::make_shared<Call>(Call{*this, std::move(request), response, shape});
   if (found->method == "GET") return answer(found->endpoint, call);  // quick, and wanted most when the workers are busy
   if (draining_) return refuse(ApiError(503, "the server is shutting down"));
+  try {
+    if (found->counts) call->response = keys_.admit(call->scope(), response);
+  } catch (const ApiError& error) {
+    return refuse(error);
+  }
   if (!take(call->request.body.size(), [this, endpoint = &found->endpoint, call] { answer(*endpoint, call); }))
     refuse(ApiError(503, "too many requests wait already", {}, "overloaded"));
 }

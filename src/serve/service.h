@@ -15,6 +15,7 @@
 #include "serve/api.h"
 #include "serve/catalog.h"
 #include "serve/event_stream.h"
+#include "serve/key_limit.h"
 
 namespace frugal::serve {
 
@@ -22,6 +23,7 @@ struct ServiceOptions {
   int workers = 2;                               // threads that parse, render and tokenize
   size_t most_queued = 256;                      // requests that wait for one of them,
   size_t most_queued_bytes = size_t{256} << 20;  // and their bodies
+  int64_t most_per_key = 0;                      // requests of one API key that generate or embed, at once; 0: any number
   double stuck_seconds = 9;                      // a step that takes longer than this, and than four times the longest so far, is a hang
   std::string metrics_prefix = "frugal", version;
   const Clock* clock = &system_clock();
@@ -87,6 +89,7 @@ class Service {
   bool take(size_t bytes, std::function<void()> task);  // false: too much waits already
   void answer(const Endpoint& endpoint, const std::shared_ptr<Call>& call);
   ServiceOptions options_;
+  KeyLimit keys_;
   Json ledger_ = {{"rows", Json::array()}};
   std::atomic<bool> draining_{false};
   std::atomic<double> watched_{-1}, resumed_{-1};  // seconds; -1: never
