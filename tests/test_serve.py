@@ -318,7 +318,7 @@ def test_every_route_but_health_and_the_page_wants_the_key(server):
         for key in (None, "wrong", KEY + " x", KEY[:-1]):
             status, head, body = server.request(path, {} if method == "POST" else None, key=key, method=method)
             assert status == 401, (method, path, key)
-            assert body["error"]["message"] == "Invalid API Key"
+            assert (body["error"] if path.startswith("/api/") else body["error"]["message"]) == "Invalid API Key"
             assert not [name for name in head if name.lower().startswith("access-control")]
     assert server.request("/v1/models", key=None, **{"x-api-key": KEY})[0] == 200
     assert server.request("/v1/models", Host="evil.example")[0] == 403
@@ -354,6 +354,62 @@ def test_a_key_has_a_limit_of_requests_under_way(smollm2):
         assert server.request("/v1/completions", {"prompt": "x", "max_tokens": -1}, key="a")[0] == 400
     streams.pop().close()
     assert server.stop() == 0
+
+
+# Refusals of every layer in the shape that the clients of a path read.
+def test_errors_have_the_shape_of_the_paths_protocol(server):
+    huge = {"Content-Length": "9000000"}
+    cases = [(404, dict(path="/{}nothing", body={})), (405, dict(path="/{}", method="GET")), (401, dict(path="/{}", body={}, key=None)), (400, dict(path="/{}", body=b"{")),
+             (413, dict(path="/{}", body=b"{", **huge)), (415, dict(path="/{}", body=b"{}", Origin="http://x", **{"Content-Type": "text/plain"})), (403, dict(path="/{}", body={}, Host="evil.example")),
+             (501, dict(path="/{}", method="PROPFIND"))]
+    types = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 405: "invalid_request_error",
+             413: "request_too_large", 415: "invalid_request_error", 501: "api_error"}
+    for status, ask in cases:
+        for path in ("api/chat", "v1/messages", "v1/chat/completions"):
+            got, _, body = server.request(**{**ask, "path": ask["path"].format(path)})
+            assert got == status, (path, ask, body)
+            if path == "api/chat":
+                assert set(body) == {"error"} and isinstance(body["error"], str) and body["error"], body
+            elif path == "v1/messages":
+                assert body["type"] == "error" and body["error"]["type"] == types[status] and body["error"]["message"], body
+            else:
+                assert set(body["error"]) == {"message", "type", "param", "code"}, body
+    client = anthropic.Anthropic(base_url=server.url, api_key="wrong", max_retries=0)
+    with pytest.raises(anthropic.AuthenticationError, match="Invalid API Key"):
+        client.messages.create(model="smol", max_tokens=1, messages=QUESTION)
+    with pytest.raises(ollama.ResponseError, match="^Invalid API Key"):
+        ollama.Client(host=server.url).chat("smol", QUESTION)
+
+
+def test_errors_name_the_clients_own_field(server):
+    def message(path, field, body, **more):
+        status, _, answer = server.request(path, {"model": "smol", **body, **more})
+        assert status == 400, answer
+        text, param = (answer["error"], None) if path.startswith("/api/") else (answer["error"]["message"], answer["error"]["param"])
+        assert text.startswith(field) and (param is None or text.startswith(param)), (path, field, answer)
+    chat, ask = {"messages": QUESTION}, {"prompt": "Hi"}
+    for path, body in (("/api/chat", chat), ("/api/generate", ask), ("/api/generate", ask | {"raw": True})):
+        for option, value in (("temperature", 3), ("num_predict", "x"), ("num_predict", 2**40), ("repeat_penalty", 9), ("stop", [1]), ("seed", 1.5)):
+            message(path, f"options.{option} ", body, options={option: value})
+        message(path, "format: ", body, format={"type": "strnig"})
+    message("/api/chat", "messages[1].role", {"messages": QUESTION + [{"role": "x", "content": "a"}]})
+    message("/api/generate", "system.content", ask, system=[{"type": "image"}])
+    message("/api/generate", "prompt has at least", {"prompt": "word " * 9000})
+    claude = chat | {"max_tokens": 1}
+    message("/v1/messages", "max_tokens must be", chat | {"max_tokens": -1})
+    message("/v1/messages", "stop_sequences has 5", claude, stop_sequences=list("abcde"))
+    message("/v1/messages", "system.content has the part", claude, system=[{"type": "image"}])
+    turns = [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "x"}, {"type": "text", "text": "y"}]}, {"role": "user", "content": [{"type": "image"}]}]
+    message("/v1/messages", "messages[1].content has the part", claude | {"messages": turns}, system="Be brief.")
+    message("/v1/messages", "tools[0].name must be", claude, tools=[{"name": "a b", "input_schema": {}}])
+    message("/v1/messages", "tools[0].input_schema must be", claude, tools=[{"name": "a", "input_schema": 3}])
+    message("/v1/messages", "output_config.format: ", claude, output_config={"format": {"type": "json_schema", "schema": {"type": "strnig"}}})
+    message("/v1/responses", "max_output_tokens must be in", {"input": "Hi"}, max_output_tokens=-1)
+    message("/v1/responses", "input[2].role must be", {"input": [*QUESTION, {"type": "function_call", "name": "f", "call_id": "1", "arguments": "{}"}, {"role": "x", "content": "a"}]}, instructions="Be brief.")
+    message("/v1/responses", "input has at least", {"input": "word " * 9000})
+    message("/v1/responses", "tools[0].name must be", {"input": "Hi"}, tools=[{"type": "function", "name": "a b"}])
+    message("/v1/responses", "text.format: ", {"input": "Hi"}, text={"format": {"type": "json_schema", "name": "x", "schema": {"type": "strnig"}}})
+    message("/v1/responses", "reasoning.effort must be", {"input": "Hi"}, reasoning={"effort": 3})
 
 
 def test_a_client_that_leaves_frees_its_blocks(server):

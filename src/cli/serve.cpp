@@ -264,6 +264,7 @@ void run(const Context& context, const ServeValues& values) {
   http.allowed_hosts = values.hosts;
   http.any_type_paths = {"/api/"};  // Ollama's clients name none, or curl's own
   http.authorize = [keys](const serve::HttpRequest& request) { return authorize(request, keys); };
+  http.shape_error = [](serve::HttpAnswer answer, std::string_view path) { return serve::shaped(std::move(answer), serve::shape_of(path)); };
   take_signals();
   stop_point();  // for a signal that came while models were loaded
   raise_descriptor_limit();

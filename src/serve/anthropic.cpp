@@ -113,10 +113,14 @@ void add_message(Json& messages, const Json& message, size_t index) {
   messages.push_back(std::move(one));
 }
 
-Json translated_tools(const Json& tools) {
+Json translated_tools(const Json& tools, FieldNames& own) {
   if (!tools.is_array()) refuse("tools", " must be a list");
   Json result = Json::array();
   for (const Json& tool : tools) {
+    const size_t index = result.size();
+    own[fmt::format("tools[{}].function", index)] = fmt::format("tools[{}]", index);
+    own[fmt::format("tools[{}].function.parameters", index)] = fmt::format("tools[{}].input_schema", index);
+    own[fmt::format("tools/{}/function/parameters", index)] = fmt::format("tools/{}/input_schema", index);
     const Json& type = value_of(tool, "type");
     if (!type.is_null() && type != "custom") refuse("tools", fmt::format(" of type {} are not run here", printable(dump(type))));
     Json function = {{"name", value_of(tool, "name")}, {"description", value_of(tool, "description")}, {"parameters", value_of(tool, "input_schema")}};
@@ -126,21 +130,32 @@ Json translated_tools(const Json& tools) {
   return result;
 }
 
-// The same request in OpenAI's words.
-Json translated(const Json& body) {
+// The same request in OpenAI's words, whose names for what has another here are put into `own`.
+Json translated(const Json& body, FieldNames& own) {
   Json result = Json::object();
   for (const char* same : {"model", "max_tokens", "temperature", "top_p", "top_k", "stream"}) {
     if (body.contains(same)) result[same] = body[same];
   }
+  own["chat_template_kwargs"] = "thinking";
   result["chat_template_kwargs"] = {{"enable_thinking", value_of(value_of(body, "thinking"), "type") == "enabled"}};
   Json messages = Json::array();
-  if (const Json& system = value_of(body, "system"); !system.is_null()) messages.push_back({{"role", "system"}, {"content", system}});
+  if (const Json& system = value_of(body, "system"); !system.is_null()) {
+    messages.push_back({{"role", "system"}, {"content", system}});
+    own["messages[0]"] = "system";
+  }
   const Json& list = value_of(body, "messages");
   if (!list.is_array()) refuse("messages", " must be a list");
-  for (size_t i = 0; i < list.size(); ++i) add_message(messages, list[i], i);
+  for (size_t i = 0; i < list.size(); ++i) {
+    const size_t first = messages.size();
+    add_message(messages, list[i], i);
+    for (size_t k = first; k < messages.size(); ++k) own[fmt::format("messages[{}]", k)] = fmt::format("messages[{}]", i);
+  }
   result["messages"] = std::move(messages);
-  if (const auto stops = body.find("stop_sequences"); stops != body.end()) result["stop"] = *stops;
-  if (const Json& tools = value_of(body, "tools"); !tools.is_null()) result["tools"] = translated_tools(tools);
+  if (const auto stops = body.find("stop_sequences"); stops != body.end()) {
+    result["stop"] = *stops;
+    own["stop"] = "stop_sequences";
+  }
+  if (const Json& tools = value_of(body, "tools"); !tools.is_null()) result["tools"] = translated_tools(tools, own);
   if (const Json& choice = value_of(body, "tool_choice"); !choice.is_null()) {
     const Json& type = value_of(choice, "type");
     if (type == "tool")
@@ -152,16 +167,18 @@ Json translated(const Json& body) {
     if (value_of(choice, "disable_parallel_tool_use") == true) result["parallel_tool_calls"] = false;
   }
   Json format = value_of(value_of(body, "output_config"), "format");
+  const std::string field = format.is_null() ? "output_format" : "output_config.format";
   if (format.is_null()) format = value_of(body, "output_format");
   if (!format.is_null()) {
-    if (value_of(format, "type") != "json_schema") refuse("output_format", ".type must be json_schema");
+    if (value_of(format, "type") != "json_schema") refuse(field, ".type must be json_schema");
+    own["response_format"] = own["response_format.json_schema"] = field;
     result["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", value_of(format, "schema")}}}};
   }
   return result;
 }
 
 void message(Call& call) {
-  const Json body = translated(call.body());
+  const Json body = call.translated(call.body(), translated);
   const std::shared_ptr<ServedModel> model = call.service.model_of(body);
   auto [request, reading] = read_chat(call, body, *model);
   if (request.max_tokens < 1) throw ApiError(400, "max_tokens must be at least 1", "max_tokens");
@@ -169,7 +186,7 @@ void message(Call& call) {
 }
 
 void count_tokens(Call& call) {
-  const Json body = translated(call.body());
+  const Json body = call.translated(call.body(), translated);
   send_json(*call.response, {{"input_tokens", chat_prompt(body, *call.service.model_of(body)).size()}});
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -25,14 +26,20 @@ class ApiError : public std::runtime_error {
   std::string param, code;
 };
 
+// What the client calls a field that has another name in OpenAI's chat; or its place, "messages[3]".
+using FieldNames = std::map<std::string, std::string>;
+
 // One request on its way: a GET on the I/O thread, for it is quick, others on a worker.
 struct Call {
   Service& service;
   HttpRequest request;
   std::shared_ptr<HttpResponse> response;
   ErrorShape error_shape = ErrorShape::openai;
+  FieldNames names = {};  // of a body that is translated
 
   Json body() const;  // a JSON object; throws ApiError{400}
+  // The body in OpenAI's words, by a protocol's `translate`: errors behind it are told in the names that this fills in.
+  Json translated(const Json& body, Json (*translate)(const Json& body, FieldNames& own));
   // The API key, "" without one. Of cached beginnings: what one key sent is not found by another.
   std::string scope() const;
 };
@@ -61,8 +68,11 @@ void send_json(HttpResponse& response, const Json& body, int status = 200);
 std::string dump(const Json& value);
 // 24 random hexadecimal digits.
 std::string new_id();
+// Whose clients ask for a path, and an error as they expect it, from one in OpenAI's shape.
+ErrorShape shape_of(std::string_view path);
+HttpAnswer shaped(HttpAnswer answer, ErrorShape shape);
 // An exception as an answer: what the client did wrong in words, what went wrong here not.
-HttpAnswer answer_of(const std::exception& error, ErrorShape shape);
+HttpAnswer answer_of(const std::exception& error, ErrorShape shape, const FieldNames& names = {});
 // Throws ApiError{400} naming `field` unless it is an id of the vocabulary.
 int32_t token_id(std::string_view field, const Json& value, int64_t vocabulary);
 // A member that is there and not null, or nullptr.

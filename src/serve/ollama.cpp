@@ -89,8 +89,8 @@ class LineFormat final : public AnswerFormat {
   bool chat_;
 };
 
-// The same request in OpenAI's words.
-Json translated(const Json& body) {
+// The same request in OpenAI's words, whose names for what has another here are put into `own`.
+Json translated(const Json& body, FieldNames& own) {
   static const std::vector<std::pair<const char*, const char*>> names = {{"temperature", "temperature"},
                                                                          {"top_k", "top_k"},
                                                                          {"top_p", "top_p"},
@@ -101,6 +101,12 @@ Json translated(const Json& body) {
                                                                          {"repeat_penalty", "repetition_penalty"},
                                                                          {"presence_penalty", "presence_penalty"},
                                                                          {"frequency_penalty", "frequency_penalty"}};
+  own = {{"max_tokens", "options.num_predict"},
+         {"response_format", "format"},
+         {"json_schema", "format"},
+         {"chat_template_kwargs", "think"},
+         {"reasoning_effort", "think"}};
+  for (const auto& [name, openai] : names) own[openai] = std::string("options.") + name;
   Json result = Json::object();
   for (const char* same : {"messages", "tools"}) {
     if (body.contains(same)) result[same] = body[same];
@@ -145,7 +151,7 @@ void begin_chat(Call& call, const std::shared_ptr<ServedModel>& model, const Jso
 
 void chat(Call& call) {
   const Json body = call.body();
-  begin_chat(call, ollama_model(call, body), body, translated(body), true);
+  begin_chat(call, ollama_model(call, body), body, call.translated(body, translated), true);
 }
 
 void generate(Call& call) {
@@ -153,7 +159,7 @@ void generate(Call& call) {
   const std::shared_ptr<ServedModel> model = ollama_model(call, body);
   const Json prompt = body.value("prompt", Json(""));
   if (!prompt.is_string()) throw ApiError(400, "prompt must be a string", "prompt");
-  Json openai = translated(body);
+  Json openai = call.translated(body, translated);
   if (prompt == "") {  // how Ollama's clients load a model
     return send_json(*call.response, {{"model", model->name},
                                       {"created_at", utc_timestamp(call.service.options().clock->unix_time())},
@@ -176,7 +182,11 @@ void generate(Call& call) {
     return TextAnswer::begin(call, model, {std::move(request)}, std::nullopt, flag(body, "stream", true), std::make_unique<LineFormat>(false));
   }
   Json messages = Json::array();
-  if (body.contains("system") && !body["system"].is_null()) messages.push_back({{"role", "system"}, {"content", body["system"]}});
+  if (body.contains("system") && !body["system"].is_null()) {
+    messages.push_back({{"role", "system"}, {"content", body["system"]}});
+    call.names["messages[0]"] = "system";
+  }
+  call.names["messages"] = "prompt";
   messages.push_back({{"role", "user"}, {"content", prompt}});
   openai["messages"] = messages;
   begin_chat(call, model, body, openai, false);

@@ -163,8 +163,15 @@ Json translated_content(const Json& content, const std::string& where) {
 // The items of a conversation as messages; what one turn of the assistant said and called is one message.
 class MessageList {
  public:
-  void add(const Json& item, size_t index) {
-    const std::string where = fmt::format("input[{}]", index);
+  explicit MessageList(FieldNames& own) : own_(own) {}
+  void add(const Json& item, const std::string& where) {
+    add_item(item, where);
+    for (; named_ < messages_.size(); ++named_) own_[fmt::format("messages[{}]", named_)] = where;
+  }
+  Json take() { return std::move(messages_); }
+
+ private:
+  void add_item(const Json& item, const std::string& where) {
     if (!item.is_object()) refuse(where, " must be an object");
     const Json type = item.value("type", Json("message"));
     if (type == "message") {
@@ -189,20 +196,21 @@ class MessageList {
       refuse(where, fmt::format(".type {} is not supported", printable(dump(type))));
     }
   }
-  Json take() { return std::move(messages_); }
-
- private:
   Json& assistant() {
     if (messages_.empty() || messages_.back()["role"] != "assistant") messages_.push_back({{"role", "assistant"}, {"content", nullptr}});
     return messages_.back();
   }
+  FieldNames& own_;
   Json messages_ = Json::array();
+  size_t named_ = 0;  // messages whose item is in own_
 };
 
-Json translated_tools(const Json& tools) {
+Json translated_tools(const Json& tools, FieldNames& own) {
   if (!tools.is_array()) refuse("tools", " must be a list");
   Json result = Json::array();
   for (const Json& tool : tools) {
+    own[fmt::format("tools[{}].function", result.size())] = fmt::format("tools[{}]", result.size());
+    own[fmt::format("tools/{}/function", result.size())] = fmt::format("tools/{}", result.size());
     const Json type = tool.is_object() ? tool.value("type", Json(nullptr)) : Json(nullptr);
     if (type != "function") refuse("tools", fmt::format(" of type {} are not run here", printable(dump(type))));
     Json function = tool;
@@ -212,8 +220,13 @@ Json translated_tools(const Json& tools) {
   return result;
 }
 
-// The same request in the words of chat.
-Json translated(const Json& body) {
+// The same request in the words of chat, whose names for what has another here are put into `own`.
+Json translated(const Json& body, FieldNames& own) {
+  own = {{"max_tokens", "max_output_tokens"},
+         {"messages", "input"},
+         {"response_format", "text.format"},
+         {"response_format.json_schema", "text.format"},
+         {"reasoning_effort", "reasoning.effort"}};
   for (const char* name : {"previous_response_id", "conversation", "prompt"}) {
     if (given(body, name)) refuse(name, " is not supported: nothing is kept between requests, send the whole conversation as input");
   }
@@ -224,14 +237,14 @@ Json translated(const Json& body) {
     if (given(body, same)) result[same] = body[same];
   }
   if (given(body, "max_output_tokens")) result["max_tokens"] = body["max_output_tokens"];
-  MessageList messages;
+  MessageList messages(own);
   const Json* const input = given(body, "input");
   if (!input || !(input->is_string() || input->is_array())) refuse("input", " must be a text or a list of items");
-  if (given(body, "instructions")) messages.add({{"role", "system"}, {"content", body["instructions"]}}, 0);
-  if (input->is_string()) messages.add({{"role", "user"}, {"content", *input}}, 0);
-  for (size_t i = 0; input->is_array() && i < input->size(); ++i) messages.add((*input)[i], i);
+  if (given(body, "instructions")) messages.add({{"role", "system"}, {"content", body["instructions"]}}, "instructions");
+  if (input->is_string()) messages.add({{"role", "user"}, {"content", *input}}, "input");
+  for (size_t i = 0; input->is_array() && i < input->size(); ++i) messages.add((*input)[i], fmt::format("input[{}]", i));
   result["messages"] = messages.take();
-  if (given(body, "tools")) result["tools"] = translated_tools(body["tools"]);
+  if (given(body, "tools")) result["tools"] = translated_tools(body["tools"], own);
   if (const Json* choice = given(body, "tool_choice")) {
     result["tool_choice"] = *choice;
     if (choice->is_object() && choice->value("type", Json(nullptr)) == "function")
@@ -250,7 +263,7 @@ Json translated(const Json& body) {
 }
 
 void respond(Call& call) {
-  const Json body = call.body(), chat = translated(body);
+  const Json body = call.body(), chat = call.translated(body, translated);
   const std::shared_ptr<ServedModel> model = call.service.model_of(chat);
   auto [request, reading] = read_chat(call, chat, *model);
   if (request.max_tokens == 0) throw ApiError(400, "max_output_tokens must be at least 1", "max_output_tokens");

@@ -51,6 +51,13 @@ bool flag(const Json& body, const std::string& field, bool otherwise) {
   return value->get<bool>();
 }
 
+Json Call::translated(const Json& body, Json (*translate)(const Json& body, FieldNames& own)) {
+  FieldNames own;
+  Json result = translate(body, own);
+  names = std::move(own);
+  return result;
+}
+
 std::string Call::scope() const {
   const std::string* const bearer = request.header("authorization");
   const std::string* const key = request.header("x-api-key");
@@ -58,10 +65,43 @@ std::string Call::scope() const {
   return key ? *key : "";
 }
 
-HttpAnswer answer_of(const std::exception& error, ErrorShape shape) {
+ErrorShape shape_of(std::string_view path) {
+  return path.starts_with("/api/") ? ErrorShape::ollama : path.starts_with("/v1/messages") ? ErrorShape::anthropic : ErrorShape::openai;
+}
+
+HttpAnswer shaped(HttpAnswer answer, ErrorShape shape) {
+  if (shape == ErrorShape::openai || answer.status < 400) return answer;
+  Json error = parse_json(answer.body, "error")["error"];
+  if (shape == ErrorShape::anthropic) {
+    const int status = answer.status;
+    if (status == 413 || status >= 500) error["type"] = status == 413 ? "request_too_large" : status == 503 ? "overloaded_error" : "api_error";
+    answer.body = dump({{"type", "error"}, {"error", error}});
+  } else {
+    answer.body = dump({{"error", error["message"]}});
+  }
+  return answer;
+}
+
+namespace {
+
+bool is_word(char c) { return c == '_' || std::isalnum(static_cast<unsigned char>(c)); }
+
+// A text that begins with a field, or is one, in the client's words.
+std::string renamed(const std::string& text, const FieldNames& names) {
+  const FieldNames::value_type* longest = nullptr;
+  for (const auto& name : names) {
+    const bool begins = text.starts_with(name.first) && (text.size() == name.first.size() || !is_word(text[name.first.size()]));
+    if (begins && (!longest || name.first.size() > longest->first.size())) longest = &name;
+  }
+  return longest ? longest->second + text.substr(longest->first.size()) : text;
+}
+
+}  // namespace
+
+HttpAnswer answer_of(const std::exception& error, ErrorShape shape, const FieldNames& names) {
   HttpAnswer answer;
   if (const auto* api = dynamic_cast<const ApiError*>(&error)) {
-    answer = error_answer(api->status, api->what(), api->param, api->code);
+    answer = error_answer(api->status, renamed(api->what(), names), renamed(api->param, names), api->code);
   } else if (dynamic_cast<const Json::exception*>(&error)) {  // a value of another type than all that is above expected
     answer = error_answer(400, fmt::format("the request has a value of a wrong type: {}", error.what()));
   } else if (dynamic_cast<const engine::Overloaded*>(&error)) {
@@ -76,14 +116,7 @@ HttpAnswer answer_of(const std::exception& error, ErrorShape shape) {
     answer = error_answer(500, "internal error");
   }
   if (answer.status == 503 || answer.status == 429) answer.headers.emplace_back("Retry-After", "1");
-  if (shape == ErrorShape::openai) return answer;
-  Json body = parse_json(answer.body, "error");
-  if (shape == ErrorShape::anthropic)
-    body = {{"type", "error"}, {"error", body["error"]}};
-  else
-    body = {{"error", body["error"]["message"]}};
-  answer.body = dump(body);
-  return answer;
+  return shaped(std::move(answer), shape);
 }
 
 void Histogram::add(double value) {
@@ -232,7 +265,7 @@ void Service::answer(const Endpoint& endpoint, const std::shared_ptr<Call>& call
     }
   } catch (const std::exception& error) {
     try {
-      call->response->send(answer_of(error, call->error_shape));
+      call->response->send(answer_of(error, call->error_shape, call->names));
     } catch (...) {  // without memory even for that: the HTTP layer answers 500 when the response is let go
     }
   }
@@ -249,10 +282,6 @@ const std::vector<Route>& all_routes() {
     return all;
   }();
   return routes;
-}
-
-ErrorShape shape_of(std::string_view path) {
-  return path.starts_with("/api/") ? ErrorShape::ollama : path.starts_with("/v1/messages") ? ErrorShape::anthropic : ErrorShape::openai;
 }
 
 }  // namespace

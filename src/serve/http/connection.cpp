@@ -219,8 +219,9 @@ void Connection::open_channel(bool keep_alive) {
   channel_ = std::make_shared<AnswerChannel>(framing, core_.options.limits.output, core_.counts, wake);
 }
 
-void Connection::refuse(const HttpAnswer& answer, bool keep_alive) {
+void Connection::refuse(HttpAnswer answer, bool keep_alive) {
   if (answer.status == 408) ++core_.counts->timed_out;
+  if (core_.options.shape_error) answer = core_.options.shape_error(std::move(answer), parser_.request().path);
   open_channel(keep_alive);
   channel_->send(answer.status, answer.headers, answer.body);
 }

@@ -40,7 +40,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool account_body();
   std::optional<HttpAnswer> check_head();
   std::optional<HttpAnswer> check_body_headers();
-  void refuse(const HttpAnswer& answer, bool keep_alive);
+  void refuse(HttpAnswer answer, bool keep_alive);
   void hand_over();
   void open_channel(bool keep_alive);
   void flush();

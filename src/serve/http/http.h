@@ -115,6 +115,8 @@ struct HttpOptions {
   std::vector<std::string> any_type_paths;
   // Asked after the head was read and found well formed, before the body is read and before the handler: an answer refuses.
   std::function<std::optional<HttpAnswer>(const HttpRequest&)> authorize;
+  // How an error of this layer is written for the clients of a path ("" where none was read yet), from one in OpenAI's shape; empty: as it is.
+  std::function<HttpAnswer(HttpAnswer, std::string_view path)> shape_error;
   const Clock* clock = &system_clock();
 };
 
