@@ -176,6 +176,10 @@ def test_clicks_chat(smol):
     clicks("chat.mjs", smol.url + "/")
 
 
+def test_clicks_tabs(smol):
+    clicks("tabs.mjs", smol.url + "/")
+
+
 def test_clicks_text(smol):
     clicks("text.mjs", smol.url + "/")
 

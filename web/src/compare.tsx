@@ -2,8 +2,9 @@
 import { useEffect } from "preact/hooks";
 import { Composer } from "./composer";
 import { factsOf } from "./ledger";
-import { Button, Gauge, ModelPicker } from "./parts";
-import { busy, keepPane, loaded, menuOpen, modelOf, models, type Pane, paneOf, parametersOpen, preparePanes, resetPane, send, setPaneModel, stopShown } from "./state";
+import { Button, Gauge, ModelPicker, ParametersButton } from "./parts";
+import { busy, loaded } from "./library";
+import { keepPane, menuOpen, modelOf, models, type Pane, paneOf, preparePanes, resetPane, send, setPaneModel, stopShown } from "./state";
 import { Thread } from "./thread";
 
 function Column({ pane }: { pane: Pane }) {
@@ -22,14 +23,14 @@ function Column({ pane }: { pane: Pane }) {
         </div>
         {facts && <p class="note">{facts}</p>}
       </header>
-      <Thread conversation={conversation} />
+      <Thread key={conversation.id} conversation={conversation} />
     </section>
   );
 }
 
 export function Compare() {
-  useEffect(preparePanes, [models.value, loaded.value]);
   const [a, b] = [paneOf("a"), paneOf("b")];
+  useEffect(preparePanes, [models.value, loaded.value, !a, !b]);
   const working = [a, b].some((one) => one && busy.value.has(one.id));
   return (
     <main class="page" id="main">
@@ -44,13 +45,14 @@ export function Compare() {
             if (b) resetPane("b", b.model);
           }}
         />
-        <Button icon="sliders" label="Parameters" pressed={parametersOpen.value} onClick={() => (parametersOpen.value = !parametersOpen.value)} />
+        <ParametersButton />
       </header>
       <div class="columns">
         <Column pane="a" />
         <Column pane="b" />
       </div>
       <Composer
+        place="compare"
         busy={working}
         ready={!!a && !!b && models.value.length > 0}
         hint="Ask both"

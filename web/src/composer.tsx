@@ -1,11 +1,12 @@
-// Where messages are written.
+// Where messages are written. What is not sent yet stays with its conversation while this tab lives.
 import type { ComponentChildren } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { Button } from "./parts";
-import { serverProblem } from "./state";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { Button, focusMessage, hovers, isEnter } from "./parts";
+import { drafts, serverProblem } from "./state";
 import { fit } from "./thread";
 
 interface ComposerProps {
+  place: string; // where the draft belongs
   busy: boolean;
   ready: boolean;
   hint: string;
@@ -14,16 +15,20 @@ interface ComposerProps {
   children?: ComponentChildren;
 }
 
-export function Composer({ busy, ready, hint, onSend, onStop, children }: ComposerProps) {
-  const [text, setText] = useState("");
+export function Composer({ place, busy, ready, hint, onSend, onStop, children }: ComposerProps) {
+  const text = drafts.value[place] ?? "";
+  const setText = (value: string) => {
+    const { [place]: _, ...others } = drafts.value;
+    drafts.value = value ? { ...others, [place]: value } : others;
+  };
   const at = useRef<HTMLTextAreaElement>(null);
   useLayoutEffect(() => fit(at.current!), [text]);
-  useEffect(() => void (matchMedia("(hover: hover)").matches && at.current!.focus()), []);
+  useEffect(focusMessage, [place]);
   const can = ready && !busy && text.trim() !== "";
   const send = () => {
     if (!can) return;
-    onSend(text);
     setText("");
+    onSend(text);
   };
   return (
     <form
@@ -38,12 +43,13 @@ export function Composer({ busy, ready, hint, onSend, onStop, children }: Compos
           id="message"
           ref={at}
           rows={1}
+          dir="auto"
           aria-label="Message"
           placeholder={hint}
           value={text}
           onInput={(event) => setText(event.currentTarget.value)}
           onKeyDown={(event) => {
-            if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+            if (isEnter(event) && hovers()) {
               event.preventDefault();
               send();
             } else if (event.key === "ArrowUp" && text === "") {
@@ -53,7 +59,15 @@ export function Composer({ busy, ready, hint, onSend, onStop, children }: Compos
           }}
         />
         {busy ? (
-          <Button icon="stop" label="Stop" class="round" onClick={onStop} />
+          <Button
+            icon="stop"
+            label="Stop"
+            class="round"
+            onClick={() => {
+              onStop();
+              focusMessage();
+            }}
+          />
         ) : (
           <Button icon="send" label="Send" class="round" disabled={!can} onClick={send} />
         )}

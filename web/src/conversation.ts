@@ -7,7 +7,7 @@ export interface Stats {
   first?: number; // seconds until its first piece
 }
 
-export type TurnState = "streaming" | "done" | "length" | "stopped" | "broken";
+export type TurnState = "streaming" | "done" | "length" | "stopped" | "broken" | "left"; // left: its page was, before the answer ended
 
 export interface Turn {
   id: string;
@@ -34,6 +34,8 @@ export interface Conversation {
   chosen: Record<string, string>; // of the turns after one (or after "" ), the one that is shown
   pane?: "a" | "b"; // of the comparison; such a conversation is in no list
 }
+
+export type Head = Omit<Conversation, "turns">;
 
 export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -74,6 +76,18 @@ export function withTurn(conversation: Conversation, turn: Turn): Conversation {
   };
 }
 
+// Of two states of one turn the later one: it has ended, or more of it is there.
+export const weight = ({ state, content, reasoning, tools }: Turn) =>
+  state === "streaming" || state === "left" ? content.length + (reasoning?.length ?? 0) + (tools?.length ?? 0) : Infinity;
+
+// Turns that were left without their conversation: each without its parent is a first one.
+export function recovered(id: string, turns: Record<string, Turn>): Conversation {
+  const all = Object.values(turns).sort((a, b) => a.created - b.created);
+  const empty = { ...newConversation(all[0].model ?? ""), id, created: all[0].created };
+  const rooted = all.map((turn) => (turns[turn.parent] ? turn : { ...turn, parent: "" }));
+  return { ...rooted.reduce(withTurn, empty), updated: all.at(-1)!.created };
+}
+
 const titleOf = (turn: Turn) => (turn.role === "user" ? turn.content.trim().replace(/\s+/g, " ").slice(0, 80) : "");
 
 export function matches(conversation: Conversation, wanted: string): boolean {
@@ -88,7 +102,7 @@ export const exported = (conversations: Conversation[]) =>
 
 export const isId = (text: string) => /^[a-z0-9-]{1,64}$/i.test(text);
 
-const states = ["streaming", "done", "length", "stopped", "broken"];
+const states = ["done", "length", "stopped", "broken", "left"];
 
 // The conversations of such a file; throws an Error that names the place at fault. Conversations' ids that are taken or none are replaced by the caller.
 export function imported(text: string): Conversation[] {
@@ -119,7 +133,7 @@ function conversationIn(value: any, at: string): Conversation {
     const where = `${at}.turns.${id}`;
     if (!isId(id)) throw new Error(`${where}: an id is letters, digits and -, at most 64.`);
     if (turn?.role !== "user" && turn?.role !== "assistant") throw new Error(`${where}.role must be user or assistant.`);
-    const state = states.includes(turn.state) ? (turn.state === "streaming" ? "broken" : turn.state) : "done";
+    const state = turn.state === "streaming" ? "left" : states.includes(turn.state) ? turn.state : "done";
     const kept: Turn = { id, parent: text("parent", turn, where), role: turn.role, content: text("content", turn, where), state, created: time(turn, where) };
     for (const name of ["reasoning", "tools", "model", "error"] as const) {
       if (turn[name] !== undefined) kept[name] = text(name, turn, where);

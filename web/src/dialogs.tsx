@@ -2,7 +2,8 @@
 import { useState } from "preact/hooks";
 import { apiKey, keyIsRemembered, keyWanted, setKey } from "./api";
 import { Button, Modal } from "./parts";
-import { dialog, dismiss, refresh, say, serverProblem, spoken, toasts } from "./state";
+import { dialog, refresh, serverProblem } from "./state";
+import { dismiss, say, spoken, toasts } from "./toasts";
 
 const shortcuts: [string, string][] = [
   ["Enter", "send"],
@@ -11,7 +12,7 @@ const shortcuts: [string, string][] = [
   ["↑", "edit the last message, when nothing is written"],
   ["/", "write a message"],
   ["n", "new conversation"],
-  ["s", "search conversations"],
+  ["s", "search conversations; Ctrl K too, while writing"],
   ["p", "parameters"],
   ["1 2 3", "chat, trade-off, side by side"],
   ["d", "dark or light"],

@@ -9,10 +9,10 @@ import { Composer } from "./composer";
 import { Dialogs } from "./dialogs";
 import { bytes, factsOf } from "./ledger";
 import { Parameters } from "./parameters";
-import { Button, Gauge, ModelPicker, number } from "./parts";
+import { Button, closeParameters, focusMessage, Gauge, ModelPicker, number, ParametersButton } from "./parts";
+import { busy } from "./library";
 import {
   begin,
-  busy,
   chooseModel,
   contextOf,
   current,
@@ -79,10 +79,11 @@ function Chat() {
         <h1 class="unseen">{conversation?.title || "New conversation"}</h1>
         <ModelPicker value={model} label="Model" onChange={(name) => chooseModel(conversation, name)} />
         <Gauge conversation={conversation} model={model} />
-        <Button icon="sliders" label="Parameters" pressed={parametersOpen.value} onClick={() => (parametersOpen.value = !parametersOpen.value)} />
+        <ParametersButton />
       </header>
-      {conversation ? <Thread conversation={conversation} /> : <Welcome model={model} />}
+      {conversation ? <Thread key={conversation.id} conversation={conversation} /> : <Welcome model={model} />}
       <Composer
+        place={conversation?.id ?? ""}
         busy={busy.value.has(currentId.value)}
         ready={models.value.length > 0}
         hint={model ? `Ask ${model}` : "Ask"}
@@ -95,9 +96,18 @@ function Chat() {
 
 function onKey(event: KeyboardEvent) {
   if (event.defaultPrevented || dialog.value || event.isComposing) return;
+  const search = () => {
+    menuOpen.value = true;
+    requestAnimationFrame(() => document.getElementById("search")?.focus());
+  };
+  if ((event.ctrlKey || event.metaKey) && event.key === "k") {
+    event.preventDefault();
+    return search();
+  }
   if (event.key === "Escape") {
     if (stopShown()) return;
-    menuOpen.value = parametersOpen.value = false;
+    menuOpen.value = false;
+    if (parametersOpen.value) return closeParameters();
     if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
     return;
   }
@@ -107,12 +117,9 @@ function onKey(event: KeyboardEvent) {
     "/": () => document.getElementById("message")?.focus(),
     n: () => {
       go("#/");
-      requestAnimationFrame(() => document.getElementById("message")?.focus());
+      requestAnimationFrame(focusMessage);
     },
-    s: () => {
-      menuOpen.value = true;
-      requestAnimationFrame(() => document.getElementById("search")?.focus());
-    },
+    s: search,
     p: () => (parametersOpen.value = view.value !== "tradeoff" && !parametersOpen.value),
     d: toggleTheme,
     "1": () => go("#/"),

@@ -19,6 +19,7 @@ import xml from "highlight.js/lib/languages/xml";
 import yaml from "highlight.js/lib/languages/yaml";
 import { Marked, type TokenizerAndRendererExtension } from "marked";
 import temml from "temml";
+import { toClipboard } from "./clipboard";
 
 const languages = { bash, c, cpp, css, diff, go, java, javascript, json, python, rust, sql, typescript, xml, yaml };
 for (const [name, language] of Object.entries(languages)) hljs.registerLanguage(name, language);
@@ -105,6 +106,7 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
 export function rendered(text: string): DocumentFragment {
   const fragment = DOMPurify.sanitize(marked.parse(text, { async: false }) as string, purify);
   for (const block of fragment.querySelectorAll("pre")) addHead(block);
+  for (const block of fragment.querySelectorAll<HTMLElement>("p, h1, h2, h3, h4, h5, h6, ul, ol, li, blockquote, td, th")) block.dir = "auto";
   for (const table of fragment.querySelectorAll("table")) {
     const frame = document.createElement("div");
     frame.className = "table";
@@ -125,8 +127,10 @@ function addHead(block: HTMLPreElement) {
   copy.textContent = "Copy";
   copy.setAttribute("aria-label", "Copy this code");
   copy.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(block.textContent ?? "");
-    copy.textContent = "Copied";
+    copy.textContent = await toClipboard(block.textContent ?? "").then(
+      () => "Copied",
+      () => "Not allowed",
+    );
     setTimeout(() => (copy.textContent = "Copy"), 1500);
   });
   head.append(name, copy);

@@ -1,7 +1,7 @@
 // The parameters of requests: what is not set here is not sent, so that the server's defaults count.
 import type { Field } from "./api";
-import { Button } from "./parts";
-import { current, defaultOf, extraJson, modelOf, paneOf, parameterFields, parameters, parametersOpen, requestFields, setSystem, stopTexts, systemDraft, view } from "./state";
+import { Button, closeParameters } from "./parts";
+import { current, defaultOf, extraJson, modelOf, paneOf, parameterFields, parameters, requestFields, setSystem, stopTexts, systemDraft, view } from "./state";
 
 const names: Record<string, string> = { max_tokens: "Most tokens", min_tokens: "Least tokens", seed: "Seed" };
 const nameOf = (field: Field) => names[field.name] ?? (field.name[0].toUpperCase() + field.name.slice(1)).replaceAll("_", " ");
@@ -75,13 +75,14 @@ export function Parameters() {
     <aside class="parameters" aria-label="Parameters">
       <header>
         <h2>Parameters</h2>
-        <Button icon="close" label="Close the parameters" onClick={() => (parametersOpen.value = false)} />
+        <Button icon="close" label="Close the parameters" onClick={closeParameters} />
       </header>
       <div class="parameter wide">
         <label for="p-system">{both ? "System prompt of both" : "System prompt of this conversation"}</label>
         <textarea
           id="p-system"
           rows={3}
+          dir="auto"
           value={conversation ? conversation.system : systemDraft.value}
           onInput={(event) => setSystem(event.currentTarget.value)}
         />

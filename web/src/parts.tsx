@@ -4,8 +4,10 @@ import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { statusOf } from "./api";
 import type { Conversation } from "./conversation";
 import { shownTurns } from "./conversation";
+import { toClipboard } from "./clipboard";
 import { rendered } from "./markdown";
-import { contextOf, models, refresh, say } from "./state";
+import { contextOf, models, parametersOpen, refresh } from "./state";
+import { say } from "./toasts";
 
 const shapes = {
   menu: "M4 7h16M4 12h16M4 17h16",
@@ -29,6 +31,7 @@ const shapes = {
   down: "M12 4v11M7 11l5 5 5-5M5 20h14",
   up: "M12 16V5M7 10l5-5 5 5M5 20h14",
   keyboard: "M3 7h18v10H3zM6 10h0M10 10h0M14 10h0M18 10h0M8 14h8",
+  latest: "M12 5v14M6 13l6 6 6-6",
 };
 
 export function Icon({ name }: { name: keyof typeof shapes }) {
@@ -47,20 +50,36 @@ interface ButtonProps {
   disabled?: boolean;
   pressed?: boolean;
   class?: string;
+  id?: string;
 }
 
-export function Button({ icon, label, onClick, text, disabled, pressed, class: more }: ButtonProps) {
+export function Button({ icon, label, onClick, text, disabled, pressed, class: more, id }: ButtonProps) {
   return (
-    <button type="button" class={`button ${more ?? ""}`} aria-label={label} title={label} aria-pressed={pressed} disabled={disabled} onClick={onClick}>
+    <button type="button" id={id} class={`button ${more ?? ""}`} aria-label={label} title={label} aria-pressed={pressed} disabled={disabled} onClick={onClick}>
       <Icon name={icon} />
       {text && <span>{text}</span>}
     </button>
   );
 }
 
+// What is the same from the beginning stays in place, with what a reader has selected or scrolled there.
+function update(box: HTMLElement, fresh: DocumentFragment) {
+  let old = box.firstChild;
+  while (old && fresh.firstChild?.isEqualNode(old)) {
+    fresh.firstChild.remove();
+    old = old.nextSibling;
+  }
+  while (old) {
+    const next = old.nextSibling;
+    old.remove();
+    old = next;
+  }
+  box.append(fresh);
+}
+
 export function Prose({ text }: { text: string }) {
   const at = useRef<HTMLDivElement>(null);
-  useLayoutEffect(() => at.current!.replaceChildren(rendered(text)), [text]);
+  useLayoutEffect(() => update(at.current!, rendered(text)), [text]);
   return <div class="prose" ref={at} />;
 }
 
@@ -103,14 +122,29 @@ export function Gauge({ conversation, model }: { conversation: Conversation | nu
   );
 }
 
+const parametersButton = "parameters-button";
+export const ParametersButton = () => (
+  <Button id={parametersButton} icon="sliders" label="Parameters" pressed={parametersOpen.value} onClick={() => (parametersOpen.value = !parametersOpen.value)} />
+);
+export function closeParameters() {
+  parametersOpen.value = false;
+  document.getElementById(parametersButton)?.focus();
+}
+
 export async function copyText(text: string) {
   try {
-    await navigator.clipboard.writeText(text);
+    await toClipboard(text);
     say("Copied.");
   } catch {
     say("The browser did not allow copying.");
   }
 }
+
+// Whether a pointer hovers: elsewhere a focused field brings a keyboard up that covers the page, and Enter has no Shift.
+export const hovers = () => matchMedia("(hover: hover)").matches;
+export const focusMessage = () => void (hovers() && document.getElementById("message")?.focus());
+// Enter, but not the one that ends the writing of a word with an input method (229: Safari).
+export const isEnter = (event: KeyboardEvent) => event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
 
 // A modal box that Escape and a click beside it close.
 export function Modal({ title, onClose, children }: { title: string; onClose: () => void; children: ComponentChildren }) {

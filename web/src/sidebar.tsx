@@ -1,8 +1,10 @@
 // Views, the list of conversations with search, and what belongs to the whole page.
 import { useRef, useState } from "preact/hooks";
 import { type Conversation, exported, matches } from "./conversation";
-import { Button, Icon } from "./parts";
-import { busy, change, currentId, dialog, go, importText, isDark, listed, menuOpen, removeConversation, say, toggleTheme, view } from "./state";
+import { Button, focusMessage, Icon, isEnter } from "./parts";
+import { busy, change, listed } from "./library";
+import { current, currentId, dialog, go, importText, isDark, menuOpen, removeConversation, toggleTheme, view } from "./state";
+import { say } from "./toasts";
 
 function download(name: string, text: string) {
   const link = document.createElement("a");
@@ -33,18 +35,22 @@ function Entry({ conversation }: { conversation: Conversation }) {
       {naming ? (
         <input
           aria-label="Title"
+          dir="auto"
           value={conversation.title}
           ref={(input) => input?.focus()}
           onBlur={(event) => rename(event.currentTarget.value)}
           onKeyDown={(event) => {
-            if (event.key === "Enter") rename(event.currentTarget.value);
-            if (event.key === "Escape") setNaming(false);
+            if (isEnter(event)) rename(event.currentTarget.value);
+            if (event.key !== "Escape") return;
+            event.stopPropagation();
+            event.currentTarget.value = ""; // its blur names nothing
+            setNaming(false);
           }}
         />
       ) : (
         <a href={`#/c/${conversation.id}`} aria-current={shown ? "page" : undefined} title={title} onClick={() => (menuOpen.value = false)}>
           {busy.value.has(conversation.id) && <i class="live" aria-label="answering" />}
-          {title}
+          <bdi>{title}</bdi>
         </a>
       )}
       <div class="entry-tools">
@@ -111,7 +117,7 @@ export function Sidebar() {
       </div>
       <nav aria-label="Views">
         {places.map((place) => (
-          <a key={place.to} href={place.to} class="place" aria-current={view.value === place.view ? "page" : undefined}>
+          <a key={place.to} href={place.view === "chat" && view.value !== "chat" && current.value ? `#/c/${currentId.value}` : place.to} class="place" aria-current={view.value === place.view ? "page" : undefined}>
             <Icon name={place.icon} />
             {place.label}
           </a>
@@ -123,7 +129,7 @@ export function Sidebar() {
         onClick={() => {
           go("#/");
           menuOpen.value = false;
-          document.getElementById("message")?.focus();
+          focusMessage();
         }}
       >
         <Icon name="plus" />

@@ -2,7 +2,8 @@
 import { computed, effect, signal } from "@preact/signals";
 import { type Field, getLedger, getModels, getProps, keyWanted, type Ledger, type Model, type Progress, type Props, ServerError, statusOf, streamChat } from "./api";
 import { childrenOf, type Conversation, imported, isId, newConversation, newId, shownTurns, type Turn, withTurn } from "./conversation";
-import * as storage from "./storage";
+import { begin as keep, beginWriting, busy, change, conversationOf, endWriting, loaded, put, remove, stop } from "./library";
+import { say, spoken } from "./toasts";
 
 // ---- Views. The address says which: #/, #/c/ID, #/tradeoff, #/compare.
 export type View = "chat" | "tradeoff" | "compare";
@@ -21,16 +22,20 @@ function readAddress() {
 addEventListener("hashchange", readAddress);
 export const go = (to: string) => void (location.hash = to);
 
-// ---- What is kept beside the conversations.
-function kept<T>(name: string, fallback: T) {
-  let first = fallback;
-  try {
-    first = JSON.parse(localStorage.getItem(name) ?? "null") ?? fallback;
-  } catch {
-    // what is no JSON was not written here
-  }
-  const value = signal<T>(first);
-  effect(() => localStorage.setItem(name, JSON.stringify(value.value)));
+// ---- What is kept beside the conversations. What is in step changes in all tabs.
+function kept<T>(name: string, fallback: T, where = localStorage, inStep = true) {
+  const read = (text: string | null): T => {
+    try {
+      return JSON.parse(text ?? "null") ?? fallback;
+    } catch {
+      return fallback; // what is no JSON was not written here
+    }
+  };
+  const value = signal<T>(read(where.getItem(name)));
+  effect(() => where.setItem(name, JSON.stringify(value.value)));
+  addEventListener("storage", (event) => {
+    if (inStep && event.storageArea === where && event.key === name) value.value = read(event.newValue);
+  });
   return value;
 }
 export type Theme = "system" | "light" | "dark";
@@ -39,7 +44,8 @@ export const parameters = kept<Record<string, number>>("parameters", {});
 export const stopTexts = kept("stop", "");
 export const extraJson = kept("extra", "");
 export const lastModel = kept("model", "");
-const panes = kept<{ a: string; b: string }>("panes", { a: "", b: "" });
+export const drafts = kept<Record<string, string>>("drafts", {}, sessionStorage); // by conversation
+const panes = kept<{ a: string; b: string }>("panes", { a: "", b: "" }, localStorage, false);
 
 const systemIs = matchMedia("(prefers-color-scheme: dark)");
 const systemIsDark = signal(systemIs.matches);
@@ -47,22 +53,6 @@ systemIs.addEventListener("change", () => (systemIsDark.value = systemIs.matches
 export const isDark = computed(() => theme.value === "dark" || (theme.value === "system" && systemIsDark.value));
 effect(() => void (document.documentElement.dataset.theme = isDark.value ? "dark" : "light"));
 export const toggleTheme = () => (theme.value = isDark.value ? "light" : "dark");
-
-// ---- Short messages at the lower edge.
-export interface Toast {
-  id: number;
-  text: string;
-  action?: { label: string; run: () => void };
-}
-export const toasts = signal<Toast[]>([]);
-let toastCount = 0;
-export function say(text: string, action?: Toast["action"]) {
-  const id = ++toastCount;
-  toasts.value = [...toasts.value.slice(-2), { id, text, action }];
-  setTimeout(() => dismiss(id), action ? 10_000 : 5_000);
-}
-export const dismiss = (id: number) => (toasts.value = toasts.value.filter((toast) => toast.id !== id));
-export const spoken = signal(""); // for screen readers
 
 // ---- The server.
 export const models = signal<Model[]>([]);
@@ -72,12 +62,15 @@ export const serverProblem = signal("");
 
 const text = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
+let retry = 0;
 export async function refresh() {
+  clearTimeout(retry);
   try {
     [models.value, props.value, ledger.value] = await Promise.all([getModels(), getProps(), getLedger()]);
     serverProblem.value = "";
   } catch (error) {
     serverProblem.value = text(error);
+    if (error instanceof ServerError && (error.status === 0 || error.status >= 500)) retry = window.setTimeout(refresh, 3000); // until it is back
   }
 }
 effect(() => {
@@ -92,6 +85,7 @@ export const modelOf = (conversation?: Conversation | null): string => {
   }
   return models.value[0]?.id ?? conversation?.model ?? "";
 };
+export const isLoaded = (name: string) => models.value.every((model) => model.id !== name || statusOf(model) === "loaded");
 export const contextOf = (name: string) => models.value.find((model) => model.id === name)?.max_model_len;
 
 // Fields that are asked for one by one: what the sampler takes, and a few that shape the answer.
@@ -118,61 +112,31 @@ export function requestFields(): object {
 }
 
 // ---- Conversations.
-export const conversations = signal<Conversation[]>([]);
-export const loaded = signal(false); // what the browser kept
-export const listed = computed(() => conversations.value.filter((one) => !one.pane).sort((a, b) => b.updated - a.updated));
-export const conversationOf = (id: string) => conversations.value.find((one) => one.id === id);
 export const current = computed(() => conversationOf(currentId.value) ?? null);
 export const systemDraft = signal(""); // of the conversation that begins with the next message
 
-const unsaved = new Set<string>();
-let saveTimer = 0;
-let storageFails = false;
+const stopped = (turns: Record<string, Turn>) =>
+  Object.fromEntries(Object.entries(turns).map(([id, turn]) => [id, turn.state === "streaming" ? { ...turn, state: "stopped" as const } : turn]));
 
-async function saveNow() {
-  clearTimeout(saveTimer);
-  saveTimer = 0;
-  const changes = new Map([...unsaved].map((id) => [id, conversationOf(id)]));
-  unsaved.clear();
-  try {
-    if (changes.size) await storage.write(changes);
-  } catch (error) {
-    if (!storageFails) say(`This browser keeps no conversations: ${text(error)}`);
-    storageFails = true;
-  }
-}
-addEventListener("pagehide", () => void saveNow());
-
-function changed(id: string) {
-  unsaved.add(id);
-  saveTimer ||= window.setTimeout(saveNow, running.size ? 500 : 0);
-}
-
-export function put(conversation: Conversation) {
-  const others = conversations.value.filter((one) => one.id !== conversation.id);
-  conversations.value = [...others, conversation];
-  changed(conversation.id);
-}
-
-export function change(id: string, how: (conversation: Conversation) => Conversation) {
-  const conversation = conversationOf(id);
-  if (conversation) put(how(conversation));
-}
-
-export function removeConversation(id: string) {
-  const conversation = conversationOf(id);
-  if (!conversation) return;
-  stop(id);
-  conversations.value = conversations.value.filter((one) => one.id !== id);
-  changed(id);
+function showDeleted(conversation: Conversation, where: string) {
+  const { id, title, pane } = conversation;
   if (currentId.value === id) go("#/");
-  say(`Deleted “${conversation.title || "conversation"}”.`, {
+  if (pane) return;
+  say(`Deleted “${title || "conversation"}”${where}.`, {
     label: "Undo",
     run: () => {
-      put({ ...conversation, turns: ended(conversation.turns) });
+      put({ ...conversation, turns: stopped(conversation.turns) });
       go(`#/c/${id}`);
     },
   });
+}
+
+export function removeConversation(id: string) {
+  stop(id);
+  const conversation = conversationOf(id);
+  if (!conversation) return;
+  remove(conversation);
+  showDeleted(conversation, "");
 }
 
 export function importText(content: string): number {
@@ -181,40 +145,18 @@ export function importText(content: string): number {
   return found.length;
 }
 
-// Answers that another page or the last visit did not see to their end.
-const ended = (turns: Record<string, Turn>) =>
-  Object.fromEntries(
-    Object.entries(turns).map(([id, turn]) => [
-      id,
-      turn.state === "streaming" ? { ...turn, state: "broken" as const, error: "The page was left before the answer ended." } : turn,
-    ]),
-  );
-
-export async function begin() {
+export function begin() {
   readAddress();
   void refresh();
-  try {
-    const all = await storage.loadAll();
-    const { a, b } = panes.value;
-    for (const one of all.filter((one) => one.pane && one.id !== a && one.id !== b)) changed(one.id); // columns that were left behind
-    const mine = all.filter((one) => !unsaved.has(one.id)).map((one) => ({ ...one, turns: ended(one.turns) }));
-    conversations.value = [...mine, ...conversations.value];
-  } catch (error) {
-    storageFails = true;
-    say(`This browser keeps no conversations: ${text(error)}`);
-  }
-  loaded.value = true;
+  keep([panes.value.a, panes.value.b], (conversation) => showDeleted(conversation, " in another tab"));
 }
-effect(() => void (document.title = view.value === "chat" && current.value?.title ? `${current.value.title} · frugal` : "frugal"));
+const titles = { chat: () => current.value?.title, tradeoff: () => "Trade-off", compare: () => "Side by side" };
+effect(() => void (document.title = [titles[view.value](), "frugal"].filter(Boolean).join(" · ")));
 
 // ---- Answers. One conversation has at most one on its way.
-const running = new Map<string, AbortController>();
-export const busy = signal<ReadonlySet<string>>(new Set());
-const noteBusy = () => (busy.value = new Set(running.keys()));
-export const stop = (id: string) => running.get(id)?.abort();
 export const stopShown = () => {
   const ids = view.value === "compare" ? [panes.value.a, panes.value.b] : [currentId.value];
-  const any = ids.some((id) => running.has(id));
+  const any = ids.some((id) => busy.value.has(id));
   ids.forEach(stop);
   return any;
 };
@@ -242,11 +184,10 @@ async function answer(id: string, parent: string) {
       stats: { usage: progress.usage, rate: progress.rate ?? measured, first: progress.firstAt ? (progress.firstAt - began) / 1000 : undefined },
       ...more,
     };
-    change(id, (one) => ({ ...one, updated: Date.now(), turns: { ...one.turns, [turn.id]: turn } }));
+    change(id, (one) => ({ ...one, turns: { ...one.turns, [turn.id]: turn } }));
   };
-  running.set(id, controller);
+  beginWriting(turn.id, id, () => controller.abort());
   spoken.value = "";
-  noteBusy();
   change(id, (one) => withTurn({ ...one, model }, turn));
   try {
     const messages = shownTurns(conversation, parent).map(({ role, content }) => ({ role, content }));
@@ -256,7 +197,7 @@ async function answer(id: string, parent: string) {
     await streamChat({ ...requestFields(), model, messages }, progress, later, controller.signal);
     show({ state: progress.finish === "length" ? "length" : "done" });
     spoken.value = "The answer is complete.";
-    if (models.value.some((one) => one.id === model && statusOf(one) !== "loaded")) void refresh();
+    if (serverProblem.value || !isLoaded(model)) void refresh();
   } catch (error) {
     if (controller.signal.aborted) show({ state: "stopped" });
     else {
@@ -265,8 +206,7 @@ async function answer(id: string, parent: string) {
     }
     spoken.value = controller.signal.aborted ? "Stopped." : text(error);
   } finally {
-    if (running.get(id) === controller) running.delete(id);
-    noteBusy();
+    endWriting(turn.id);
   }
 }
 
@@ -338,8 +278,7 @@ export function resetPane(pane: Pane, model: string) {
   const old = paneOf(pane);
   if (old) {
     stop(old.id);
-    conversations.value = conversations.value.filter((one) => one.id !== old.id);
-    changed(old.id);
+    remove(old);
   }
   const fresh = newConversation(model, pane);
   put(fresh);

@@ -1,8 +1,9 @@
 // The turns of a conversation, with what can be done to each.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { childrenOf, type Conversation, shownTurns, type Turn } from "./conversation";
-import { Button, copyText, number, Prose, rate } from "./parts";
-import { busy, dialog, edit, regenerate, showBranch } from "./state";
+import { Button, copyText, focusMessage, hovers, isEnter, number, Prose, rate } from "./parts";
+import { busy } from "./library";
+import { dialog, edit, isLoaded, regenerate, showBranch } from "./state";
 
 function Branches({ conversation, turn }: { conversation: Conversation; turn: Turn }) {
   const siblings = childrenOf(conversation, turn.parent);
@@ -33,11 +34,12 @@ function Editor({ text, onSave, onCancel }: { text: string; onSave: (text: strin
       <textarea
         ref={at}
         rows={1}
+        dir="auto"
         aria-label="Edit the message"
         value={value}
         onInput={(event) => setValue(event.currentTarget.value)}
         onKeyDown={(event) => {
-          if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+          if (isEnter(event) && hovers()) {
             event.preventDefault();
             save();
           } else if (event.key === "Escape") {
@@ -66,19 +68,26 @@ export function fit(area: HTMLTextAreaElement) {
 
 function UserTurn({ conversation, turn }: { conversation: Conversation; turn: Turn }) {
   const [editing, setEditing] = useState(false);
+  const at = useRef<HTMLElement>(null);
   return (
-    <article class="turn user" aria-label="You">
+    <article class="turn user" aria-label="You" ref={at}>
       {editing ? (
         <Editor
           text={turn.content}
-          onCancel={() => setEditing(false)}
+          onCancel={() => {
+            setEditing(false);
+            requestAnimationFrame(() => at.current?.querySelector<HTMLElement>("button.edit")?.focus());
+          }}
           onSave={(text) => {
             setEditing(false);
             edit(conversation.id, turn, text);
+            focusMessage();
           }}
         />
       ) : (
-        <div class="bubble">{turn.content}</div>
+        <div class="bubble" dir="auto">
+          {turn.content}
+        </div>
       )}
       <footer>
         <Branches conversation={conversation} turn={turn} />
@@ -128,11 +137,12 @@ function AssistantTurn({ conversation, turn }: { conversation: Conversation; tur
           <i />
           <i />
           <i />
+          {!isLoaded(turn.model ?? "") && <span>Loading {turn.model} …</span>}
         </div>
       )}
-      {turn.state === "broken" && (
+      {(turn.state === "broken" || turn.state === "left") && (
         <div class="problem" role="alert">
-          <span>{turn.error}</span>
+          <span>{turn.state === "left" ? "The page was left before the answer ended." : turn.error}</span>
           <button type="button" class="plain" onClick={again}>
             Try again
           </button>
@@ -147,6 +157,7 @@ function AssistantTurn({ conversation, turn }: { conversation: Conversation; tur
         <Branches conversation={conversation} turn={turn} />
         {!live && <Button icon="again" label="Another answer" class="again" onClick={again} />}
         {!live && turn.content && <Button icon="copy" label="Copy this answer" onClick={() => void copyText(turn.content)} />}
+        {turn.state === "done" && !turn.content && !turn.reasoning && !turn.tools && <span class="note">an empty answer</span>}
         {turn.state === "stopped" && <span class="note">stopped</span>}
         {turn.state === "length" && <span class="note">cut off: the limit of tokens was reached</span>}
         <Figures turn={turn} />
@@ -155,41 +166,66 @@ function AssistantTurn({ conversation, turn }: { conversation: Conversation; tur
   );
 }
 
+// Its end stays in sight while it grows, until a reader scrolls up.
 export function Thread({ conversation }: { conversation: Conversation }) {
   const turns = shownTurns(conversation);
   const at = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
+  const top = useRef(0);
+  const [isAway, setAway] = useState(false);
   const last = turns.at(-1);
   const length = (last?.content.length ?? 0) + (last?.reasoning?.length ?? 0);
-  useLayoutEffect(() => {
-    follows.current = true;
-  }, [conversation.id, turns.length]);
-  useLayoutEffect(() => {
+  const distance = () => at.current!.scrollHeight - at.current!.scrollTop - at.current!.clientHeight;
+  const look = () => {
     if (follows.current) at.current!.scrollTop = at.current!.scrollHeight;
-  }, [conversation.id, turns.length, length, last?.state]);
+    setAway(distance() > 120);
+  };
+  const toEnd = () => {
+    follows.current = true;
+    look();
+  };
+  useLayoutEffect(look, [length, last?.state]);
+  useLayoutEffect(toEnd, [turns.length]);
+  useEffect(() => {
+    const watch = new ResizeObserver(look); // the input grows, the window changes
+    watch.observe(at.current!);
+    return () => watch.disconnect();
+  }, []);
   return (
-    <div
-      class="thread"
-      ref={at}
-      tabIndex={0}
-      role="log"
-      aria-live="off"
-      aria-label="Conversation"
-      aria-busy={busy.value.has(conversation.id)}
-      onScroll={(event) => {
-        const box = event.currentTarget;
-        follows.current = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
-      }}
-    >
-      <div class="measure">
-        {turns.map((turn) =>
-          turn.role === "user" ? (
-            <UserTurn key={turn.id} conversation={conversation} turn={turn} />
-          ) : (
-            <AssistantTurn key={turn.id} conversation={conversation} turn={turn} />
-          ),
-        )}
+    <div class="frame">
+      <div
+        class="thread"
+        ref={at}
+        tabIndex={0}
+        role="log"
+        aria-live="off"
+        aria-label="Conversation"
+        aria-busy={busy.value.has(conversation.id)}
+        onScroll={() => {
+          const up = at.current!.scrollTop < top.current;
+          top.current = at.current!.scrollTop;
+          if (up && distance() > 1) follows.current = false;
+          else if (distance() < 60) follows.current = true;
+          setAway(distance() > 120);
+        }}
+      >
+        <div class="measure">
+          {conversation.system.trim() && (
+            <details class="system">
+              <summary>System prompt</summary>
+              <p dir="auto">{conversation.system}</p>
+            </details>
+          )}
+          {turns.map((turn) =>
+            turn.role === "user" ? (
+              <UserTurn key={turn.id} conversation={conversation} turn={turn} />
+            ) : (
+              <AssistantTurn key={turn.id} conversation={conversation} turn={turn} />
+            ),
+          )}
+        </div>
       </div>
+      {isAway && <Button icon="latest" label="To the end" class="to-end" onClick={toEnd} />}
     </div>
   );
 }

@@ -1,16 +1,21 @@
-// What the scenarios share: Chromium, a page that may neither ask another origin nor complain, and steps with names.
+// What the scenarios share: a browser, a page that may neither ask another origin nor complain, and steps with names.
+// BROWSER=firefox: Debian's firefox-esr in place of Chromium (playwright speaks WebDriver BiDi with it); not a part of the tests.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
-import { chromium } from "playwright-core";
+import { chromium, firefox } from "playwright-core";
 
 export { assert };
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+export const isFirefox = process.env.BROWSER === "firefox";
+const launch = () =>
+  isFirefox
+    ? firefox.launch({ channel: "moz-firefox", executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr" })
+    : chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 // Runs `scenario` in a browser; ends the process with 1 and the name of the step where it failed.
 export async function run(scenario) {
-  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+  const browser = await launch();
   let at = "start";
   const step = async (name, does) => {
     at = name;
@@ -20,8 +25,9 @@ export async function run(scenario) {
   };
   const pages = [];
   // `expected`: console messages that are no fault, such as those of answers that are meant to fail. `attacks`: it is made to ask others.
-  const open = async (url, { expected = /^$/, attacks = false, ...options } = {}) => {
-    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, acceptDownloads: true, ...options });
+  // `beside`: another page, of which this is a further tab.
+  const open = async (url, { expected = /^$/, attacks = false, beside, ...options } = {}) => {
+    const context = beside?.context() ?? (await browser.newContext({ viewport: { width: 1280, height: 800 }, acceptDownloads: true, ...options }));
     context.setDefaultTimeout(20_000);
     const page = await context.newPage();
     const complaints = [];
