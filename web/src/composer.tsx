@@ -1,7 +1,7 @@
 // Where messages are written. What is not sent yet stays with its conversation while this tab lives.
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { Button, focusMessage, hovers, isEnter } from "./parts";
+import { Button, focusMessage, isEnter, isTouched } from "./parts";
 import { drafts, serverProblem } from "./state";
 import { fit } from "./thread";
 
@@ -49,7 +49,7 @@ export function Composer({ place, busy, ready, hint, onSend, onStop, children }:
           value={text}
           onInput={(event) => setText(event.currentTarget.value)}
           onKeyDown={(event) => {
-            if (isEnter(event) && hovers()) {
+            if (isEnter(event) && !isTouched()) {
               event.preventDefault();
               send();
             } else if (event.key === "ArrowUp" && text === "") {

@@ -7,7 +7,13 @@ import { say } from "./toasts";
 
 export const conversations = signal<Conversation[]>([]);
 export const loaded = signal(false); // what the browser kept
-export const listed = computed(() => conversations.value.filter((one) => !one.pane).sort((a, b) => b.updated - a.updated));
+// For the side bar, which looks at their heads: the same list while an answer grows.
+let list: Conversation[] = [];
+export const listed = computed(() => {
+  const now = conversations.value.filter((one) => !one.pane).sort((a, b) => b.updated - a.updated);
+  const isSame = now.length === list.length && now.every(({ id, title, updated }, i) => id === list[i].id && title === list[i].title && updated === list[i].updated);
+  return isSame ? list : (list = now);
+});
 export const conversationOf = (id: string) => conversations.value.find((one) => one.id === id);
 
 function hold(conversation: Conversation) {

@@ -106,7 +106,7 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
 export function rendered(text: string): DocumentFragment {
   const fragment = DOMPurify.sanitize(marked.parse(text, { async: false }) as string, purify);
   for (const block of fragment.querySelectorAll("pre")) addHead(block);
-  for (const block of fragment.querySelectorAll<HTMLElement>("p, h1, h2, h3, h4, h5, h6, ul, ol, li, blockquote, td, th")) block.dir = "auto";
+  for (const block of fragment.children) (block as HTMLElement).dir = "auto"; // right to left where its first letter is
   for (const table of fragment.querySelectorAll("table")) {
     const frame = document.createElement("div");
     frame.className = "table";

@@ -140,9 +140,9 @@ export async function copyText(text: string) {
   }
 }
 
-// Whether a pointer hovers: elsewhere a focused field brings a keyboard up that covers the page, and Enter has no Shift.
-export const hovers = () => matchMedia("(hover: hover)").matches;
-export const focusMessage = () => void (hovers() && document.getElementById("message")?.focus());
+// Where fingers point, a focused field brings up a keyboard that covers the page and whose Enter has no Shift.
+export const isTouched = () => matchMedia("(pointer: coarse)").matches;
+export const focusMessage = () => void (!isTouched() && document.getElementById("message")?.focus());
 // Enter, but not the one that ends the writing of a word with an input method (229: Safari).
 export const isEnter = (event: KeyboardEvent) => event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
 

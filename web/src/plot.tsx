@@ -20,7 +20,7 @@ function roundValues(low: number, high: number, log: boolean, most: number): num
     const decades = Array.from({ length: 16 }, (_, i) => 10 ** (Math.floor(Math.log10(low)) + i));
     for (const digits of [[1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
       const values = decades.flatMap((decade) => digits.map((digit) => digit * decade)).filter((value) => value >= low && value <= high);
-      if (values.length <= most && values.length > 2) return values;
+      if (values.length <= most && values.length > 1) return values;
     }
   }
   const rough = (high - low) / most;

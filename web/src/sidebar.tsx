@@ -2,7 +2,7 @@
 import { useRef, useState } from "preact/hooks";
 import { type Conversation, exported, matches } from "./conversation";
 import { Button, focusMessage, Icon, isEnter } from "./parts";
-import { busy, change, listed } from "./library";
+import { busy, change, conversationOf, conversations, listed } from "./library";
 import { current, currentId, dialog, go, importText, isDark, menuOpen, removeConversation, toggleTheme, view } from "./state";
 import { say } from "./toasts";
 
@@ -55,7 +55,7 @@ function Entry({ conversation }: { conversation: Conversation }) {
       )}
       <div class="entry-tools">
         <Button icon="edit" label={`Rename ${title}`} onClick={() => setNaming(true)} />
-        <Button icon="down" label={`Export ${title}`} onClick={() => download("conversation.json", exported([conversation]))} />
+        <Button icon="down" label={`Export ${title}`} onClick={() => download("conversation.json", exported([conversationOf(conversation.id)!]))} />
         <Button icon="trash" label={`Delete ${title}`} onClick={() => removeConversation(conversation.id)} />
       </div>
     </li>
@@ -64,7 +64,8 @@ function Entry({ conversation }: { conversation: Conversation }) {
 
 function List() {
   const [wanted, setWanted] = useState("");
-  const found = wanted.trim() ? listed.value.filter((one) => matches(one, wanted)) : listed.value;
+  const matching = wanted.trim() && new Set(conversations.value.filter((one) => matches(one, wanted)).map((one) => one.id));
+  const found = matching ? listed.value.filter((one) => matching.has(one.id)) : listed.value;
   const ages = [...new Set(found.map((one) => ageOf(one.updated)))];
   return (
     <>
@@ -138,7 +139,7 @@ export function Sidebar() {
       <List />
       <div class="side-tools">
         <Button icon="up" label="Import conversations" onClick={() => file.current!.click()} />
-        <Button icon="down" label="Export all conversations" disabled={!listed.value.length} onClick={() => download("conversations.json", exported(listed.value))} />
+        <Button icon="down" label="Export all conversations" disabled={!listed.value.length} onClick={() => download("conversations.json", exported(listed.value.map((one) => conversationOf(one.id)!)))} />
         <Button icon="key" label="API key" onClick={() => (dialog.value = "key")} />
         <Button icon="keyboard" label="Keyboard shortcuts" onClick={() => (dialog.value = "shortcuts")} />
         <Button icon={isDark.value ? "sun" : "moon"} label={isDark.value ? "Light colours" : "Dark colours"} onClick={toggleTheme} />

@@ -1,7 +1,7 @@
 // The turns of a conversation, with what can be done to each.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { childrenOf, type Conversation, shownTurns, type Turn } from "./conversation";
-import { Button, copyText, focusMessage, hovers, isEnter, number, Prose, rate } from "./parts";
+import { Button, copyText, focusMessage, isEnter, isTouched, number, Prose, rate } from "./parts";
 import { busy } from "./library";
 import { dialog, edit, isLoaded, regenerate, showBranch } from "./state";
 
@@ -39,7 +39,7 @@ function Editor({ text, onSave, onCancel }: { text: string; onSave: (text: strin
         value={value}
         onInput={(event) => setValue(event.currentTarget.value)}
         onKeyDown={(event) => {
-          if (isEnter(event) && hovers()) {
+          if (isEnter(event) && !isTouched()) {
             event.preventDefault();
             save();
           } else if (event.key === "Escape") {

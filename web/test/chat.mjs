@@ -1,13 +1,12 @@
 // node chat.mjs URL: sending, streaming, stopping, branches, parameters, what a reload keeps. The server has the model "smol".
-import { accessible, ask, assert, button, ended, message, run, setParameters, shot, turns } from "./support.mjs";
+import { accessible, ask, assert, button, ended, lastBody, message, run, setParameters, shot, turns } from "./support.mjs";
 
 const [url] = process.argv.slice(2);
 
 await run(async ({ open, step }) => {
-  const page = await open(url, { expected: /status of 40[04]/ });
+  const page = await open(url, { expected: /status of 40[04]|ERR_FAILED/ });
   const answers = turns(page, "assistant");
-  const bodies = [];
-  page.on("request", (request) => request.method() === "POST" && bodies.push(request.postDataJSON()));
+  const body = await lastBody(page);
 
   await step("the welcome says which model answers", async () => {
     await page.getByText("answers from this machine").waitFor();
@@ -28,9 +27,8 @@ await run(async ({ open, step }) => {
     const [used, context] = await page.getByRole("meter", { name: "Context" }).evaluate((meter) => [meter.ariaValueNow, meter.ariaValueMax].map(Number));
     assert.ok(used > 24 && used < 100, `${used} tokens are used`);
     assert.equal(context, 8192);
-    assert.equal(bodies.at(-1).temperature, 0);
-    assert.equal(bodies.at(-1).max_tokens, 24);
-    assert.ok(!("top_p" in bodies.at(-1)), "what is not set is not sent");
+    const { temperature, max_tokens, top_p } = await body();
+    assert.deepEqual([temperature, max_tokens, top_p], [0, 24, undefined], "what is not set is not sent");
     await shot(page, "chat");
     await accessible(page, "chat");
   });
@@ -57,7 +55,7 @@ await run(async ({ open, step }) => {
     await editor.press("Enter");
     await turns(page, "user").getByText("Name three animals.").waitFor();
     await ended(page);
-    assert.deepEqual(bodies.at(-1).messages, [{ role: "user", content: "Name three animals." }]);
+    assert.deepEqual((await body()).messages, [{ role: "user", content: "Name three animals." }]);
     await turns(page, "user").getByRole("button", { name: "Earlier version" }).click();
     await turns(page, "user").getByText("Name three colours.").waitFor();
     await turns(page, "assistant").getByText("1/2").waitFor();
@@ -71,8 +69,9 @@ await run(async ({ open, step }) => {
     await message(page).press("Enter");
     await ended(page);
     await page.waitForFunction(() => document.querySelectorAll("article.assistant").length === 2);
-    assert.deepEqual(bodies.at(-1).messages.map((one) => one.role), ["system", "user", "assistant", "user"]);
-    assert.equal(bodies.at(-1).messages[3].content, "Two\nlines");
+    const { messages } = await body();
+    assert.deepEqual(messages.map((one) => one.role), ["system", "user", "assistant", "user"]);
+    assert.equal(messages[3].content, "Two\nlines");
     await answers.last().getByText("cut off").waitFor();
   });
 
@@ -92,6 +91,7 @@ await run(async ({ open, step }) => {
       await ended(page);
       await gone;
       await answers.last().getByText("stopped").waitFor();
+      assert.equal(await page.evaluate(() => document.activeElement.id), "message");
       assert.ok((await answers.last().locator(".prose").innerText()).length > 10, "what came stays");
     }
     const headers = { Accept: "text/plain" };
@@ -170,15 +170,82 @@ await run(async ({ open, step }) => {
       const list = await (await route.fetch()).json();
       await route.fulfill({ json: { ...list, data: [...list.data, { id: "other", object: "model", status: { value: "unloaded" } }] } });
     });
+    const asked = await lastBody(page);
     const picker = page.getByLabel("Model", { exact: true });
     await picker.focus();
     await picker.locator("option", { hasText: "other (unloaded)" }).waitFor({ state: "attached" });
     await picker.selectOption("other");
     await ask(page, "Hi");
     await page.getByRole("alert").getByText("other").waitFor();
-    assert.equal(bodies.at(-1).model, "other");
+    assert.equal((await asked()).model, "other");
     await picker.selectOption("smol");
     await page.unroute("**/v1/models");
+  });
+
+  await step("what is written and not sent stays with its conversation", async () => {
+    await message(page).fill("half a mess");
+    await page.getByRole("link", { name: "Trade-off" }).click();
+    await page.waitForFunction(() => document.title === "Trade-off · frugal");
+    await page.getByRole("link", { name: "Chat", exact: true }).click();
+    assert.equal(await message(page).inputValue(), "half a mess");
+    await button(page, "New conversation").click();
+    assert.equal(await message(page).inputValue(), "");
+    await page.goBack();
+    await page.reload();
+    await answers.first().waitFor();
+    assert.equal(await message(page).inputValue(), "half a mess");
+    await message(page).fill("");
+  });
+
+  await step("a long answer stays where a reader has scrolled to, with what is selected", async () => {
+    await page.evaluate(() => {
+      const part = (content) => new TextEncoder().encode(`data: ${JSON.stringify({ choices: [{ delta: { content } }] })}\n\n`);
+      window.fetch = async () =>
+        new Response(
+          new ReadableStream({
+            async start(stream) {
+              for (let i = 0; !window.enough; i++) {
+                stream.enqueue(part(`Paragraph ${i} says little.\n\n`));
+                await new Promise((done) => setTimeout(done, 20));
+              }
+              stream.enqueue(new TextEncoder().encode("data: [DONE]\n\n"));
+              stream.close();
+            },
+          }),
+        );
+    });
+    await ask(page, "At length");
+    await answers.last().getByText("Paragraph 60 ").waitFor();
+    const below = () => page.locator(".thread").evaluate((box) => box.scrollHeight - box.scrollTop - box.clientHeight);
+    assert.ok((await below()) < 60, "the end is in sight");
+    await answers.last().getByText("Paragraph 3 ", { exact: false }).first().evaluate((paragraph) => getSelection().selectAllChildren(paragraph));
+    const selected = await page.evaluate(() => getSelection().toString());
+    await page.mouse.move(700, 400);
+    await page.mouse.wheel(0, -40);
+    await button(page, "To the end").waitFor();
+    const top = await page.locator(".thread").evaluate((box) => box.scrollTop);
+    const rest = await below();
+    await page.waitForTimeout(600);
+    assert.equal(await page.locator(".thread").evaluate((box) => box.scrollTop), top);
+    assert.ok((await below()) > rest, "it goes on");
+    assert.equal(await page.evaluate(() => getSelection().toString()), selected);
+    await accessible(page, "scrolled up");
+    await button(page, "To the end").click();
+    await page.waitForTimeout(300);
+    assert.ok((await below()) < 60, "it follows again");
+    await page.evaluate(() => (window.enough = true));
+    await ended(page);
+    await page.reload();
+    await answers.first().waitFor();
+  });
+
+  await step("a server that was away is found again", async () => {
+    await page.route("**/v1/models", (route) => route.abort());
+    await page.getByLabel("Model", { exact: true }).blur();
+    await page.getByLabel("Model", { exact: true }).focus();
+    await page.locator(".composer").getByText("The server cannot be reached.").waitFor();
+    await page.unroute("**/v1/models");
+    await page.locator(".composer").getByText("Enter sends").waitFor();
   });
 
   await step("keys", async () => {
@@ -192,6 +259,13 @@ await run(async ({ open, step }) => {
     await page.keyboard.press("ArrowUp");
     await page.getByLabel("Edit the message").waitFor();
     await page.keyboard.press("Escape");
+    await page.waitForFunction(() => document.activeElement.ariaLabel === "Edit this message");
+    await page.keyboard.press("p");
+    await button(page, "Close the parameters").click();
+    await page.waitForFunction(() => document.activeElement.ariaLabel === "Parameters");
+    await message(page).focus();
+    await page.keyboard.press("Control+k");
+    await page.waitForFunction(() => document.activeElement.id === "search");
     await page.locator(".thread").click();
     await page.keyboard.press("s");
     await page.waitForFunction(() => document.activeElement.id === "search");

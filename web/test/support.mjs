@@ -81,6 +81,15 @@ export const ask = async (page, text) => {
   await message(page).fill(text);
   await message(page).press("Enter");
 };
+// What was asked last for an answer; until the page is loaded again.
+export const lastBody = async (page) => {
+  await page.evaluate(() => {
+    const real = window.fetch;
+    window.bodies = [];
+    window.fetch = (path, options) => (options?.body && window.bodies.push(JSON.parse(options.body)), real(path, options));
+  });
+  return () => page.evaluate(() => window.bodies.at(-1));
+};
 export const turns = (page, kind) => page.locator(`article.${kind}`);
 export const ended = (page) => page.waitForFunction(() => document.querySelector("article.assistant") && !document.querySelector("article.streaming"));
 export const button = (page, name) => page.getByRole("button", { name, exact: true });

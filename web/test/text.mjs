@@ -63,7 +63,7 @@ await run(async ({ open, step }) => {
     assert.equal(await prose.locator(".code-head span").innerText(), "python");
     assert.equal(await prose.locator("a").getAttribute("href"), "https://example.com/?a=1&b=2");
     assert.match(await prose.locator("a").getAttribute("rel"), /noopener/);
-    const root = await prose.locator("math").first().boundingBox();
+    const root = await prose.locator("mfrac").first().boundingBox();
     assert.ok(root.width > 40 && root.height > 20, "mathematics is laid out");
     await shot(page, "rich");
     await accessible(page, "rich text");
@@ -74,6 +74,31 @@ await run(async ({ open, step }) => {
     await button(page, "Copy this code").click();
     await page.getByText("Copied").waitFor();
     assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^def f\(x\)/);
+  });
+
+  await step("over plain HTTP from elsewhere it does too, and says when it cannot", async () => {
+    await page.evaluate(() => Object.defineProperty(navigator, "clipboard", { value: undefined, configurable: true }));
+    await page.evaluate(() => getSelection().removeAllRanges());
+    await button(page, "Copy this message").click();
+    await page.getByText("Copied.").waitFor();
+    await page.locator("#message").press("Control+v");
+    assert.equal(await page.locator("#message").inputValue(), "Show what you can");
+    await page.locator("#message").fill("");
+    await page.evaluate(() => (document.execCommand = () => false));
+    await button(page, "Copy this code").click();
+    await page.getByText("Not allowed").waitFor();
+    await page.reload();
+  });
+
+  await step("text from right to left", async () => {
+    await importFile(page, conversationFile("rtl", "مرحبا English", "أنا بخير\n\n1. أولا\n\n```python\nx = 1\n```\n\nEnglish שלום"));
+    await page.getByRole("link", { name: "rtl" }).click();
+    await prose.getByText("أولا").waitFor();
+    const direction = (selector) => page.locator(selector).first().evaluate((element) => getComputedStyle(element).direction);
+    assert.deepEqual(await Promise.all([".bubble", ".prose p", ".prose ol", ".prose li", ".prose pre", ".prose > p:last-child"].map(direction)), ["rtl", "rtl", "rtl", "rtl", "ltr", "ltr"]);
+    await button(page, "Delete rtl").focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("link", { name: "rtl" }).waitFor({ state: "detached" });
   });
 
   await step("hostile text stays text", async () => {
@@ -170,6 +195,10 @@ await run(async ({ open, step }) => {
 
   await step("a title can be changed", async () => {
     await page.getByRole("link", { name: "rivers" }).hover();
+    await button(page, "Rename rivers").click();
+    await page.getByLabel("Title").fill("Nothing");
+    await page.keyboard.press("Escape");
+    await page.getByRole("link", { name: "rivers", exact: true }).hover();
     await button(page, "Rename rivers").click();
     await page.getByLabel("Title").fill("Great rivers");
     await page.keyboard.press("Enter");
