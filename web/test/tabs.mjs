@@ -49,7 +49,7 @@ await run(async ({ open, step }) => {
     await one.getByLabel("Most tokens", { exact: true }).fill("12");
     await button(one, "Close the parameters").click();
     await button(two, "Parameters").click();
-    assert.equal(await two.locator("#p-max_tokens").inputValue(), "12", "parameters are those of all tabs");
+    await two.waitForFunction(() => document.querySelector("#p-max_tokens").value === "12"); // parameters are those of all tabs
     await button(two, "Close the parameters").click();
   });
 
