@@ -185,7 +185,9 @@ def test_answers_have_the_structure_that_was_asked_for(server):
             jsonschema.validate(json.loads(choice.message.content), SCHEMA)
     assert ask(temperature=1, extra_body={"guided_choice": ["red", "green"]})[0].message.content in ("red", "green")
     assert re.fullmatch(r"[A-Z]{3}-[0-9]{4}", ask(temperature=1, extra_body={"structured_outputs": {"regex": "[A-Z]{3}-[0-9]{4}"}})[0].message.content)
-    assert ask(temperature=1, extra_body={"grammar": 'root ::= "yes" | "no"'})[0].message.content in ("yes", "no")
+    assert re.fullmatch("[0-9]{3}", ask(temperature=1, extra_body={"regex": "[0-9]{3}"})[0].message.content)
+    for name in ("grammar", "ebnf"):
+        assert ask(temperature=1, extra_body={name: 'root ::= "yes" | "no"'})[0].message.content in ("yes", "no")
     events = client.chat.completions.create(model="smol", messages=QUESTION, max_tokens=60, stream=True, extra_body={"json_schema": SCHEMA})
     jsonschema.validate(json.loads("".join(event.choices[0].delta.content or "" for event in events)), SCHEMA)
     free = ask(temperature=0, response_format={"type": "json_object"})[0]
@@ -230,7 +232,7 @@ BAD = [({"temperature": -0.1}, "temperature"), ({"temperature": 2.1}, "temperatu
        ({"n": 2**63}, "n"), ({"max_tokens": -1}, "max_tokens"), ({"max_tokens": 1.5}, "max_tokens"), ({"max_tokens": 0}, "max_tokens"),
        ({"logit_bias": {"AI": 1}}, "logit_bias"), ({"logit_bias": {"-1": 1}}, "logit_bias"), ({"logit_bias": {"49152": 1}}, "logit_bias"),
        ({"logit_bias": {"1e3": 1}}, "logit_bias"), ({"logit_bias": {"1": 101}}, "logit_bias"), ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
-       ({"logprobs": 3}, "logprobs"), ({"stop": ["a"] * 5}, "stop"), ({"stop": "x" * 10240}, "stop"), ({"stop_token_ids": [-1]}, "stop_token_ids"),
+       ({"logprobs": 3}, "logprobs"), ({"stop": ["a"] * 65}, "stop"), ({"stop": "x" * 10240}, "stop"), ({"stop_token_ids": [-1]}, "stop_token_ids"),
        ({"seed": 2**63}, "seed"), ({"seed": 1.5}, "seed"), ({"messages": []}, "messages"), ({"messages": [{"role": "x", "content": "a"}]}, "messages[0]"),
        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]}, "messages[0]"),
        ({"response_format": {"type": "xml"}}, "response_format"),
@@ -305,7 +307,7 @@ def test_a_prompt_of_megabytes_is_refused_before_all_of_it_is_tokenized(server):
 def test_unknown_fields_and_odd_but_right_values_pass(server):
     for more in ({"never_heard_of": {"a": [1]}}, {"user": "u" * 1000, "metadata": {}, "store": True}, {"top_k": 10**9}, {"top_k": 0}, {"top_k": -1},
                  {"stop": ""}, {"stop": []}, {"temperature": -0}, {"tools": [], "tool_choice": "none"}, {"response_format": {"type": "text"}}, {"seed": -1},
-                 {"temperature": None, "stop": None, "logprobs": None}, {"suffix": None}):
+                 {"temperature": None, "stop": None, "logprobs": None}, {"suffix": None}, {"stop": [str(i) for i in range(64)]}):
         status, _, body = server.request("/v1/chat/completions", {"messages": QUESTION, "max_tokens": 1} | more)
         assert status == 200, (more, body)
 

@@ -27,10 +27,6 @@ int64_t integer_or(const Json& body, const char* field, int64_t otherwise, int64
   return value->get<int64_t>();
 }
 
-void log_unknown(const Json& body, std::initializer_list<std::string_view> known) {
-  serve::log_unknown(body, [&](std::string_view name) { return std::ranges::find(known, name) != known.end(); });
-}
-
 // Ids of texts, and what is done with those that the model cannot take whole.
 class TextReader {
  public:

@@ -15,7 +15,7 @@ namespace frugal::serve {
 namespace {
 
 constexpr double kExact = 9007199254740991.0;  // 2^53 - 1: what is rounded to it is it
-constexpr size_t kMostStops = 4, kLongestStop = 256, kMostStopIds = 128, kMostBiases = 1024;
+constexpr size_t kMostStops = 64, kLongestStop = 256, kMostStopIds = 128, kMostBiases = 1024;
 
 Field sampled(std::string_view name, FieldType type, double min, double max, std::string_view option, std::string_view help) {
   return {name, type, min, max, FieldUse::sampling, option, {}, help};
@@ -114,7 +114,7 @@ const std::vector<Field>& request_fields() {
       read("max_tokens", integer, 0, kMost32, "Most tokens of an answer"),
       read("max_completion_tokens", integer, 0, kMost32, "The same, newer name"),
       read("min_tokens", integer, 0, kMost32, "Before that many no end is drawn"),
-      read("stop", other, "A string or up to 4 that end the answer"),
+      read("stop", other, "A string or up to 64 that end the answer"),
       read("stop_token_ids", other, "Token ids that end the answer"),
       read("include_stop_str_in_output", boolean, "The answer keeps the string that ended it"),
       read("ignore_eos", boolean, "The model's end is a token like others"),
@@ -134,6 +134,8 @@ const std::vector<Field>& request_fields() {
       read("guided_regex", text, "A pattern for the whole answer (vLLM)"),
       read("guided_choice", other, "Texts of which the answer is one (vLLM)"),
       read("guided_grammar", text, "A grammar in GBNF (vLLM)"),
+      read("regex", text, "A pattern for the whole answer (SGLang)"),
+      read("ebnf", text, "A grammar in GBNF (SGLang)"),
       read("grammar", text, "A grammar in GBNF (llama.cpp)"),
       read("json_schema", other, "A JSON schema (llama.cpp)"),
       read("tools", other, "Functions that the model may call"),
@@ -193,6 +195,10 @@ std::vector<int32_t> encode_within(std::string_view field, int64_t most, const s
   }
 }
 
+void log_unknown(const Json& body, std::initializer_list<std::string_view> known) {
+  log_unknown(body, [&](std::string_view name) { return std::ranges::find(known, name) != known.end(); });
+}
+
 engine::Request read_request(const Json& body, ServedModel& served) {
   served.require_generation();
   const std::vector<Field>& fields = request_fields();
@@ -202,7 +208,7 @@ engine::Request read_request(const Json& body, ServedModel& served) {
     const auto field = std::ranges::find(fields, std::string_view(key), &Field::name);
     if (field == fields.end()) continue;
     if (value.is_null() || field->use == FieldUse::ignored) continue;
-    if (field->use == FieldUse::absent && value != parse_json(field->fallback, field->name)) refuse(field->name, "is not supported");
+    if (field->use == FieldUse::absent && value != parse_json(field->fallback, field->name)) refuse(field->name, " is not supported");
     check(*field, value);
     if (field->use != FieldUse::sampling) continue;
     std::erase_if(raw, [&](const auto& pair) { return pair.first == field->option; });

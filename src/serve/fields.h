@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -43,5 +44,6 @@ void read_texts(const std::string& field, const Json& value, size_t most, const 
 std::vector<int32_t> encode_within(std::string_view field, int64_t most, const std::function<std::vector<int32_t>(size_t limit)>& encode);
 // For endpoints whose fields are not in the table: a line in the log for each of the first that is none of `known`.
 void log_unknown(const Json& body, const std::function<bool(std::string_view)>& known);
+void log_unknown(const Json& body, std::initializer_list<std::string_view> known);
 
 }  // namespace frugal::serve

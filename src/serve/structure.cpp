@@ -86,6 +86,8 @@ std::optional<Structure> asked_structure(const Json& body) {
   add_if_given(all, body, "guided_choice", "guided_choice", Source::choice);
   add_if_given(all, body, "guided_grammar", "guided_grammar", Source::gbnf);
   add_if_given(all, body, "json_schema", "json_schema", Source::json_schema);
+  add_if_given(all, body, "regex", "regex", Source::regex);
+  add_if_given(all, body, "ebnf", "ebnf", Source::gbnf);
   add_if_given(all, body, "grammar", "grammar", Source::gbnf);
   if (all.empty()) return std::nullopt;
   if (all.size() > 1) throw ApiError(400, fmt::format("{} and {} both say what the answer must be", all[0].field, all[1].field), all[1].field);

@@ -70,7 +70,7 @@ def values_out_of_range(bench):
                [("top_k", v) for v in (-2, 0.01, 2**31)] + [(name, v) for name in ("presence_penalty", "frequency_penalty") for v in (-2.1, 2.1)] +
                [("repetition_penalty", v) for v in (0, -1, 2.1)] +
                [("logit_bias", v) for v in ({"AI": 1}, {"-1": 1}, {"49152": 1}, {"1e3": 1}, {" 1": 1}, {"1": 101}, {"1": "x"}, {str(i): 1 for i in range(1025)}, [1])] +
-               [("stop", v) for v in (["a"] * 5, "x" * 10_240, [1], {"a": 1})] + [("stop_token_ids", v) for v in ([-1], [49152], [0] * 100_000, "x", [1.5])] +
+               [("stop", v) for v in (["a"] * 65, "x" * 10_240, [1], {"a": 1})] + [("stop_token_ids", v) for v in ([-1], [49152], [0] * 100_000, "x", [1.5])] +
                [("seed", v) for v in (2**63, 1.5, -2)] + [("stream_options", 3), ("response_format", {"type": "xml"}), ("response_format", "json")])
     refuse_all(bench.server, [("logprobs", v) for v in (-1, 21, "x", True)], ["/v1/completions"])
     refuse_all(bench.server, [("logprobs", v) for v in (3, "x")] + [("top_logprobs", 21), ("top_logprobs", -1)], ["/v1/chat/completions"])
