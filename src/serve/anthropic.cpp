@@ -1,5 +1,6 @@
 // Anthropic's /v1/messages and /v1/messages/count_tokens.
 #include "serve/chat.h"
+#include "serve/fields.h"
 #include "serve/text_answer.h"
 
 namespace frugal::serve {
@@ -132,6 +133,8 @@ Json translated_tools(const Json& tools, FieldNames& own) {
 
 // The same request in OpenAI's words, whose names for what has another here are put into `own`.
 Json translated(const Json& body, FieldNames& own) {
+  log_unknown(body, {"model", "max_tokens", "temperature", "top_p", "top_k", "stream", "thinking", "system", "messages", "stop_sequences", "tools",
+                     "tool_choice", "output_config", "output_format", "metadata", "service_tier", "cache_control"});
   Json result = Json::object();
   for (const char* same : {"model", "max_tokens", "temperature", "top_p", "top_k", "stream"}) {
     if (body.contains(same)) result[same] = body[same];

@@ -1,5 +1,8 @@
 // OpenAI's /v1/responses, without memory: a request brings its whole conversation.
+#include <algorithm>
+
 #include "serve/chat.h"
+#include "serve/fields.h"
 #include "serve/text_answer.h"
 #include "text/tokenizer.h"
 
@@ -231,11 +234,19 @@ Json translated(const Json& body, FieldNames& own) {
     if (given(body, name)) refuse(name, " is not supported: nothing is kept between requests, send the whole conversation as input");
   }
   if (flag(body, "background", false)) refuse("background", " is not supported");
-  if (given(body, "truncation") && body["truncation"] != "disabled") refuse("truncation", " is not supported: nothing is cut");
+  // auto allows to cut what does not fit; that is refused all the same.
+  if (const Json* cut = given(body, "truncation"); cut && *cut != "auto" && *cut != "disabled") refuse("truncation", " must be auto or disabled");
   Json result = Json::object();
-  for (const char* same : {"model", "temperature", "top_p", "stream", "parallel_tool_calls", "seed", "stop", "top_k", "min_p", "chat_template_kwargs"}) {
-    if (given(body, same)) result[same] = body[same];
+  static const std::vector<std::string> same = {"model", "temperature", "top_p", "stream", "parallel_tool_calls",
+                                                "seed",  "stop",        "top_k", "min_p",  "chat_template_kwargs"};
+  for (const std::string& name : same) {
+    if (given(body, name.c_str())) result[name] = body[name];
   }
+  static const std::vector<std::string> others = {"input",   "truncation", "background",   "previous_response_id", "conversation",     "prompt",
+                                                  "include", "store",      "service_tier", "safety_identifier",    "prompt_cache_key", "stream_options"};
+  log_unknown(body, [echo = echoed(body)](std::string_view name) {
+    return std::ranges::find(same, name) != same.end() || std::ranges::find(others, name) != others.end() || echo.contains(name);
+  });
   if (given(body, "max_output_tokens")) result["max_tokens"] = body["max_output_tokens"];
   MessageList messages(own);
   const Json* const input = given(body, "input");
@@ -270,8 +281,15 @@ void respond(Call& call) {
   TextAnswer::begin(call, model, {std::move(request)}, reading, flag(body, "stream", false), std::make_unique<ResponseFormat>(echoed(body)));
 }
 
+void count_input(Call& call) {
+  const Json chat = call.translated(call.body(), translated);
+  send_json(*call.response, {{"object", "response.input_tokens"}, {"input_tokens", chat_prompt(chat, *call.service.model_of(chat)).size()}});
+}
+
 }  // namespace
 
-std::vector<Route> responses_routes() { return {{"POST", "/v1/responses", respond, true}, {"POST", "/responses", respond, true}}; }
+std::vector<Route> responses_routes() {
+  return {{"POST", "/v1/responses", respond, true}, {"POST", "/responses", respond, true}, {"POST", "/v1/responses/input_tokens", count_input}};
+}
 
 }  // namespace frugal::serve

@@ -154,9 +154,9 @@ void metrics(Call& call) {
 }  // namespace
 
 std::vector<Route> status_routes() {
-  return {{"GET", "/health", health},     {"GET", "/ready", ready},          {"GET", "/ping", health}, {"GET", "/version", version},
-          {"GET", "/v1/models", models},  {"GET", "/v1/models/*", model},    {"GET", "/props", props}, {"GET", "/metrics", metrics},
-          {"POST", "/models/load", load}, {"POST", "/models/unload", unload}};
+  return {{"GET", "/health", health},    {"GET", "/ready", ready},       {"GET", "/ping", health},          {"GET", "/version", version},
+          {"GET", "/v1/models", models}, {"GET", "/models", models},     {"GET", "/v1/models/*", model},    {"GET", "/props", props},
+          {"GET", "/metrics", metrics},  {"POST", "/models/load", load}, {"POST", "/models/unload", unload}};
 }
 
 }  // namespace frugal::serve
