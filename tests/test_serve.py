@@ -171,6 +171,52 @@ def test_ollama_client_gets_the_same_answer(server):
     assert error.value.status_code == 404 and "other" in error.value.error
 
 
+def test_ollama_client_gets_log_probabilities(server):
+    chat = server.client().chat.completions.create(model="smol", messages=QUESTION, temperature=0, max_tokens=6, logprobs=True, top_logprobs=2)
+    want = [(token.token, token.logprob, [(top.token, top.logprob) for top in token.top_logprobs]) for token in chat.choices[0].logprobs.content]
+    told = lambda answer: [(token.token, token.logprob, [(top.token, top.logprob) for top in token.top_logprobs]) for token in answer.logprobs or []]
+    client = ollama.Client(host=server.url, headers={"Authorization": f"Bearer {KEY}"})
+    ask = dict(model="smol", options={"temperature": 0, "num_predict": 6}, logprobs=True, top_logprobs=2)
+    assert told(client.chat(messages=QUESTION, **ask)) == told(client.generate(prompt=QUESTION[0]["content"], **ask)) == want and len(want) == 6
+    assert [token for part in client.chat(messages=QUESTION, stream=True, **ask) for token in told(part)] == want
+    assert client.chat(messages=QUESTION, **ask | {"logprobs": None, "top_logprobs": None}).logprobs is None
+    for wrong, field in (({"top_logprobs": 21}, "top_logprobs"), ({"logprobs": 2}, "logprobs"), ({"logprobs": False}, "top_logprobs")):
+        status, _, body = server.request("/api/chat", {"model": "smol", "messages": QUESTION, "stream": False, "logprobs": True, "top_logprobs": 2} | wrong)
+        assert status == 400 and field in body["error"], body
+
+
+def test_what_ollamas_clients_ask_besides(server):
+    # VS Code wants 0.6.4 at least; `ollama list` and `ollama ps` cut twelve digits off a digest; `ps` asks for how long a model stays.
+    assert tuple(map(int, server.request("/api/version")[2]["version"].split("."))) >= (0, 6, 4)
+    (listed,), (running,) = (server.request(path)[2]["models"] for path in ("/api/tags", "/api/ps"))
+    assert re.fullmatch("[0-9a-f]{64}", listed["digest"]) and running["digest"] == listed["digest"] and running["expires_at"] > "2200"
+    for path, body in (("/api/chat", {"messages": []}), ("/api/generate", {}), ("/api/generate", {"prompt": "", "keep_alive": "5m"})):
+        status, _, answer = server.request(path, {"model": "smol", **body})
+        assert status == 200 and answer["done"] and answer["done_reason"] == "load", answer
+    pictured = [{"role": "user", "content": "What is this?", "images": ["aGk="]}]
+    status, _, answer = server.request("/api/chat", {"model": "smol", "messages": QUESTION + pictured})
+    assert status == 400 and "messages[1].images" in answer["error"]
+    quiet = [{"role": "user", "content": "Hi", "images": []}, {"role": "user", "content": "Hi", "images": None}]
+    assert server.request("/api/chat", {"model": "smol", "messages": quiet, "stream": False, "options": {"num_predict": 1}})[0] == 200
+
+
+def test_a_stream_that_begins_with_a_call_has_no_empty_text(server):
+    tool = {"type": "function", "function": {"name": "now"}}
+    first = lambda **more: next(iter(server.client().chat.completions.create(model="smol", messages=QUESTION, max_tokens=30, stream=True, **more))).choices[0].delta
+    assert first(tools=[tool], tool_choice="required").content is None  # Vercel's AI SDK makes a part of text of ""
+    assert first().content == "" and first().role == "assistant"
+
+
+def test_responses_count_tokens_and_may_be_told_to_cut(server):
+    ask = {"model": "smol", "input": QUESTION[0]["content"], "instructions": "Be brief."}
+    status, _, whole = server.request("/v1/responses", ask | {"max_output_tokens": 1, "truncation": "auto", "include": [], "store": False})
+    assert status == 200 and whole["truncation"] == "disabled"
+    assert server.request("/v1/responses/input_tokens", ask)[2] == {"object": "response.input_tokens", "input_tokens": whole["usage"]["input_tokens"]}
+    for wrong, field in (({"truncation": "middle"}, "truncation"), ({"truncation": "auto", "input": "word " * 9000}, "input")):
+        status, _, body = server.request("/v1/responses", ask | wrong)
+        assert status == 400 and body["error"]["param"].startswith(field), body
+
+
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 150},
                                            "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3}}, "required": ["name", "age", "tags"],
           "additionalProperties": False}

@@ -261,6 +261,11 @@ def test_models_are_loaded_when_they_are_asked_for_and_make_room(smollm2):
     assert sum(1 for _ in running) > 150
     assert server.request("/models/unload", {"model": "a"})[2] == {"success": True} and status() == {"a": "unloaded", "b": "unloaded"}
     assert server.request("/models/load", {"model": "b"})[0] == 200 and status()["b"] == "loaded"
+    # Typed clients (Zed) read every member of a model's details, in memory or not.
+    assert all(set(model["details"]) >= {"format", "family", "families", "parameter_size", "quantization_level"} for model in server.request("/api/tags")[2]["models"])
+    for path, body in (("/api/generate", {"keep_alive": 0}), ("/api/chat", {"messages": [], "keep_alive": "0s"})):
+        assert server.request(path, {"model": "b", **body})[2]["done_reason"] == "unload" and status() == {"a": "unloaded", "b": "unloaded"}
+        assert server.request(path, {"model": "b", **body, "keep_alive": "5m"})[2]["done_reason"] == "load" and status()["b"] == "loaded"
     assert server.stop() == 0
     small = Server(smollm2, "--memory-limit-mib", 150, "--kv-cache-mib", 64)
     assert 1000 < small.request("/props")[2]["default_generation_settings"]["n_ctx"] < 8192  # what the limit leaves

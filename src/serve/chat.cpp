@@ -205,6 +205,16 @@ std::shared_ptr<const text::GrammarMatcher> matcher_of(const Tools& tools, const
 
 }  // namespace
 
+int64_t asked_logprobs(const Json& body) {
+  const Json* const most = given(body, "top_logprobs");  // in its range: read_request has seen it
+  if (const Json* logprobs = given(body, "logprobs")) {
+    if (!logprobs->is_boolean()) refuse("logprobs", " must be true or false; top_logprobs says how many");
+    if (*logprobs == true) return most ? most->get<int64_t>() : 0;
+  }
+  if (most && *most != 0) refuse("top_logprobs", " needs logprobs");
+  return -1;
+}
+
 std::vector<int32_t> chat_prompt(const Json& body, const ServedModel& model) {
   return text::encode_segments(*model.loaded.tokenizer, rendered(body, model, read_tools(body)));
 }

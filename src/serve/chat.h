@@ -19,6 +19,9 @@ struct ChatRequest {
 // All of the body. Throws ApiError{400} that names the field.
 ChatRequest read_chat(Call& call, const Json& body, ServedModel& model);
 
+// Log-probabilities that a chat asks for: of so many of the likeliest tokens, -1: none. Throws ApiError{400}.
+int64_t asked_logprobs(const Json& body);
+
 // What the model's template makes of the messages and tools. Throws ApiError{400}.
 std::vector<int32_t> chat_prompt(const Json& body, const ServedModel& model);
 std::string chat_text(const Json& body, const ServedModel& model);

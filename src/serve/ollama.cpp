@@ -1,5 +1,9 @@
 // Ollama's /api/generate, /api/chat, /api/tags, /api/show, /api/ps and /api/version: answers as lines of JSON, times in nanoseconds.
+#include <algorithm>
+#include <span>
+
 #include "base/log.h"
+#include "io/sha256.h"
 #include "serve/chat.h"
 #include "serve/fields.h"
 #include "serve/structure.h"
@@ -9,15 +13,24 @@
 
 namespace frugal::serve {
 
-std::shared_ptr<ServedModel> ollama_model(Call& call, const Json& body) {
+namespace {
+
+std::string name_in(const Json& body) {
   const auto given = body.contains("model") ? body.find("model") : body.find("name");
   if (given == body.end() || !given->is_string()) throw ApiError(400, "model must be a string", "model");
   std::string name = given->get<std::string>();
   if (name.ends_with(":latest")) name.resize(name.size() - 7);
-  return call.service.model(name);
+  return name;
 }
 
+}  // namespace
+
+std::shared_ptr<ServedModel> ollama_model(Call& call, const Json& body) { return call.service.model(name_in(body)); }
+
 namespace {
+
+// Whose protocol this is: clients ask for at least a version of it.
+constexpr const char* kOllamaVersion = "0.12.11";
 
 int64_t nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
 
@@ -28,9 +41,11 @@ class LineFormat final : public AnswerFormat {
   std::string begin(const AnswerState&, size_t, const std::vector<engine::TokenInfo>&) override { return {}; }
   std::string piece(const AnswerState& state, size_t choice, const AnswerPiece& piece) override {
     const AnswerItem::Kind kind = state.choices[choice].items[piece.item].kind;
-    if (piece.text.empty() || kind == AnswerItem::Kind::call) return {};  // calls come whole
+    const bool call = kind == AnswerItem::Kind::call;  // they come whole, their tokens as they are drawn
+    if ((call || piece.text.empty()) && piece.tokens.empty()) return {};
     Json line = this->line(state, false);
-    add_text(line, kind, piece.text);
+    if (!call) add_text(line, kind, piece.text);
+    if (!piece.tokens.empty()) line["logprobs"] = token_logprobs(state, piece.tokens);
     return dump(line) + "\n";
   }
   std::string end(const AnswerState& state, size_t choice) override {
@@ -47,6 +62,7 @@ class LineFormat final : public AnswerFormat {
     add_text(line, AnswerItem::Kind::text, choice.text());
     if (const std::string reasoning = choice.text(AnswerItem::Kind::reasoning); !reasoning.empty()) add_text(line, AnswerItem::Kind::reasoning, reasoning);
     if (choice.calls()) add_calls(line, choice);
+    if (!choice.tokens.empty()) line["logprobs"] = token_logprobs(state, choice.tokens);
     return line;
   }
 
@@ -107,8 +123,10 @@ Json translated(const Json& body, FieldNames& own) {
          {"chat_template_kwargs", "think"},
          {"reasoning_effort", "think"}};
   for (const auto& [name, openai] : names) own[openai] = std::string("options.") + name;
+  log_unknown(body, {"model",  "name", "messages", "prompt",       "system",   "tools",  "think",   "format",     "images",   "options",
+                     "stream", "raw",  "logprobs", "top_logprobs", "template", "suffix", "context", "keep_alive", "truncate", "shift"});
   Json result = Json::object();
-  for (const char* same : {"messages", "tools"}) {
+  for (const char* same : {"messages", "tools", "logprobs", "top_logprobs"}) {
     if (body.contains(same)) result[same] = body[same];
   }
   if (const auto think = body.find("think"); think != body.end() && !think->is_null()) {
@@ -124,8 +142,12 @@ Json translated(const Json& body, FieldNames& own) {
     else
       throw ApiError(400, "format must be \"json\" or a JSON schema", "format");
   }
-  if (const auto images = body.find("images"); images != body.end() && !images->is_null() && !images->empty()) {
-    throw ApiError(400, "images: this model reads text only", "images");
+  const auto refuse_images = [](const Json& holder, const std::string& where) {
+    if (const Json* images = given(holder, "images"); images && !images->empty()) refuse(where + "images", ": this model reads text only");
+  };
+  refuse_images(body, "");
+  if (const Json* messages = given(body, "messages"); messages && messages->is_array()) {
+    for (size_t i = 0; i < messages->size(); ++i) refuse_images((*messages)[i], fmt::format("messages[{}].", i));
   }
   const auto options = body.find("options");
   if (options == body.end() || options->is_null()) return result;
@@ -144,29 +166,41 @@ Json translated(const Json& body, FieldNames& own) {
   return result;
 }
 
+// A request without anything to answer loads a model, and with keep_alive 0 lets it go.
+void load_or_unload(Call& call, const Json& body, bool chat) {
+  const Json* const keep = given(body, "keep_alive");
+  const bool unload = keep && (*keep == 0 || *keep == "0" || *keep == "0s" || *keep == "0m" || *keep == "0h");
+  ModelCatalog& catalog = call.service.catalog();
+  const std::string name = unload ? catalog.resolve(name_in(body)) : ollama_model(call, body)->name;
+  if (unload && !catalog.unload(name)) throw ApiError(503, "the model is at work", "model");
+  Json answer = {
+      {"model", name}, {"created_at", utc_timestamp(call.service.options().clock->unix_time())}, {"done", true}, {"done_reason", unload ? "unload" : "load"}};
+  if (chat)
+    answer["message"] = {{"role", "assistant"}, {"content", ""}};
+  else
+    answer["response"] = "";
+  send_json(*call.response, answer);
+}
+
 void begin_chat(Call& call, const std::shared_ptr<ServedModel>& model, const Json& body, const Json& openai, bool chat) {
   auto [request, reading] = read_chat(call, openai, *model);
+  request.top_logprobs = asked_logprobs(openai);
   TextAnswer::begin(call, model, {std::move(request)}, reading, flag(body, "stream", true), std::make_unique<LineFormat>(chat));
 }
 
 void chat(Call& call) {
   const Json body = call.body();
+  if (const Json* messages = given(body, "messages"); messages && messages->is_array() && messages->empty()) return load_or_unload(call, body, true);
   begin_chat(call, ollama_model(call, body), body, call.translated(body, translated), true);
 }
 
 void generate(Call& call) {
   const Json body = call.body();
-  const std::shared_ptr<ServedModel> model = ollama_model(call, body);
   const Json prompt = body.value("prompt", Json(""));
   if (!prompt.is_string()) throw ApiError(400, "prompt must be a string", "prompt");
+  if (prompt == "") return load_or_unload(call, body, false);
+  const std::shared_ptr<ServedModel> model = ollama_model(call, body);
   Json openai = call.translated(body, translated);
-  if (prompt == "") {  // how Ollama's clients load a model
-    return send_json(*call.response, {{"model", model->name},
-                                      {"created_at", utc_timestamp(call.service.options().clock->unix_time())},
-                                      {"response", ""},
-                                      {"done", true},
-                                      {"done_reason", "load"}});
-  }
   const bool raw = flag(body, "raw", false);
   for (const char* name : {"template", "suffix", "context"}) {
     if (body.contains(name) && !body[name].is_null() && !body[name].empty() && body[name] != "")
@@ -175,6 +209,7 @@ void generate(Call& call) {
   if (raw || !model->loaded.chat_template) {
     engine::Request request = read_request(openai, *model);
     request.grammar = structure_of(openai, *model);
+    request.top_logprobs = asked_logprobs(openai);
     request.prompt = encode_within("prompt", model->context(), [&](size_t limit) {
       return model->loaded.tokenizer->encode(prompt.get_ref<const std::string&>(), {.parse_special = true, .limit = limit});
     });
@@ -192,21 +227,30 @@ void generate(Call& call) {
   begin_chat(call, model, body, openai, false);
 }
 
-Json details(const ServedModel& model) {
-  const double parameters = static_cast<double>(model.parameters());
-  const double bits = 8 * static_cast<double>(model.loaded.file_bytes) / std::max(1.0, parameters);
-  return {{"parent_model", ""},
-          {"format", model.loaded.name.ends_with(".gguf") ? "gguf" : "safetensors"},
-          {"family", model.family()},
-          {"families", Json::array({model.family()})},
-          {"parameter_size", parameters >= 1e9 ? fmt::format("{:.1f}B", parameters / 1e9) : fmt::format("{:.0f}M", parameters / 1e6)},
-          {"quantization_level", fmt::format("{:.1f} bits per weight", bits)}};
+// All members are there, for typed clients, but of a model that is not in memory less is known.
+Json details(const std::string& path, const ServedModel* model) {
+  Json details = {{"parent_model", ""},   {"format", path.ends_with(".gguf") ? "gguf" : "safetensors"},
+                  {"family", ""},         {"families", Json::array()},
+                  {"parameter_size", ""}, {"quantization_level", ""}};
+  if (!model) return details;
+  const double parameters = static_cast<double>(model->parameters());
+  const double bits = 8 * static_cast<double>(model->loaded.file_bytes) / std::max(1.0, parameters);
+  details["family"] = model->family();
+  details["families"] = Json::array({model->family()});
+  details["parameter_size"] = parameters >= 1e9 ? fmt::format("{:.1f}B", parameters / 1e9) : fmt::format("{:.0f}M", parameters / 1e6);
+  details["quantization_level"] = fmt::format("{:.1f} bits per weight", bits);
+  return details;
 }
 
-// Of a model that is not in memory less is known.
 Json entry(const ModelCatalog::Listing& listing) {
-  return {{"name", listing.name},       {"model", listing.name}, {"modified_at", utc_timestamp(listing.created)},
-          {"size", listing.file_bytes}, {"digest", ""},          {"details", listing.model ? details(*listing.model) : Json::object()}};
+  // Tells models apart as Ollama's does, of which clients show twelve digits; the weights are not read for it.
+  const std::string identity = fmt::format("{}:{}", listing.path, listing.file_bytes);
+  return {{"name", listing.name},
+          {"model", listing.name},
+          {"modified_at", utc_timestamp(listing.created)},
+          {"size", listing.file_bytes},
+          {"digest", io::sha256_hex(std::as_bytes(std::span(identity)))},
+          {"details", details(listing.path, listing.model.get())}};
 }
 
 void tags(Call& call) {
@@ -221,6 +265,7 @@ void running(Call& call) {
     if (!listing.model) continue;
     Json one = entry(listing);
     one["size_vram"] = 0;
+    one["expires_at"] = "2300-01-01T00:00:00Z";  // no time is set, which Ollama tells by one that is far
     one["context_length"] = listing.model->context();
     models.push_back(std::move(one));
   }
@@ -235,7 +280,7 @@ void show(Call& call) {
   send_json(*call.response, {{"modelfile", ""},
                              {"parameters", ""},
                              {"template", model->loaded.chat_template ? model->loaded.chat_template->source() : ""},
-                             {"details", details(*model)},
+                             {"details", details(model->loaded.name, model.get())},
                              {"model_info",
                               {{"general.architecture", model->family()},
                                {"general.parameter_count", model->parameters()},
@@ -244,7 +289,7 @@ void show(Call& call) {
                              {"capabilities", capabilities}});
 }
 
-void version(Call& call) { send_json(*call.response, {{"version", call.service.options().version}}); }
+void version(Call& call) { send_json(*call.response, {{"version", kOllamaVersion}}); }
 
 }  // namespace
 

@@ -12,9 +12,6 @@ namespace frugal::serve {
 namespace {
 
 constexpr size_t kMostPrompts = 64;
-constexpr double kLeastLogprob = -9999;  // JSON has no infinity
-
-Json number(double logprob) { return std::isnan(logprob) ? Json(nullptr) : Json(std::max(logprob, kLeastLogprob)); }
 
 size_t characters(std::string_view text) {
   return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
@@ -44,7 +41,7 @@ class OpenAiFormat : public AnswerFormat {
   std::string begin(const AnswerState& state, size_t index, const std::vector<engine::TokenInfo>& prompt) override {
     const std::string text = first_text(state, index);
     if (text.empty() && !always_begins()) return {};
-    return event(state, with_logprobs(state, index, first(index, text), prompt), nullptr);
+    return event(state, with_logprobs(state, index, first(state, index, text), prompt), nullptr);
   }
   std::string piece(const AnswerState& state, size_t index, const AnswerPiece& piece) override {
     return event(state, with_logprobs(state, index, part(state, index, piece), piece.tokens), nullptr);
@@ -82,7 +79,7 @@ class OpenAiFormat : public AnswerFormat {
   virtual Json head(const AnswerState& state, bool of_stream) const = 0;
   virtual bool always_begins() const = 0;
   virtual std::string first_text(const AnswerState&, size_t) const { return {}; }
-  virtual Json first(size_t index, const std::string& text) const = 0;
+  virtual Json first(const AnswerState& state, size_t index, const std::string& text) const = 0;
   virtual Json part(const AnswerState& state, size_t index, const AnswerPiece& piece) const = 0;
   virtual Json last(size_t index) const = 0;
   virtual Json whole_text(const AnswerState& state, size_t index) const = 0;
@@ -137,7 +134,11 @@ class ChatFormat final : public OpenAiFormat {
             {"system_fingerprint", "frugal"}};
   }
   bool always_begins() const override { return true; }  // the role comes first and alone
-  Json first(size_t index, const std::string&) const override { return {{"index", index}, {"delta", {{"role", "assistant"}, {"content", ""}}}}; }
+  Json first(const AnswerState& state, size_t index, const std::string&) const override {
+    const std::vector<AnswerItem>& items = state.choices[index].items;
+    const bool calls = !items.empty() && items.front().kind == AnswerItem::Kind::call;  // then there is no text, as in a whole answer
+    return {{"index", index}, {"delta", {{"role", "assistant"}, {"content", calls ? Json(nullptr) : Json("")}}}};
+  }
   Json part(const AnswerState& state, size_t index, const AnswerPiece& piece) const override {
     const std::vector<AnswerItem>& items = state.choices[index].items;
     const AnswerItem& item = items[piece.item];
@@ -173,20 +174,7 @@ class ChatFormat final : public OpenAiFormat {
     return {{"index", index}, {"message", message}};
   }
   Json logprobs(const AnswerState& state, size_t, const std::vector<engine::TokenInfo>& tokens) override {
-    const auto entry = [&](int32_t id, double logprob) {
-      const std::string text = state.token_text(id);
-      std::vector<int> bytes;
-      for (const char c : text) bytes.push_back(static_cast<unsigned char>(c));
-      return Json{{"token", text}, {"logprob", number(logprob)}, {"bytes", bytes}};
-    };
-    Json content = Json::array();
-    for (const engine::TokenInfo& token : tokens) {
-      Json one = entry(token.id, token.logprob);
-      one["top_logprobs"] = Json::array();
-      for (const auto& [id, logprob] : token.top) one["top_logprobs"].push_back(entry(id, logprob));
-      content.push_back(std::move(one));
-    }
-    return {{"content", content}};
+    return {{"content", token_logprobs(state, tokens)}};
   }
 };
 
@@ -204,7 +192,7 @@ class CompletionFormat final : public OpenAiFormat {
   std::string first_text(const AnswerState& state, size_t index) const override {
     return echo_.empty() ? "" : echo_[index / static_cast<size_t>(state.choices_per_prompt)];
   }
-  Json first(size_t index, const std::string& text) const override { return {{"index", index}, {"text", text}}; }
+  Json first(const AnswerState&, size_t index, const std::string& text) const override { return {{"index", index}, {"text", text}}; }
   Json part(const AnswerState&, size_t index, const AnswerPiece& piece) const override { return {{"index", index}, {"text", piece.text}}; }
   Json last(size_t index) const override { return {{"index", index}, {"text", ""}}; }
   Json whole_text(const AnswerState& state, size_t index) const override {
@@ -216,11 +204,11 @@ class CompletionFormat final : public OpenAiFormat {
     for (const engine::TokenInfo& token : tokens) {
       const std::string text = state.token_text(token.id);
       texts.push_back(text);
-      values.push_back(number(token.logprob));
+      values.push_back(logprob_value(token.logprob));
       offsets.push_back(offsets_[index]);
       offsets_[index] += characters(text);
       Json top = std::isnan(token.logprob) ? Json(nullptr) : Json::object();
-      for (const auto& [id, logprob] : token.top) top[state.token_text(id)] = number(logprob);
+      for (const auto& [id, logprob] : token.top) top[state.token_text(id)] = logprob_value(logprob);
       tops.push_back(std::move(top));
     }
     return {{"tokens", texts}, {"token_logprobs", values}, {"top_logprobs", tops}, {"text_offset", offsets}};
@@ -240,13 +228,7 @@ void chat(Call& call) {
   const std::shared_ptr<ServedModel> model = call.service.model_of(body);
   refuse_fields(body, {"prompt", "echo"}, "/v1/completions; a conversation has messages");
   auto [request, reading] = read_chat(call, body, *model);
-  if (const auto logprobs = body.find("logprobs"); logprobs != body.end() && !logprobs->is_null()) {
-    if (!logprobs->is_boolean()) throw ApiError(400, "logprobs must be true or false; top_logprobs says how many", "logprobs");
-    if (*logprobs == true) request.top_logprobs = body.value("top_logprobs", Json(nullptr)).is_null() ? 0 : body["top_logprobs"].get<int64_t>();
-  }
-  if (request.top_logprobs < 0 && body.contains("top_logprobs") && !body["top_logprobs"].is_null() && body["top_logprobs"] != 0) {
-    throw ApiError(400, "top_logprobs needs logprobs", "top_logprobs");
-  }
+  request.top_logprobs = asked_logprobs(body);
   if (request.max_tokens == 0) throw ApiError(400, "max_tokens must be at least 1", "max_tokens");
   const int64_t logprobs = request.top_logprobs;
   TextAnswer::begin(call, model, {std::move(request)}, reading, flag(body, "stream", false), std::make_unique<ChatFormat>(body, logprobs));

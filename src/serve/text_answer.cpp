@@ -1,6 +1,7 @@
 #include "serve/text_answer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <utility>
 
@@ -67,6 +68,28 @@ bool AnswerChoice::calls() const {
 }
 
 std::string AnswerState::token_text(int32_t id) const { return model->loaded.tokenizer->piece(id); }
+
+Json logprob_value(double logprob) {
+  constexpr double kLeast = -9999;
+  return std::isnan(logprob) ? Json(nullptr) : Json(std::max(logprob, kLeast));
+}
+
+Json token_logprobs(const AnswerState& state, const std::vector<engine::TokenInfo>& tokens) {
+  const auto entry = [&](int32_t id, double logprob) {
+    const std::string text = state.token_text(id);
+    std::vector<int> bytes;
+    for (const char c : text) bytes.push_back(static_cast<unsigned char>(c));
+    return Json{{"token", text}, {"logprob", logprob_value(logprob)}, {"bytes", bytes}};
+  };
+  Json list = Json::array();
+  for (const engine::TokenInfo& token : tokens) {
+    Json one = entry(token.id, token.logprob);
+    one["top_logprobs"] = Json::array();
+    for (const auto& [id, logprob] : token.top) one["top_logprobs"].push_back(entry(id, logprob));
+    list.push_back(std::move(one));
+  }
+  return list;
+}
 
 std::string event_frame(const Json& data, const std::string& name) {
   return (name.empty() ? "" : "event: " + name + "\n") + "data: " + (data.is_string() ? data.get<std::string>() : dump(data)) + "\n\n";

@@ -56,6 +56,10 @@ struct AnswerPiece {
   std::vector<engine::TokenInfo> tokens;
 };
 
+Json logprob_value(double logprob);  // null for none; JSON has no infinity
+// As a chat has them: token, logprob, bytes, and in top_logprobs the likeliest.
+Json token_logprobs(const AnswerState& state, const std::vector<engine::TokenInfo>& tokens);
+
 // All functions run on the engine's thread; the frames of a stream are sent as they are returned.
 class AnswerFormat {
  public:
