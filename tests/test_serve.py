@@ -445,7 +445,7 @@ def test_errors_name_the_clients_own_field(server):
     message("/api/generate", "prompt has at least", {"prompt": "word " * 9000})
     claude = chat | {"max_tokens": 1}
     message("/v1/messages", "max_tokens must be", chat | {"max_tokens": -1})
-    message("/v1/messages", "stop_sequences has 5", claude, stop_sequences=list("abcde"))
+    message("/v1/messages", "stop_sequences has 65", claude, stop_sequences=["a"] * 65)
     message("/v1/messages", "system.content has the part", claude, system=[{"type": "image"}])
     turns = [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "x"}, {"type": "text", "text": "y"}]}, {"role": "user", "content": [{"type": "image"}]}]
     message("/v1/messages", "messages[1].content has the part", claude | {"messages": turns}, system="Be brief.")
