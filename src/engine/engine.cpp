@@ -85,7 +85,9 @@ std::shared_ptr<Engine::Running> Engine::checked(Request request, std::shared_pt
   const auto size = std::ssize(r.prompt);
   const int64_t vocabulary = sampled_vocab(model_);
   if (size == 0) fail(ErrorKind::invalid_input, "the prompt has no tokens");
-  if (size + (r.max_tokens == 0 ? 0 : 1) > context_) fail(ErrorKind::invalid_input, "the prompt has {} tokens, the context holds {}", size, context_);
+  if (size + (r.max_tokens == 0 ? 0 : 1) > context_) {
+    throw PromptTooLong(ErrorKind::invalid_input, fmt::format("the prompt has {} tokens, the context holds {}", size, context_));
+  }
   for (const std::vector<int32_t>* ids : {&r.prompt, &r.stop_ids}) {
     const auto wrong = std::ranges::find_if(*ids, [&](int32_t id) { return id < 0 || id >= vocabulary; });
     if (wrong != ids->end()) fail(ErrorKind::invalid_input, "token id {} is outside 0..{}", *wrong, vocabulary - 1);

@@ -109,6 +109,12 @@ class Engine {
   std::thread thread_;
 };
 
+// The prompt does not fit into the context.
+class PromptTooLong : public Error {
+ public:
+  using Error::Error;
+};
+
 // The queue is full: come again later. To clients 503, not 400.
 class Overloaded : public Error {
  public:

@@ -26,6 +26,8 @@ class ApiError : public std::runtime_error {
   std::string param, code;
 };
 
+inline constexpr const char* kTooLong = "context_length_exceeded";  // OpenAI's code, by which clients know it
+
 // What the client calls a field that has another name in OpenAI's chat; or its place, "messages[3]".
 using FieldNames = std::map<std::string, std::string>;
 

@@ -191,7 +191,7 @@ std::vector<int32_t> encode_within(std::string_view field, int64_t most, const s
   try {
     return encode(static_cast<size_t>(most));
   } catch (const text::TooManyTokens& error) {
-    refuse(field, fmt::format(" has at least {} tokens, the model takes {}", error.at_least, most));
+    throw ApiError(400, fmt::format("{} has at least {} tokens, the model takes {}", field, error.at_least, most), std::string(field), kTooLong);
   }
 }
 

@@ -104,6 +104,8 @@ HttpAnswer answer_of(const std::exception& error, ErrorShape shape, const FieldN
     answer = error_answer(api->status, renamed(api->what(), names), renamed(api->param, names), api->code);
   } else if (dynamic_cast<const Json::exception*>(&error)) {  // a value of another type than all that is above expected
     answer = error_answer(400, fmt::format("the request has a value of a wrong type: {}", error.what()));
+  } else if (dynamic_cast<const engine::PromptTooLong*>(&error)) {
+    answer = error_answer(400, error.what(), {}, kTooLong);
   } else if (dynamic_cast<const engine::Overloaded*>(&error)) {
     answer = error_answer(503, error.what(), {}, "overloaded");
   } else if (const auto* ours = dynamic_cast<const Error*>(&error);

@@ -24,7 +24,9 @@ std::string text_of(const Wanted& wanted) {
 std::shared_ptr<const Grammar> compiled(const Wanted& wanted) {
   switch (wanted.source) {
     case Source::json_object: return Grammar::json_object();
-    case Source::json_schema: return wanted.value.is_string() ? Grammar::from_json_schema_text(text_of(wanted)) : Grammar::from_json_schema(wanted.value);
+    case Source::json_schema:
+      return wanted.value.is_string() ? Grammar::from_json_schema_text(text_of(wanted), text::Undeclared::left_out)
+                                      : Grammar::from_json_schema(wanted.value, text::Undeclared::left_out);
     case Source::regex: return Grammar::from_regex(text_of(wanted));
     case Source::gbnf: return Grammar::from_gbnf(text_of(wanted));
     case Source::choice: break;

@@ -36,16 +36,18 @@ std::shared_ptr<const Grammar> Grammar::from_choices(std::span<const std::string
   return std::make_shared<const Grammar>(builder.finish(builder.choices({choices.begin(), choices.end()})));
 }
 
-std::shared_ptr<const Grammar> Grammar::from_json_schema_text(std::string_view schema) {
+std::shared_ptr<const Grammar> Grammar::from_json_schema_text(std::string_view schema, Undeclared undeclared) {
   try {
-    return from_json_schema(parse_json(schema, "schema", {.max_bytes = kMaxBytes, .max_depth = 64}));
+    return from_json_schema(parse_json(schema, "schema", {.max_bytes = kMaxBytes, .max_depth = 64}), undeclared);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::corrupt_file) throw;
     fail(ErrorKind::invalid_input, "{}", error.what());
   }
 }
 
-std::shared_ptr<const Grammar> Grammar::from_json_schema(const Json& schema) { return std::make_shared<const Grammar>(grammar::compile_schema(schema)); }
+std::shared_ptr<const Grammar> Grammar::from_json_schema(const Json& schema, Undeclared undeclared) {
+  return std::make_shared<const Grammar>(grammar::compile_schema(schema, undeclared));
+}
 
 std::shared_ptr<const Grammar> Grammar::json_object() {
   grammar::Builder builder;

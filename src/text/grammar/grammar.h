@@ -17,6 +17,10 @@ struct Program;
 
 // Immutable and thread-safe. Errors of all sources: invalid_input (broken, too large, accepts nothing, left recursion),
 // unsupported (a construct that cannot be enforced; named with its place). Each is built within a second.
+// Members of an object whose schema declares others (`properties`) and says nothing of these: what JSON Schema allows, a small model goes on
+// inventing.
+enum class Undeclared { allowed, left_out };
+
 class Grammar {
  public:
   static constexpr size_t kMaxBytes = 256 << 10;  // of a source text
@@ -28,8 +32,8 @@ class Grammar {
   // The output is one of these texts.
   static std::shared_ptr<const Grammar> from_choices(std::span<const std::string> choices);
   // JSON Schema 2020-12 and the common spellings of older drafts. Errors name the JSON pointer and the keyword.
-  static std::shared_ptr<const Grammar> from_json_schema_text(std::string_view schema);
-  static std::shared_ptr<const Grammar> from_json_schema(const Json& schema);
+  static std::shared_ptr<const Grammar> from_json_schema_text(std::string_view schema, Undeclared undeclared = Undeclared::allowed);
+  static std::shared_ptr<const Grammar> from_json_schema(const Json& schema, Undeclared undeclared = Undeclared::allowed);
   // Any JSON object.
   static std::shared_ptr<const Grammar> json_object();
 

@@ -337,9 +337,9 @@ NodeId SchemaCompiler::one_of_values(const Conjunction& all, uint32_t types, con
   return builder_.alternatives(std::move(parts));
 }
 
-Program compile_schema(const Json& schema) {
+Program compile_schema(const Json& schema, Undeclared undeclared) {
   SchemaDocument document(schema);
-  SchemaShared shared;
+  SchemaShared shared(undeclared);
   Builder builder;
   SchemaCompiler compiler(document, shared, builder, false);
   const NodeId root = compiler.compile({{document.root(), 0}});

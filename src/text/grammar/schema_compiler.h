@@ -6,16 +6,19 @@
 #include <memory>
 #include <set>
 
+#include "text/grammar/grammar.h"
 #include "text/grammar/json_nodes.h"
 #include "text/grammar/regex.h"
 #include "text/grammar/schema_document.h"
 
 namespace frugal::text::grammar {
 
-// What all compilers of one schema share: its regular expressions, parsed once, and a bound for their work together.
+// What all compilers of one schema share: its regular expressions, parsed once, a bound for their work together, and what it is for.
 class SchemaShared {
  public:
   static constexpr size_t kMaxConjunctions = 5'000;
+  explicit SchemaShared(Undeclared undeclared) : undeclared(undeclared) {}
+  const Undeclared undeclared;
 
   const Regex& regex(std::string_view pattern, const std::string& what);
   void count_conjunction();
@@ -98,6 +101,6 @@ class SchemaCompiler {
   std::set<uint32_t> checked_;
 };
 
-Program compile_schema(const Json& schema);
+Program compile_schema(const Json& schema, Undeclared undeclared);
 
 }  // namespace frugal::text::grammar

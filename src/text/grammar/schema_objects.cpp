@@ -115,7 +115,11 @@ NodeId SchemaCompiler::extra_pair(const ObjectShape& shape) {
 }
 
 NodeId SchemaCompiler::members(const ObjectShape& shape) {
-  const NodeId extra = extra_pair(shape);
+  const bool declares = std::ranges::any_of(shape.parts, [](const ObjectShape::Part& part) { return part.properties != nullptr; });
+  const bool speaks_of_others = !shape.patterns.empty() || std::ranges::any_of(shape.parts, [](const ObjectShape::Part& part) { return part.additional; });
+  // Not where that could make a schema that has values one that has none, or a proof of it.
+  const bool only_declared = shared_.undeclared == Undeclared::left_out && !lenient_ && declares && !speaks_of_others && shape.min <= shape.names.size();
+  const NodeId extra = only_declared ? builder_.never() : extra_pair(shape);
   const bool has_extra = !builder_.is_never(extra);
   const size_t count = shape.names.size();
   const auto most = static_cast<uint32_t>(count);

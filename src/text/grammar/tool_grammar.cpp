@@ -14,15 +14,12 @@ namespace {
 using namespace grammar;
 
 // What the arguments of a tool must be, null for any object.
-Json closed_schema(const Json& parameters) {
+Json schema_of(const Json& parameters) {
   if (parameters.is_null()) return nullptr;
   Json schema = parameters;
   if (!schema.is_object()) fail(ErrorKind::invalid_input, "#: a schema must be an object");
   if (!schema.contains("type")) schema["type"] = "object";
   if (schema["type"] != "object") fail(ErrorKind::invalid_input, "#/type: the arguments of a function are an object");
-  const bool open = schema.contains("additionalProperties") || schema.contains("patternProperties") || schema.contains("$ref") || schema.contains("allOf") ||
-                    schema.contains("anyOf") || schema.contains("oneOf");
-  if (schema.contains("properties") && !open) schema["additionalProperties"] = false;
   return schema;
 }
 
@@ -44,9 +41,9 @@ class ToolGrammarBuilder {
   NodeId arguments(size_t index) {
     const Tool& tool = tools_[index];
     try {
-      const Json schema = closed_schema(tool.parameters);
+      const Json schema = schema_of(tool.parameters);
       if (schema.is_null()) return json_.any_object();
-      if (!tool.strict && !options_.required) compile_schema(schema);  // first by itself: what fails here leaves nothing behind
+      if (!tool.strict && !options_.required) compile_schema(schema, Undeclared::left_out);  // first by itself: what fails here leaves nothing behind
       schemas_.push_back(schema);
       documents_.emplace_back(schemas_.back());
       SchemaCompiler compiler(documents_.back(), shared_, builder_, false);
@@ -166,7 +163,7 @@ class ToolGrammarBuilder {
   ToolGrammarOptions options_;
   Builder builder_;
   JsonNodes json_;
-  SchemaShared shared_;
+  SchemaShared shared_{Undeclared::left_out};
   std::deque<Json> schemas_;
   std::deque<SchemaDocument> documents_;
 };
