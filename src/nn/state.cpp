@@ -33,7 +33,7 @@ std::optional<int32_t> KvCache::allocate() {
   const std::optional<int32_t> block = pool_.allocate();
   if (block && *block / kBlocksPerSlab >= std::ssize(slabs_)) {
     try {
-      memory_.emplace_back(static_cast<uint64_t>(kBlocksPerSlab * block_bytes_), kernels::AlignedBuffer::Fill::none);
+      memory_.emplace_back(static_cast<uint64_t>(kBlocksPerSlab * block_bytes_), ops::AlignedBuffer::Fill::none);
       slabs_.push_back(memory_.back().data());
     } catch (const std::exception&) {
       memory_.resize(slabs_.size());

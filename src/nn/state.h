@@ -8,7 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "kernels/cpu/aligned_buffer.h"
 #include "nn/block_pool.h"
 #include "nn/spec.h"
 #include "ops/ops.h"
@@ -46,7 +45,7 @@ class KvCache {
   BlockPool pool_;
   std::vector<Slot> slots_;
   int64_t block_bytes_ = 0, context_;
-  std::vector<kernels::AlignedBuffer> memory_;
+  std::vector<ops::AlignedBuffer> memory_;
   std::vector<std::byte*> slabs_;  // where each is
 };
 

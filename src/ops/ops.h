@@ -9,11 +9,13 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/aligned_buffer.h"
 #include "kernels/cpu/kv_cache.h"
 
 namespace frugal::ops {
 
 using at::Tensor;
+using kernels::AlignedBuffer;
 using kernels::CacheLayout;
 using kernels::CachePart;
 using kernels::CacheType;
