@@ -11,7 +11,8 @@ namespace frugal::engine {
 namespace {
 
 // Prompt tokens that go together: with fewer, a block's weights, keys and values are read for too little work.
-constexpr int64_t kChunk = 64, kLeastChunk = 8;
+constexpr int64_t kChunk = 96, kLeastChunk = 8;
+constexpr int64_t kMostPrompts = 4;  // that lengthen a step, each as much
 constexpr int64_t kMostReading = 8;  // prompts that are read by turns
 constexpr int64_t kStepsToProbe = 24;
 // Rows of logits of one prompt in a step: each is as long as the vocabulary.
@@ -28,9 +29,14 @@ void insert_in_order(Sequences& sequences, const std::shared_ptr<Sequence>& sequ
 bool Scheduler::Pace::knows(int64_t now_decoding) const { return decode_seconds > 0 && 4 * std::abs(now_decoding - decoding) <= decoding; }
 
 // A machine that others use as well takes another time each second.
-double Scheduler::Pace::beside(int64_t now_decoding) const { return knows(now_decoding) && mixed_steps < kStepsToProbe ? tokens : 0; }
+double Scheduler::Pace::beside(int64_t now_decoding, int64_t prompts, double stretch) const {
+  if (!knows(now_decoding) || mixed_steps >= kStepsToProbe) return 0;
+  if (token_seconds <= 0) return 8;
+  // Several prompts that wait keep as many streams from decoding, which would cost little more.
+  return (stretch - 1) * static_cast<double>(std::min(prompts, kMostPrompts)) * decode_seconds / token_seconds;
+}
 
-void Scheduler::Pace::add(int64_t now_decoding, double prompt_tokens, double seconds, const SchedulerOptions& options) {
+void Scheduler::Pace::add(int64_t now_decoding, double prompt_tokens, double seconds) {
   if (now_decoding == 0) return;
   if (prompt_tokens == 0) {
     decode_seconds = knows(now_decoding) ? 0.75 * decode_seconds + 0.25 * seconds : seconds;
@@ -40,10 +46,9 @@ void Scheduler::Pace::add(int64_t now_decoding, double prompt_tokens, double sec
   }
   ++mixed_steps;
   if (decode_seconds <= 0) return;
-  // Down at once, up slowly: one step that was disturbed is no reason for long ones later.
-  const double change = std::clamp(options.step_stretch * decode_seconds / seconds, 0.5, 1.2);
-  if (prompt_tokens < 0.7 * tokens && change >= 1) return;  // the end of a prompt says nothing of longer steps
-  tokens = std::clamp(prompt_tokens * change, static_cast<double>(kLeastChunk) / static_cast<double>(options.blocks), static_cast<double>(options.step_tokens));
+  // A step that was disturbed says little of the next ones.
+  const double now = std::max(seconds - decode_seconds, 0.05 * seconds) / prompt_tokens;
+  token_seconds = token_seconds <= 0 ? now : 0.9 * token_seconds + 0.1 * std::min(now, 2 * token_seconds);
 }
 
 Scheduler::Scheduler(std::shared_ptr<nn::KvCache> cache, const SchedulerOptions& options)
@@ -213,7 +218,9 @@ std::vector<StepPart> Scheduler::plan() {
   const int64_t decoding = std::ssize(parts);
   // What goes to prompts: token after token through one block.
   const double depth = static_cast<double>(options_.blocks);
-  const double work = depth * (decoding > 0 ? pace_.beside(decoding) : static_cast<double>(options_.step_tokens));
+  const int64_t prompts = std::ranges::count_if(running_, reads) + std::ssize(waiting_);
+  const double beside = pace_.beside(decoding, prompts, options_.step_stretch);
+  const double work = depth * (decoding > 0 ? std::min(beside, static_cast<double>(options_.step_tokens)) : static_cast<double>(options_.step_tokens));
   if (work > 0) {
     if (passing_.empty()) {
       // A chunk that whole blocks make a step of.
@@ -259,7 +266,7 @@ void Scheduler::done(const std::vector<StepPart>& parts, double seconds) {
       s.state->use_instead(tree_.insert(s.scope, s.tokens, s.state->blocks().first(full)));
     }
   }
-  pace_.add(decoding, static_cast<double>(prompt_work) / static_cast<double>(options_.blocks), seconds, options_);
+  pace_.add(decoding, static_cast<double>(prompt_work) / static_cast<double>(options_.blocks), seconds);
 }
 
 SchedulerCounts Scheduler::counts() {

@@ -5,10 +5,11 @@
 //
 // The rules: a decoding sequence is in every step. What is left of a step's time goes to prompts, in order of arrival, but every other time
 // to the shortest first, so that nobody waits for all of a long one; beside decoding sequences as much as lengthens the step to less than
-// twice what it is without (step_stretch), which a step without prompts measures anew now and then. Where that is little, a chunk of a size
-// that is worth its reading of weights, keys and values goes through some of the model's blocks in each step (layered prefill, arXiv
-// 2510.08055), not fewer tokens through all. In memory the oldest sequence never waits for a younger one: when blocks run out, the prefix tree
-// gives up what nobody uses, then the youngest running sequence gives up all and waits in front of the queue.
+// twice what it is without (step_stretch), by more where several prompts wait. What steps take is measured all the time, and now and then one
+// is without prompts for that. Where there is little time, a chunk of a size that is worth its reading of weights, keys and values goes
+// through some of the model's blocks in each step (layered prefill, arXiv 2510.08055), not fewer tokens through all. In memory the oldest
+// sequence never waits for a younger one: when blocks run out, the prefix tree gives up what nobody uses, then the youngest running sequence
+// gives up all and waits in front of the queue.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +45,7 @@ struct SchedulerOptions {
   int64_t most_running = 256;
   int64_t step_tokens = 512;  // of one step; more than most_running
   int64_t blocks = 1;         // of the model
-  double step_stretch = 1.8;  // beside decoding sequences
+  double step_stretch = 1.9;  // beside decoding sequences, for one prompt; four at most lengthen a step, each as much
   bool share_beginnings = true;
 };
 
@@ -89,13 +90,13 @@ class Scheduler {
  private:
   // How much of prompts goes beside decoding sequences, in tokens through all blocks: held by what steps take, with and without any.
   struct Pace {
-    double decode_seconds = 0;  // of a step without prompts, a running mean; 0: not known
-    int64_t decoding = 0;       // sequences in it
-    double tokens = 8;
-    int64_t mixed_steps = 0;                // since the last step without prompts
-    bool knows(int64_t decoding) const;     // what a step of so many takes
-    double beside(int64_t decoding) const;  // 0: this step is to be one without
-    void add(int64_t decoding, double prompt_tokens, double seconds, const SchedulerOptions& options);
+    double decode_seconds = 0;                                               // of a step without prompts, a running mean; 0: not known
+    int64_t decoding = 0;                                                    // sequences in it
+    double token_seconds = 0;                                                // what a token of a prompt adds, a running mean; 0: not known
+    int64_t mixed_steps = 0;                                                 // since the last step without prompts
+    bool knows(int64_t decoding) const;                                      // what a step of so many takes
+    double beside(int64_t decoding, int64_t prompts, double stretch) const;  // 0: this step is to be one without
+    void add(int64_t decoding, double prompt_tokens, double seconds);
   };
   static constexpr uint64_t kNotQueued = ~uint64_t{0};
   void queue_held();

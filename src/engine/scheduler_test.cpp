@@ -210,8 +210,8 @@ TEST(Scheduler, AChunkIsOneSizeHoweverLittleOfItFitsAStep) {
     const StepPart& part = simulation.last.back();
     chunks += part.sequence == prompt && part.first_block == 0;
   }
-  EXPECT_GE(chunks, 4096 / 96);
-  EXPECT_LE(chunks, 4096 / 43 + 2);
+  EXPECT_GE(chunks, 4096 / 144);
+  EXPECT_LE(chunks, 4096 / 64 + 2);
 }
 
 TEST(Scheduler, AShortPromptDoesNotWaitForAllOfALongOne) {
