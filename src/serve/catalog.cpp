@@ -155,12 +155,19 @@ void ModelCatalog::load(const std::string& name, Loaded then) {
 }
 
 bool ModelCatalog::unload(const std::string& name) {
-  std::shared_ptr<ServedModel> gone;  // ends outside the lock
-  const std::lock_guard lock(mutex_);
-  Entry& found = entry(name);
-  if (found.model.use_count() > 1) return false;
-  gone = std::exchange(found.model, nullptr);
-  return true;
+  // Whoever has just sent an answer holds the model a moment longer.
+  constexpr int kLooks = 50;
+  constexpr std::chrono::milliseconds kPause{10};
+  for (int look = 0; look < kLooks; ++look) {
+    if (look > 0) std::this_thread::sleep_for(kPause);
+    std::shared_ptr<ServedModel> gone;  // ends outside the lock
+    const std::lock_guard lock(mutex_);
+    Entry& found = entry(name);
+    if (found.model.use_count() > 1) continue;
+    gone = std::exchange(found.model, nullptr);
+    return true;
+  }
+  return false;
 }
 
 void ModelCatalog::run() {

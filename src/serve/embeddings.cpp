@@ -70,7 +70,7 @@ class TextReader {
     const int64_t size = std::ssize(text.tokens), most = model_.embedder->max_tokens();
     if (size == 0) throw ApiError(400, field + " has no tokens", field);
     if (limit_ == 0 && size > most) {
-      throw ApiError(400, fmt::format("{} has {} tokens, the model takes {}", field, size, most), field);
+      throw ApiError(400, fmt::format("{} has {} tokens, the model takes {}", field, size, most), field, kTooLong);
     }
     if (limit_ == 0 || size <= limit_) return text;
     if (limit_ < std::ssize(special_))

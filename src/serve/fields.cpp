@@ -188,8 +188,10 @@ void read_texts(const std::string& field, const Json& value, size_t most, const 
 }
 
 std::vector<int32_t> encode_within(std::string_view field, int64_t most, const std::function<std::vector<int32_t>(size_t limit)>& encode) {
+  // A few times as much is counted, so that the error says how much there is to leave out.
+  constexpr int64_t kCounted = 4;
   try {
-    return encode(static_cast<size_t>(most));
+    return encode(static_cast<size_t>(kCounted * most));
   } catch (const text::TooManyTokens& error) {
     throw ApiError(400, fmt::format("{} has at least {} tokens, the model takes {}", field, error.at_least, most), std::string(field), kTooLong);
   }

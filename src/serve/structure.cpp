@@ -77,6 +77,17 @@ void add_structured_outputs(std::vector<Wanted>& all, const Json& body) {
   if (outputs->value("json_object", Json(false)) == true) all.push_back({field, Source::json_object, true});
 }
 
+// What is wrong with a structure is so with the field that asks for it.
+template <typename Make>
+auto naming(const std::string& field, const Make& make) {
+  try {
+    return make();
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::internal || error.kind() == ErrorKind::out_of_memory) throw;
+    throw ApiError(400, fmt::format("{}: {}", field, error.what()), field);
+  }
+}
+
 }  // namespace
 
 std::optional<Structure> asked_structure(const Json& body) {
@@ -93,20 +104,15 @@ std::optional<Structure> asked_structure(const Json& body) {
   add_if_given(all, body, "grammar", "grammar", Source::gbnf);
   if (all.empty()) return std::nullopt;
   if (all.size() > 1) throw ApiError(400, fmt::format("{} and {} both say what the answer must be", all[0].field, all[1].field), all[1].field);
-  const auto compile = [wanted = all.front()] {
-    try {
-      return compiled(wanted);
-    } catch (const Error& error) {
-      if (error.kind() == ErrorKind::internal || error.kind() == ErrorKind::out_of_memory) throw;
-      throw ApiError(400, fmt::format("{}: {}", wanted.field, error.what()), wanted.field);
-    }
-  };
-  return Structure{fmt::format("{}:{}", static_cast<int>(all.front().source), dump(all.front().value)), compile};
+  const Wanted& wanted = all.front();
+  const auto compile = [wanted] { return naming(wanted.field, [&] { return compiled(wanted); }); };
+  return Structure{wanted.field, fmt::format("{}:{}", static_cast<int>(wanted.source), dump(wanted.value)), compile};
 }
 
 std::shared_ptr<const text::GrammarMatcher> structure_of(const Json& body, ServedModel& model) {
   const std::optional<Structure> structure = asked_structure(body);
-  return structure ? model.matcher(structure->key, false, structure->compile) : nullptr;
+  if (!structure) return nullptr;
+  return naming(structure->field, [&] { return model.matcher(structure->key, false, structure->compile); });
 }
 
 }  // namespace frugal::serve

@@ -11,7 +11,8 @@
 namespace frugal::serve {
 
 struct Structure {
-  std::string key;  // the same for the same structure
+  std::string field;  // that asks for it
+  std::string key;    // the same for the same structure
   // Throws ApiError{400} that names the field, and within a schema the place: what cannot be enforced is refused, never left out.
   std::function<std::shared_ptr<const text::Grammar>()> compile;
 };

@@ -23,7 +23,7 @@ function Branches({ conversation, turn }: { conversation: Conversation; turn: Tu
 function Editor({ text, onSave, onCancel }: { text: string; onSave: (text: string) => void; onCancel: () => void }) {
   const [value, setValue] = useState(text);
   const at = useRef<HTMLTextAreaElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     at.current!.focus();
     at.current!.setSelectionRange(text.length, text.length);
   }, []);

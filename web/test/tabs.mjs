@@ -90,7 +90,8 @@ await run(async ({ open, step }) => {
     await ended(one);
     await two.reload();
     await link(two, "Counting").waitFor();
-    const last = (await kept(two)).reduce((a, b) => (b.created > a.created ? b : a));
+    const answers = (await kept(two)).filter((turn) => turn.role === "assistant");
+    const last = answers.reduce((a, b) => (b.created > a.created ? b : a));
     assert.deepEqual([last.state, last.content.split(/\s+/)], ["length", (await texts(one)).at(-1).split(/\s+/)]);
   });
 
