@@ -188,8 +188,8 @@ void read_texts(const std::string& field, const Json& value, size_t most, const 
 }
 
 std::vector<int32_t> encode_within(std::string_view field, int64_t most, const std::function<std::vector<int32_t>(size_t limit)>& encode) {
-  // A few times as much is counted, so that the error says how much there is to leave out.
-  constexpr int64_t kCounted = 4;
+  // Up to twice as much is counted, so that the error says how much there is to leave out.
+  constexpr int64_t kCounted = 2;
   try {
     return encode(static_cast<size_t>(kCounted * most));
   } catch (const text::TooManyTokens& error) {
