@@ -40,8 +40,8 @@ engine::Request read_request(const Json& body, ServedModel& model);
 // ("input[3]"). Throws ApiError{400} naming `field` for other values and for more than `most`.
 void read_texts(const std::string& field, const Json& value, size_t most, const std::function<void(const std::string& name, const std::string& text)>& text,
                 const std::function<void(const std::string& name, const Json& ids)>& ids);
-// What `encode` makes of a text, given how many tokens it may have: `most`. Where it has more than twice as many, it is not read to its end: throws
-// ApiError{400} that names `field` and both numbers. Fewer are for the caller to refuse.
+// What `encode` makes of a text, given how many tokens it may have: `most`. Throws ApiError{400} that names `field` and both numbers where it has
+// more; a text of more than twice as many is not read to its end.
 std::vector<int32_t> encode_within(std::string_view field, int64_t most, const std::function<std::vector<int32_t>(size_t limit)>& encode);
 // For endpoints whose fields are not in the table: a line in the log for each of the first that is none of `known`.
 void log_unknown(const Json& body, const std::function<bool(std::string_view)>& known);
