@@ -71,7 +71,7 @@ def random_changes(bench):
     statuses = {}
     while time.monotonic() < end:
         data, whole = mutated(draw)
-        with bench.server.connect(timeout=60 if whole else 1) as connection:
+        with bench.server.connect(timeout=240 if whole else 1) as connection:  # without max_tokens an answer may fill the context
             try:
                 connection.send(data)
                 status = connection.answer().status
