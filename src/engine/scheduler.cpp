@@ -31,7 +31,7 @@ bool Scheduler::Pace::knows(int64_t now_decoding) const { return decode_seconds 
 // A machine that others use as well takes another time each second.
 double Scheduler::Pace::beside(int64_t now_decoding, int64_t prompts, double stretch) const {
   if (!knows(now_decoding) || mixed_steps >= kStepsToProbe) return 0;
-  if (token_seconds <= 0) return 8;
+  if (token_seconds <= 0) return static_cast<double>(kLeastChunk);
   // Several prompts that wait keep as many streams from decoding, which would cost little more.
   return (stretch - 1) * static_cast<double>(std::min(prompts, kMostPrompts)) * decode_seconds / token_seconds;
 }
@@ -217,10 +217,9 @@ std::vector<StepPart> Scheduler::plan() {
   }
   const int64_t decoding = std::ssize(parts);
   // What goes to prompts: token after token through one block.
-  const double depth = static_cast<double>(options_.blocks);
+  const double depth = static_cast<double>(options_.blocks), all = static_cast<double>(options_.step_tokens);
   const int64_t prompts = std::ranges::count_if(running_, reads) + std::ssize(waiting_);
-  const double beside = pace_.beside(decoding, prompts, options_.step_stretch);
-  const double work = depth * (decoding > 0 ? std::min(beside, static_cast<double>(options_.step_tokens)) : static_cast<double>(options_.step_tokens));
+  const double work = depth * (decoding > 0 ? std::min(pace_.beside(decoding, prompts, options_.step_stretch), all) : all);
   if (work > 0) {
     if (passing_.empty()) {
       // A chunk that whole blocks make a step of.

@@ -154,7 +154,7 @@ void ModelCatalog::load(const std::string& name, Loaded then) {
   wake_.notify_all();
 }
 
-bool ModelCatalog::unload(const std::string& name) {
+void ModelCatalog::unload(const std::string& name) {
   // Whoever has just sent an answer holds the model a moment longer.
   constexpr int kLooks = 50;
   constexpr std::chrono::milliseconds kPause{10};
@@ -165,9 +165,9 @@ bool ModelCatalog::unload(const std::string& name) {
     Entry& found = entry(name);
     if (found.model.use_count() > 1) continue;
     gone = std::exchange(found.model, nullptr);
-    return true;
+    return;
   }
-  return false;
+  throw ApiError(503, "the model is at work", "model");
 }
 
 void ModelCatalog::run() {

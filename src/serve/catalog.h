@@ -89,8 +89,8 @@ class ModelCatalog {
   // Later, on the thread that loads: the model, or why it cannot be had. Idle models make room, the one longest unused first; while all are
   // at work it waits half a minute.
   void load(const std::string& name, Loaded then);
-  // Out of memory again. false: it is at work.
-  bool unload(const std::string& name);
+  // Out of memory again. Throws ApiError{503} while it is at work.
+  void unload(const std::string& name);
 
  private:
   struct Entry {

@@ -69,9 +69,7 @@ class TextReader {
   EmbedText fitting(const std::string& field, EmbedText text, int64_t ending) const {
     const int64_t size = std::ssize(text.tokens), most = model_.embedder->max_tokens();
     if (size == 0) throw ApiError(400, field + " has no tokens", field);
-    if (limit_ == 0 && size > most) {
-      throw ApiError(400, fmt::format("{} has {} tokens, the model takes {}", field, size, most), field, kTooLong);
-    }
+    if (limit_ == 0 && size > most) refuse_length(field, size, most);
     if (limit_ == 0 || size <= limit_) return text;
     if (limit_ < std::ssize(special_))
       throw ApiError(400, fmt::format("{} tokens are fewer than those around a text, {}", limit_, special_.size()), "truncate_prompt_tokens");

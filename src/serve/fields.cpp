@@ -187,19 +187,20 @@ void read_texts(const std::string& field, const Json& value, size_t most, const 
   }
 }
 
+void refuse_length(std::string_view field, int64_t count, int64_t most, std::string_view about) {
+  throw ApiError(400, fmt::format("{} has {}{} tokens, the model takes {}", field, about, count, most), std::string(field), kTooLong);
+}
+
 std::vector<int32_t> encode_within(std::string_view field, int64_t most, const std::function<std::vector<int32_t>(size_t limit)>& encode) {
-  const auto refuse_length = [&](std::string_view about, size_t count) {
-    throw ApiError(400, fmt::format("{} has {}{} tokens, the model takes {}", field, about, count, most), std::string(field), kTooLong);
-  };
   // Up to twice as much is counted, so that the error says how much there is to leave out.
   constexpr int64_t kCounted = 2;
   std::vector<int32_t> ids;
   try {
     ids = encode(static_cast<size_t>(kCounted * most));
   } catch (const text::TooManyTokens& error) {
-    refuse_length("at least ", error.at_least);
+    refuse_length(field, static_cast<int64_t>(error.at_least), most, "at least ");
   }
-  if (std::ssize(ids) > most) refuse_length("", ids.size());
+  if (std::ssize(ids) > most) refuse_length(field, std::ssize(ids), most);
   return ids;
 }
 

@@ -40,6 +40,8 @@ engine::Request read_request(const Json& body, ServedModel& model);
 // ("input[3]"). Throws ApiError{400} naming `field` for other values and for more than `most`.
 void read_texts(const std::string& field, const Json& value, size_t most, const std::function<void(const std::string& name, const std::string& text)>& text,
                 const std::function<void(const std::string& name, const Json& ids)>& ids);
+// Throws ApiError{400}: a text is longer than the model takes; `about` stands before a count that is none.
+[[noreturn]] void refuse_length(std::string_view field, int64_t count, int64_t most, std::string_view about = {});
 // What `encode` makes of a text, given how many tokens it may have: `most`. Throws ApiError{400} that names `field` and both numbers where it has
 // more; a text of more than twice as many is not read to its end.
 std::vector<int32_t> encode_within(std::string_view field, int64_t most, const std::function<std::vector<int32_t>(size_t limit)>& encode);

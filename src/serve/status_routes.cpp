@@ -62,7 +62,7 @@ void unload(Call& call) {
   const Json body = call.body();
   const Json name = body.value("model", Json(nullptr));
   if (!name.is_string()) throw ApiError(400, "model must be a string", "model");
-  if (!call.service.catalog().unload(call.service.catalog().resolve(name.get<std::string>()))) throw ApiError(503, "the model is at work", "model");
+  call.service.catalog().unload(call.service.catalog().resolve(name.get<std::string>()));
   send_json(*call.response, {{"success", true}});
 }
 

@@ -242,9 +242,11 @@ constexpr size_t kMaxPieceBytes = 1024;
 
 }  // namespace
 
+std::string byte_token(int byte) { return fmt::format("<0x{:02X}>", byte); }
+
 std::vector<int32_t> byte_token_ids(const Vocabulary& vocabulary) {
   std::vector<int32_t> ids;
-  for (int b = 0; b < 256; ++b) ids.push_back(vocabulary.find(fmt::format("<0x{:02X}>", b)));
+  for (int b = 0; b < 256; ++b) ids.push_back(vocabulary.find(byte_token(b)));
   return ids;
 }
 

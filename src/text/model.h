@@ -80,7 +80,8 @@ struct WordLevelOptions {
 };
 std::unique_ptr<const TokenModel> make_wordlevel(const Vocabulary& vocabulary, WordLevelOptions options);
 
-// Ids of the 256 byte tokens "<0x00>".."<0xFF>", -1 where absent.
+// The token of a byte (0..255), "<0x00>".."<0xFF>"; and the ids of all 256, -1 where absent.
+std::string byte_token(int byte);
 std::vector<int32_t> byte_token_ids(const Vocabulary& vocabulary);
 
 }  // namespace frugal::text

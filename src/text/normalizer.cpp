@@ -3,11 +3,11 @@
 #include <utf8proc.h>
 
 #include "base/error.h"
+#include "text/unicode.h"
 
 namespace frugal::text {
 namespace {
 
-constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581, SentencePiece's visible space
 constexpr size_t kMaxGrowth = 32;
 
 template <typename Function>

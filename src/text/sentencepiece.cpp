@@ -11,11 +11,11 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "text/tokenizer_parts.h"
+#include "text/unicode.h"
 
 namespace frugal::text {
 namespace {
 
-constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";
 constexpr size_t kMaxPieces = 16 << 20;
 
 // One field of a message. `number` holds varint and fixed values, `bytes` a length-delimited one.

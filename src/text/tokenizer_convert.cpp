@@ -8,11 +8,10 @@
 #include "text/sentencepiece.h"
 #include "text/split_table.h"
 #include "text/tokenizer_json_parts.h"
+#include "text/unicode.h"
 
 namespace frugal::text {
 namespace {
-
-constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";
 
 std::string key(std::string_view name) { return fmt::format("tokenizer.ggml.{}", name); }
 

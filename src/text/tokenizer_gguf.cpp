@@ -6,13 +6,12 @@
 #include "base/error.h"
 #include "text/split_table.h"
 #include "text/tokenizer_parts.h"
+#include "text/unicode.h"
 
 namespace frugal::text {
 namespace {
 
 constexpr size_t kMaxTokens = 16 << 20;
-constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";
-
 std::string key(std::string_view name) { return fmt::format("tokenizer.ggml.{}", name); }
 
 // An id of the vocabulary, or nothing: files write 2^32-1 or leave the key out where there is none.

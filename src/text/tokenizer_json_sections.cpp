@@ -1,11 +1,11 @@
 #include "base/error.h"
 #include "text/split_table.h"
 #include "text/tokenizer_json_parts.h"
+#include "text/unicode.h"
 
 namespace frugal::text {
 namespace {
 
-constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";
 constexpr int kMaxSteps = 64;
 
 [[noreturn]] void fail_type(const JsonObject& step, std::string_view what) {

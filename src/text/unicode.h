@@ -9,6 +9,8 @@
 
 namespace frugal::text {
 
+inline constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581, SentencePiece's visible space
+
 struct DecodedChar {
   uint32_t code = 0xFFFD;
   uint32_t length = 1;  // bytes consumed

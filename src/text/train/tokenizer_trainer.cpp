@@ -11,8 +11,6 @@
 namespace frugal::text {
 namespace {
 
-constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";
-
 Json normalizer_json(Normalization normalization) {
   switch (normalization) {
     case Normalization::none: return nullptr;
@@ -90,7 +88,7 @@ Json train_model(const std::vector<WordCount>& words, const std::vector<std::str
   unigram.vocab_size = options.vocab_size;
   unigram.special_tokens = special_tokens;
   unigram.unk_token = options.unk_token;
-  for (int byte = 0; byte < 256 && options.byte_fallback; ++byte) unigram.special_tokens.push_back(fmt::format("<0x{:02X}>", byte));
+  for (int byte = 0; byte < 256 && options.byte_fallback; ++byte) unigram.special_tokens.push_back(byte_token(byte));
   const TrainedUnigram trained = train_unigram(words, unigram);
   result.vocabulary = static_cast<int64_t>(trained.pieces.size());
   return unigram_json(trained, options.byte_fallback);

@@ -29,11 +29,7 @@ class RepeatedSubstrings {
  public:
   RepeatedSubstrings(const std::vector<WordCount>& words, size_t max_length) : max_length_(max_length) {
     for (const auto& item : words) {
-      for (size_t at = 0; at < item.word.size();) {
-        const DecodedChar c = decode_char(item.word, at);
-        text_.push_back(c.code);
-        at += c.length;
-      }
+      for (const uint32_t c : decode_chars(item.word)) text_.push_back(c);
       text_.push_back(kWordEnd);
     }
     if (text_.size() >= std::numeric_limits<uint32_t>::max()) fail(ErrorKind::unsupported, "{} characters of distinct words are too many", text_.size());
