@@ -176,12 +176,22 @@ export function Thread({ conversation }: { conversation: Conversation }) {
   const last = turns.at(-1);
   const length = (last?.content.length ?? 0) + (last?.reasoning?.length ?? 0);
   const distance = () => at.current!.scrollHeight - at.current!.scrollTop - at.current!.clientHeight;
+  // A reader's scrolling since `top`: it may be here before its event is.
+  const notice = () => {
+    const now = at.current!.scrollTop;
+    if (now < top.current && distance() > 1) follows.current = false;
+    else if (now > top.current && distance() < 60) follows.current = true;
+    top.current = now;
+  };
   const look = () => {
+    notice();
     if (follows.current) at.current!.scrollTop = at.current!.scrollHeight;
+    top.current = at.current!.scrollTop;
     setAway(distance() > 120);
   };
   const toEnd = () => {
     follows.current = true;
+    top.current = at.current!.scrollTop;
     look();
   };
   useLayoutEffect(look, [length, last?.state]);
@@ -202,11 +212,11 @@ export function Thread({ conversation }: { conversation: Conversation }) {
         aria-label="Conversation"
         aria-busy={busy.value.has(conversation.id)}
         onScroll={() => {
-          const up = at.current!.scrollTop < top.current;
-          top.current = at.current!.scrollTop;
-          if (up && distance() > 1) follows.current = false;
-          else if (distance() < 60) follows.current = true;
+          notice();
           setAway(distance() > 120);
+        }}
+        onWheel={(event) => {
+          if (event.deltaY < 0 && at.current!.scrollTop > 0) follows.current = false; // before what grows can undo it
         }}
       >
         <div class="measure">

@@ -205,8 +205,8 @@ await run(async ({ open, step }) => {
           new ReadableStream({
             async start(stream) {
               for (let i = 0; !window.enough; i++) {
-                if (i < 500) stream.enqueue(part(`Paragraph ${i} says little.\n\n`));
-                await new Promise((done) => setTimeout(done, 20));
+                if (i < 1500) stream.enqueue(part(`Paragraph ${i} says little.\n\n`));
+                await new Promise((done) => setTimeout(done, 4));
               }
               stream.enqueue(new TextEncoder().encode("data: [DONE]\n\n"));
               stream.close();
