@@ -13,6 +13,29 @@ namespace {
 
 constexpr int64_t kPageOfRows = 64;
 
+// With a gradient: ATen's flash attention, whose memory is linear in the length (arXiv 2307.08691). Neighbouring ranges of one length are one
+// batch. A window costs a mask of [length, length] where it is shorter than the range.
+Tensor flash_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options) {
+  std::vector<Tensor> outputs;
+  for (size_t i = 0; i < ranges.size();) {
+    const size_t first = i;
+    while (i < ranges.size() && ranges[i].count == ranges[first].count &&
+           ranges[i].begin == ranges[first].begin + static_cast<int64_t>(i - first) * ranges[first].count)
+      ++i;
+    const int64_t length = ranges[first].count, count = static_cast<int64_t>(i - first), rows = length * count;
+    const auto part = [&](const Tensor& x) { return x.narrow(0, ranges[first].begin, rows).view({count, length, x.size(1), x.size(2)}).transpose(1, 2); };
+    std::optional<Tensor> mask;
+    if (options.window > 0 && options.window < length) {
+      const Tensor index = at::arange(length, at::kLong), distance = index.unsqueeze(1) - index.unsqueeze(0);
+      mask =
+          at::zeros({length, length}, at::kFloat).masked_fill_((distance < 0).logical_or(distance >= options.window), -std::numeric_limits<float>::infinity());
+    }
+    const Tensor out = at::scaled_dot_product_attention(part(q), part(k), part(v), mask, 0.0, !mask, options.scale, /*enable_gqa=*/q.size(1) != k.size(1));
+    outputs.push_back(out.transpose(1, 2).reshape({rows, q.size(1), v.size(2)}));
+  }
+  return outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
+}
+
 }  // namespace
 
 Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options) {
@@ -33,7 +56,7 @@ Tensor attention_reference(const Tensor& q, const Tensor& k, const Tensor& v, st
 }
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const AttentionRange> ranges, const AttentionOptions& options) {
-  if (wants_gradient({q, k, v})) return attention_reference(q, k, v, ranges, options);
+  if (wants_gradient({q, k, v})) return flash_attention(q, k, v, ranges, options);
   Tensor out = at::empty(q.sizes(), at::kFloat);
   attention_into(q, k, v, ranges, options, out);
   return out;

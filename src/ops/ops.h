@@ -1,5 +1,5 @@
-// Operators on tensors, each with two bodies: a fused kernel (kernels/cpu) when no gradient is wanted, and a slow
-// definition from simple ATen operators, which is the gradient path and the test oracle (`*_reference`).
+// Operators on tensors: a fused kernel (kernels/cpu), its gradient (a kernel too; attention's is ATen's), and a slow definition from simple ATen
+// operators, which is the test oracle of both (`*_reference`).
 // Tensors are float32 on the CPU; anything else throws Error{internal}: callers convert.
 #pragma once
 

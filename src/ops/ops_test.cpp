@@ -6,7 +6,9 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <functional>
 
+#include "base/team.h"
 #include "oracle.h"
 
 namespace frugal::ops {
@@ -49,6 +51,63 @@ TEST_F(OpsTest, AttentionOverRangesEqualsItsDefinition) {
     const AttentionOptions options{0.2, window};
     EXPECT_LT(relative_error(attention(q, k, v, ranges, options), attention_reference(q, k, v, ranges, options)), 2e-6);
   }
+}
+
+// The gradients of `op` by `inputs` against those of its slow definition.
+void expect_equal_gradients(std::vector<Tensor> inputs, const std::function<Tensor(const std::vector<Tensor>&)>& op,
+                            const std::function<Tensor(const std::vector<Tensor>&)>& reference, const char* what) {
+  std::vector<Tensor> got, want;
+  Tensor weights;
+  for (const auto* function : {&op, &reference}) {
+    for (Tensor& input : inputs) {
+      input = input.detach().clone().requires_grad_();
+    }
+    const Tensor out = (*function)(inputs);
+    ASSERT_TRUE(out.requires_grad()) << what;
+    if (!weights.defined()) weights = at::randn_like(out);
+    (out * weights).sum().backward();
+    for (const Tensor& input : inputs) (function == &op ? got : want).push_back(input.grad());
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    ASSERT_TRUE(got[i].defined()) << what << " input " << i;
+    EXPECT_LT(relative_error(got[i], want[i]), 3e-6) << what << " input " << i;
+  }
+}
+
+TEST_F(OpsTest, GradientsEqualThoseOfTheDefinitions) {
+  for (const double offset : {0.0, 1.0}) {
+    expect_equal_gradients(
+        {at::randn({71, 5, 73}) * 3, at::randn({73})}, [&](const auto& x) { return rms_norm(x[0], x[1], 1e-5, offset); },
+        [&](const auto& x) { return rms_norm_reference(x[0], x[1], 1e-5, offset); }, "rms_norm");
+  }
+  const Tensor positions = at::randint(0, 33, {9}, at::kLong), angles = at::rand({33, 7}) * 10;
+  expect_equal_gradients(
+      {at::randn({9, 3, 20})}, [&](const auto& x) { return rope(x[0], positions, angles.cos(), angles.sin()); },
+      [&](const auto& x) { return rope_reference(x[0], positions, angles.cos(), angles.sin()); }, "rope");
+  for (const Gate kind : {Gate::silu, Gate::gelu_tanh}) {
+    expect_equal_gradients(
+        {at::randn({11, 37}) * 4, at::randn({11, 37})}, [&](const auto& x) { return gated_activation(x[0], x[1], kind); },
+        [&](const auto& x) { return gated_activation_reference(x[0], x[1], kind); }, "gated_activation");
+  }
+  const AttentionRange ranges[] = {{0, 20}, {20, 20}, {40, 1}, {41, 49}};
+  for (const int64_t window : {0, 5, 30}) {
+    const AttentionOptions options{0.2, window};
+    expect_equal_gradients(
+        {at::randn({90, 6, 24}), at::randn({90, 2, 24}), at::randn({90, 2, 24})}, [&](const auto& x) { return attention(x[0], x[1], x[2], ranges, options); },
+        [&](const auto& x) { return attention_reference(x[0], x[1], x[2], ranges, options); }, "attention");
+  }
+}
+
+TEST_F(OpsTest, GradientOfANormDoesNotDependOnTheThreads) {
+  const Tensor x = at::randn({1000, 96}), weight = at::randn({96}), weights = at::randn({1000, 96});
+  std::vector<Tensor> found;
+  for (const int threads : {1, 2, 3}) {
+    set_team_size(threads);
+    const Tensor w = weight.clone().requires_grad_();
+    (rms_norm(x, w, 1e-5, 0) * weights).sum().backward();
+    found.push_back(w.grad());
+  }
+  EXPECT_TRUE(at::equal(found[0], found[1]) && at::equal(found[0], found[2]));
 }
 
 TEST_F(OpsTest, AttentionOverACacheEqualsTheLastRowsOfAttentionOverAll) {

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
@@ -10,6 +11,39 @@
 #include "ops/into.h"
 
 namespace frugal::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+
+class RmsNorm : public torch::autograd::Function<RmsNorm> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
+    const Tensor input = checked_float(x, "rms_norm input");
+    Tensor out = at::empty_like(input);
+    rms_norm_into(input, weight, eps, weight_offset, out);
+    context->save_for_backward({input, weight});
+    context->saved_data["eps"] = eps;
+    context->saved_data["offset"] = weight_offset;
+    return out;
+  }
+  static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const Tensor &x = saved[0], weight = checked_float(saved[1], "rms_norm weight"), gradient = checked_float(gradients[0], "rms_norm gradient");
+    Tensor by_x = at::empty_like(x), by_weight = context->needs_input_grad(1) ? at::zeros_like(weight) : Tensor();
+    kernels::rms_norm_backward(
+        {.x = x.const_data_ptr<float>(),
+         .gradient = gradient.const_data_ptr<float>(),
+         .x_gradient = by_x.mutable_data_ptr<float>(),
+         .weight_gradient = by_weight.defined() ? by_weight.mutable_data_ptr<float>() : nullptr,
+         .rows = x.numel() / weight.size(0),
+         .columns = weight.size(0)},
+        weight.const_data_ptr<float>(),
+        {.eps = static_cast<float>(context->saved_data["eps"].toDouble()), .weight_offset = static_cast<float>(context->saved_data["offset"].toDouble())});
+    return {by_x, by_weight, Tensor(), Tensor()};
+  }
+};
+
+}  // namespace
 
 bool wants_gradient(std::initializer_list<Tensor> tensors) {
   if (!at::GradMode::is_enabled()) return false;
@@ -32,7 +66,7 @@ Tensor rms_norm_reference(const Tensor& x, const Tensor& weight, double eps, dou
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
-  if (wants_gradient({x, weight})) return rms_norm_reference(x, weight, eps, weight_offset);
+  if (wants_gradient({x, weight})) return RmsNorm::apply(x, weight, eps, weight_offset);
   const Tensor input = checked_float(x, "rms_norm input");
   Tensor out = at::empty_like(input);
   rms_norm_into(input, weight, eps, weight_offset, out);

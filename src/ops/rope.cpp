@@ -1,6 +1,7 @@
 #include "kernels/cpu/rope.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
@@ -8,6 +9,30 @@
 #include "ops/into.h"
 
 namespace frugal::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+
+Tensor rotated(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
+  Tensor out = checked_float(x, "rope input").clone();
+  rope_in_place(out, positions, cos, sin);
+  return out;
+}
+
+// The gradient turns back.
+class Rope : public torch::autograd::Function<Rope> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
+    context->save_for_backward({positions, cos, sin});
+    return rotated(x, positions, cos, sin);
+  }
+  static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    return {rotated(gradients[0], saved[0], saved[1], saved[2].neg()), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+}  // namespace
 
 Tensor rope_reference(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
   const int64_t half = cos.size(1);
@@ -19,10 +44,7 @@ Tensor rope_reference(const Tensor& x, const Tensor& positions, const Tensor& co
 }
 
 Tensor rope(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
-  if (wants_gradient({x})) return rope_reference(x, positions, cos, sin);
-  Tensor out = checked_float(x, "rope input").clone();
-  rope_in_place(out, positions, cos, sin);
-  return out;
+  return wants_gradient({x}) ? Rope::apply(x, positions, cos, sin) : rotated(x, positions, cos, sin);
 }
 
 void rope_in_place(Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin, RowRange range) {

@@ -30,6 +30,12 @@ void gated_activation(const GateRows& rows, GateKind kind) {
   parallel_for(r.rows, grain(r.columns), [&](int64_t begin, int64_t end) { kernels().gated_activation(r, kind, begin, end); });
 }
 
+void gated_activation_backward(const GateGradientRows& rows, GateKind kind) {
+  check(rows.rows, rows.columns);
+  FRUGAL_ASSERT(kind == GateKind::silu || kind == GateKind::gelu_tanh);
+  parallel_for(rows.rows, grain(rows.columns), [&](int64_t begin, int64_t end) { kernels().gated_activation_backward(rows, kind, begin, end); });
+}
+
 void softmax(const float* x, float* out, int64_t rows, int64_t columns) {
   check(rows, columns);
   parallel_for(rows, grain(columns), [&](int64_t begin, int64_t end) { kernels().softmax(x, out, columns, begin, end); });

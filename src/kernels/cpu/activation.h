@@ -22,6 +22,16 @@ struct GateRows {
 // out = f(gate) * up. silu(x) = x / (1 + exp(-x)); gelu_tanh(x) = x * 0.5 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))).
 void gated_activation(const GateRows& rows, GateKind kind);
 
+// Gradients of gated_activation (silu and gelu_tanh) by gate and up, from the one by its output; all [rows, columns], contiguous. A result may be
+// any of the inputs.
+struct GateGradientRows {
+  const float *gate = nullptr, *up = nullptr, *gradient = nullptr;
+  float *gate_gradient = nullptr, *up_gradient = nullptr;
+  int64_t rows = 0;
+  int64_t columns = 0;
+};
+void gated_activation_backward(const GateGradientRows& rows, GateKind kind);
+
 // x, out: [rows, columns], contiguous; out may be x. A row of which every entry is -infinity gives zeros (softmax) or
 // -infinity (log_softmax).
 void softmax(const float* x, float* out, int64_t rows, int64_t columns);

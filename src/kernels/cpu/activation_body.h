@@ -37,6 +37,48 @@ inline void gated_activation(const GateRows& rows, GateKind kind, int64_t row_be
   }
 }
 
+// value = f(x), slope = f'(x).
+struct ValueAndSlope {
+  Vec value, slope;
+};
+FRUGAL_INLINE ValueAndSlope silu_slope(Vec x) {
+  const Vec one = set1(1.0f), s = div(one, add(one, exp(negate(x))));
+  return {mul(x, s), mul(s, fma(x, sub(one, s), one))};
+}
+// f = x s(u), s the logistic function, u = 1.5957... (x + 0.044715 x^3): f' = s + x s (1 - s) u'.
+FRUGAL_INLINE ValueAndSlope gelu_tanh_slope(Vec x) {
+  const Vec one = set1(1.0f), square = mul(x, x), factor = set1(1.5957691216f);
+  const Vec u = mul(mul(x, fma(square, set1(0.044715f), one)), factor);
+  const Vec s = div(one, add(one, exp(negate(u))));
+  const Vec inner = mul(fma(square, set1(3 * 0.044715f), one), factor);
+  return {mul(x, s), mul(s, fma(mul(x, sub(one, s)), inner, one))};
+}
+
+template <typename F>
+FRUGAL_INLINE void gate_gradient_rows(const GateGradientRows& rows, int64_t row_begin, int64_t row_end, const F& f) {
+  const int64_t begin = row_begin * rows.columns;
+  const float *gate = rows.gate + begin, *up = rows.up + begin, *gradient = rows.gradient + begin;
+  float *gate_gradient = rows.gate_gradient + begin, *up_gradient = rows.up_gradient + begin;
+  for_lanes((row_end - row_begin) * rows.columns,
+            [&](int64_t i) {
+              const ValueAndSlope at = f(load(gate + i));
+              const Vec g = load(gradient + i), other = load(up + i);
+              store(gate_gradient + i, mul(mul(g, other), at.slope));
+              store(up_gradient + i, mul(g, at.value));
+            },
+            [&](int64_t i, int n) {
+              const ValueAndSlope at = f(load_part(gate + i, n));
+              const Vec g = load_part(gradient + i, n), other = load_part(up + i, n);
+              store_part(gate_gradient + i, mul(mul(g, other), at.slope), n);
+              store_part(up_gradient + i, mul(g, at.value), n);
+            });
+}
+
+inline void gated_activation_backward(const GateGradientRows& rows, GateKind kind, int64_t row_begin, int64_t row_end) {
+  if (kind == GateKind::silu) return gate_gradient_rows(rows, row_begin, row_end, [](Vec x) { return silu_slope(x); });
+  gate_gradient_rows(rows, row_begin, row_end, [](Vec x) { return gelu_tanh_slope(x); });
+}
+
 inline void exponential(const float* x, float* out, int64_t count) {
   map(x, out, count, [](Vec v) { return exp(v); });
 }

@@ -55,6 +55,27 @@ double reference(GateKind kind, double x) {
   return 0;
 }
 
+TEST_P(ActivationTest, GradientsOfGatedActivationsEqualFiniteDifferencesInDouble) {
+  for (const GateKind kind : {GateKind::silu, GateKind::gelu_tanh}) {
+    for (const int64_t columns : {1, 9, 67}) {
+      const int64_t rows = 3, count = rows * columns;
+      Guarded<float> gate(count), up(count), gradient(count), by_gate(count), by_up(count);
+      fill_normal(gate, rng_, 3);
+      fill_normal(up, rng_);
+      fill_normal(gradient, rng_);
+      gated_activation_backward({gate.data(), up.data(), gradient.data(), by_gate.data(), by_up.data(), rows, columns}, kind);
+      ASSERT_TRUE(by_gate.intact() && by_up.intact());
+      for (int64_t i = 0; i < count; ++i) {
+        const double slope = (reference(kind, gate[i] + 1e-5) - reference(kind, gate[i] - 1e-5)) / 2e-5,
+                     scale = std::abs(gradient[i] * static_cast<double>(up[i]));
+        ASSERT_NEAR(by_gate[i], gradient[i] * static_cast<double>(up[i]) * slope, 2e-6 * scale + 1e-12) << gate[i];
+        ASSERT_NEAR(by_up[i], gradient[i] * reference(kind, gate[i]), 2e-6 * std::abs(gradient[i]) * (1e-3 + std::abs(gate[i])));
+      }
+    }
+  }
+  EXPECT_THROW(gated_activation_backward({}, GateKind::relu), Error);
+}
+
 TEST_P(ActivationTest, GatedActivationsEqualTheirDefinitions) {
   for (const GateKind kind : {GateKind::silu, GateKind::gelu_tanh, GateKind::gelu_erf, GateKind::relu}) {
     for (const int64_t columns : {1, 9, 64, 1537}) {

@@ -12,6 +12,7 @@ namespace frugal::kernels {
 
 struct ActivationView;
 struct AttentionShape;
+struct GateGradientRows;
 struct GateRows;
 enum class FloatType : uint8_t;
 enum class GateKind : uint8_t;
@@ -62,6 +63,17 @@ struct NormArguments {
   int64_t columns = 0;
   const float* weight = nullptr;
   const float* bias = nullptr;
+  float eps = 0;
+  float weight_offset = 0;
+};
+
+// norm.h: what rms_norm's backward reads and writes. weight_gradient [columns] is added to; null: not wanted.
+struct NormGradientArguments {
+  const float* x = nullptr;         // [rows, columns], contiguous, as all of these
+  const float* gradient = nullptr;  // by the output
+  float* x_gradient = nullptr;
+  const float* weight = nullptr;
+  int64_t columns = 0;
   float eps = 0;
   float weight_offset = 0;
 };
@@ -130,6 +142,8 @@ struct KernelTable {
   void (*rope_halves)(const RopeArguments& arguments, int64_t row_begin, int64_t row_end);
   void (*rope_interleaved)(const RopeArguments& arguments, int64_t row_begin, int64_t row_end);
   void (*gated_activation)(const GateRows& rows, GateKind kind, int64_t row_begin, int64_t row_end);
+  void (*rms_norm_backward)(const NormGradientArguments& arguments, float* weight_gradient, int64_t row_begin, int64_t row_end);
+  void (*gated_activation_backward)(const GateGradientRows& rows, GateKind kind, int64_t row_begin, int64_t row_end);
   void (*softmax)(const float* x, float* out, int64_t columns, int64_t row_begin, int64_t row_end);
   void (*log_softmax)(const float* x, float* out, int64_t columns, int64_t row_begin, int64_t row_end);
   void (*exponential)(const float* x, float* out, int64_t count);

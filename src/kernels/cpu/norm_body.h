@@ -48,6 +48,40 @@ inline void rms_norm(const NormArguments& a, int64_t row_begin, int64_t row_end)
   }
 }
 
+// With r = 1 / sqrt(mean(x^2) + eps), w = weight + offset and g the gradient: r * (g w) - x * r^3 * mean(g w x) by x, sum of g x r by w.
+inline void rms_norm_backward(const NormGradientArguments& a, float* weight_gradient, int64_t row_begin, int64_t row_end) {
+  constexpr int L = Vec::kLanes;
+  const Vec offset = set1(a.weight_offset);
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    const float *x = a.x + row * a.columns, *g = a.gradient + row * a.columns;
+    float* out = a.x_gradient + row * a.columns;
+    const auto count = static_cast<float>(a.columns);
+    const float r = 1.0f / __builtin_sqrtf(sum_of(x, a.columns, [](Vec v) { return mul(v, v); }) / count + a.eps);
+    Vec dots = zero();
+    float tail = 0;
+    for_lanes(
+        a.columns, [&](int64_t i) { dots = fma(mul(load(g + i), add(load(a.weight + i), offset)), load(x + i), dots); },
+        [&](int64_t i, int n) {
+          float values[L];
+          store(values, mul(mul(load_part(g + i, n), add(load_part(a.weight + i, n), offset)), load_part(x + i, n)));
+          for (int j = 0; j < n; ++j) tail += values[j];
+        });
+    const Vec factor = set1(r), slope = set1(-(reduce_add(dots) + tail) / count * r * r * r);
+    for_lanes(
+        a.columns,
+        [&](int64_t i) {
+          const Vec gradient = load(g + i), value = load(x + i);
+          store(out + i, fma(value, slope, mul(mul(gradient, add(load(a.weight + i), offset)), factor)));
+          if (weight_gradient != nullptr) store(weight_gradient + i, fma(mul(gradient, value), factor, load(weight_gradient + i)));
+        },
+        [&](int64_t i, int n) {
+          const Vec gradient = load_part(g + i, n), value = load_part(x + i, n);
+          store_part(out + i, fma(value, slope, mul(mul(gradient, add(load_part(a.weight + i, n), offset)), factor)), n);
+          if (weight_gradient != nullptr) store_part(weight_gradient + i, fma(mul(gradient, value), factor, load_part(weight_gradient + i, n)), n);
+        });
+  }
+}
+
 inline void layer_norm(const NormArguments& a, int64_t row_begin, int64_t row_end) {
   for (int64_t row = row_begin; row < row_end; ++row) {
     const float* x = a.x + row * a.stride;

@@ -43,6 +43,37 @@ TEST_P(NormTest, NormsEqualTheDefinitionInDouble) {
   }
 }
 
+TEST_P(NormTest, GradientsOfRmsNormEqualTheDefinitionInDouble) {
+  for (const int64_t columns : {1, 7, 64, 100, 577}) {
+    const int64_t rows = rng_.between(1, 70);
+    Guarded<float> x(rows * columns), g(rows * columns), weight(columns), by_x(rows * columns), by_weight(columns, 0.5f);
+    fill_normal(x, rng_, 3);
+    fill_normal(g, rng_);
+    fill_normal(weight, rng_);
+    rms_norm_backward({x.data(), g.data(), by_x.data(), by_weight.data(), rows, columns}, weight.data(), {1e-6f, 1});
+    ASSERT_TRUE(by_x.intact() && by_weight.intact());
+    std::vector<double> sums(static_cast<size_t>(columns), 0.5), sizes(static_cast<size_t>(columns), 0.5);
+    for (int64_t row = 0; row < rows; ++row) {
+      const auto at = [&](const Guarded<float>& values, int64_t c) { return static_cast<double>(values[row * columns + c]); };
+      double squares = 1e-6, dot = 0, size = 0;
+      for (int64_t c = 0; c < columns; ++c) {
+        squares += at(x, c) * at(x, c) / static_cast<double>(columns);
+        dot += at(g, c) * (weight[c] + 1.0) * at(x, c) / static_cast<double>(columns);
+        size += std::abs(at(g, c) * (weight[c] + 1.0) * at(x, c)) / static_cast<double>(columns);
+      }
+      const double r = 1 / std::sqrt(squares);
+      for (int64_t c = 0; c < columns; ++c) {
+        const double first = r * at(g, c) * (weight[c] + 1.0), second = at(x, c) * r * r * r * dot;
+        // The two cancel where a row has one column: the bar is for their size.
+        ASSERT_NEAR(by_x[row * columns + c], first - second, 3e-6 * (1e-3 + std::abs(first) + std::abs(at(x, c)) * r * r * r * size));
+        sums[static_cast<size_t>(c)] += at(g, c) * at(x, c) * r;
+        sizes[static_cast<size_t>(c)] += std::abs(at(g, c) * at(x, c) * r);
+      }
+    }
+    for (int64_t c = 0; c < columns; ++c) ASSERT_NEAR(by_weight[c], sums[static_cast<size_t>(c)], 3e-6 * sizes[static_cast<size_t>(c)]);
+  }
+}
+
 TEST_P(NormTest, InPlaceAndWithoutWeight) {
   std::vector<float> x(50), out(50);
   fill_normal(x, rng_);
