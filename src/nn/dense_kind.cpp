@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "nn/linear.h"
+#include "ops/ops.h"
 #include "ops/packed_linear.h"
 
 namespace frugal::nn {
@@ -11,7 +12,11 @@ DenseKind::DenseKind(Tensor weight) : weight_(std::move(weight)) {
   FRUGAL_ASSERT(weight_.dim() == 2 && weight_.is_contiguous() && (type == at::kFloat || type == at::kHalf || type == at::kBFloat16));
 }
 
-Tensor DenseKind::forward(const Activation& input) const { return ops::float_linear(input.values(), expanded_.defined() ? expanded_ : weight_, invariant_); }
+Tensor DenseKind::forward(const Activation& input) const {
+  const Tensor& x = input.values();
+  if (!weight_.requires_grad() && ops::wants_gradient({x})) return ops::frozen_linear(x, [this] { return dense(); });
+  return ops::float_linear(x, expanded_.defined() ? expanded_ : weight_, invariant_);
+}
 
 Tensor DenseKind::dense() const { return expanded_.defined() ? expanded_ : weight_.to(at::kFloat); }
 

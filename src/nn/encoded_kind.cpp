@@ -68,7 +68,8 @@ Tensor EncodedKind::round_activation(const Tensor& x) const {
 
 Tensor EncodedKind::forward(const Activation& input) const {
   const Tensor& x = input.values();
-  if (!packed_ || ops::wants_gradient({x})) return ops::float_linear(round_activation(x), dense(), invariant_);
+  if (ops::wants_gradient({x})) return ops::frozen_linear(round_activation(x), [this] { return dense(); });
+  if (!packed_) return ops::float_linear(round_activation(x), dense(), invariant_);
   return ops::packed_linear(*packed_, input.quantized(activation_));
 }
 

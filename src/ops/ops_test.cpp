@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "base/team.h"
+#include "ops/packed_linear.h"
 #include "oracle.h"
 
 namespace frugal::ops {
@@ -96,6 +97,15 @@ TEST_F(OpsTest, GradientsEqualThoseOfTheDefinitions) {
         {at::randn({90, 6, 24}), at::randn({90, 2, 24}), at::randn({90, 2, 24})}, [&](const auto& x) { return attention(x[0], x[1], x[2], ranges, options); },
         [&](const auto& x) { return attention_reference(x[0], x[1], x[2], ranges, options); }, "attention");
   }
+}
+
+TEST_F(OpsTest, FrozenLinearGivesItsInputTheGradientOfLinear) {
+  const Tensor weight = at::randn({7, 12});
+  int made = 0;
+  expect_equal_gradients(
+      {at::randn({5, 12})}, [&](const auto& x) { return frozen_linear(x[0], [&] { return ++made, weight; }); },
+      [&](const auto& x) { return at::linear(x[0], weight); }, "frozen_linear");
+  EXPECT_EQ(made, 2);
 }
 
 TEST_F(OpsTest, GradientOfANormDoesNotDependOnTheThreads) {

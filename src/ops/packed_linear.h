@@ -1,9 +1,10 @@
 // Linear products with a weight that is not a differentiable tensor: integer panels, and floats on batch-invariant kernels.
-// No gradient: callers fall back on at::linear with the decoded weight.
+// No gradient but frozen_linear's.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 
 #include "formats/activation_quant.h"
@@ -27,5 +28,9 @@ at::Tensor packed_linear(const PackedMatrix& matrix, const QuantizedActivations&
 // `invariant`: own kernels, where a row's result does not depend on the other rows; otherwise the BLAS, which is faster for
 // many rows. With a gradient wanted always ATen.
 at::Tensor float_linear(const at::Tensor& x, const at::Tensor& weight, bool invariant);
+
+// x [tokens, in] times a weight [out, in] float32 that takes no gradient; backward asks for the weight again, so that nothing of its size is kept
+// between the two. What `weight` refers to must live until then.
+at::Tensor frozen_linear(const at::Tensor& x, std::function<at::Tensor()> weight);
 
 }  // namespace frugal::ops
