@@ -1,0 +1,44 @@
+// What moves the parameters: one row of the table per optimizer, each with the state that a resumed run needs.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/method_table.h"
+#include "train/parameter.h"
+
+namespace frugal::train {
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+
+  // Moves every parameter by its .grad(); one without a gradient is left alone, with its state. `learning_rate`: the schedule's,
+  // before each parameter's scale. Gradients are neither changed nor cleared.
+  virtual void step(double learning_rate) = 0;
+
+  // All that a resumed run needs beside the parameters, under names like "exp_avg.<parameter>"; counts are tensors of one number.
+  // It is all there from construction on: loading copies into it.
+  virtual void for_each_state(const std::function<void(const std::string& name, at::Tensor& state)>& visit) = 0;
+  uint64_t state_bytes();
+
+  // Second-order methods: whether the loop shall, after step `step` (from 0), run a backward of the mean loss over `batch_tokens`
+  // tokens against labels drawn from the model, and call update_hessian, which reads .grad().
+  virtual bool wants_hessian(int64_t step) const { return false; }
+  virtual void update_hessian(double batch_tokens) {}
+
+  // Methods that average their parameters: moves them to the point that is evaluated and saved, and back to the one where gradients
+  // are taken, where a new optimizer is. A step at the point of evaluation is Error{internal}.
+  virtual void to_evaluation_point() {}
+  virtual void to_training_point() {}
+};
+
+// Throws Error{unsupported} for a parameter that is not a contiguous float32 tensor on the CPU, Error{invalid_input} for two of one name.
+using OptimizerFactory = std::unique_ptr<Optimizer> (*)(std::vector<Parameter> parameters, const Options& options);
+const MethodTable<OptimizerFactory>& optimizer_table();
+
+}  // namespace frugal::train

@@ -1,0 +1,19 @@
+// The rows of the optimizer table, each in the file of its name.
+#pragma once
+
+#include "train/optimizer.h"
+
+namespace frugal::train {
+
+using OptimizerRow = MethodRow<OptimizerFactory>;
+
+OptimizerRow adamw_row();
+OptimizerRow sgd_row();
+OptimizerRow lion_row();
+
+// Options that several of them have, in the words and ranges of torch.optim.
+OptionSpec beta_option(std::string name, double fallback, std::string help);
+OptionSpec eps_option(double fallback);
+OptionSpec weight_decay_option(double fallback);
+
+}  // namespace frugal::train

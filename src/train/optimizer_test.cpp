@@ -1,0 +1,403 @@
+#include "train/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/rng.h"
+#include "base/team.h"
+#include "oracle.h"
+#include "train/clip.h"
+
+namespace frugal::train {
+namespace {
+
+using at::Tensor;
+using testing::test_seed;
+
+std::unique_ptr<Optimizer> make(const std::string& step, const std::vector<Parameter>& parameters) {
+  const StepText text = parse_step(step);
+  const MethodRow<OptimizerFactory>& row = optimizer_table().at(text.id);
+  return row.function(parameters, Options(row.id, row.options, text.options));
+}
+
+// Tensors of random shapes, and a model of them whose loss has a gradient for all but now and then one of them:
+// mean |(tanh(x first^T) * gain) second^T + bias - y|^2 / 2 plus a quadratic of `curved`.
+class Problem {
+ public:
+  // `large`: a matrix beyond the size below which adam8bit keeps float.
+  explicit Problem(uint64_t seed, bool large = false) : rng_(seed) {
+    at::manual_seed(seed);
+    const int64_t in = large ? 64 + rng_.between(3, 9) : rng_.between(3, 20), hidden = large ? 70 : rng_.between(3, 20), out = rng_.between(2, 9);
+    add("model.layers.0.mlp.up_proj.weight", {hidden, in}, true, 1);
+    add("model.layers.0.mlp.down_proj.weight", {out, hidden}, true, 1);
+    add("model.norm.weight", {hidden}, false, 1);
+    add("lm_head.weight", {out, out}, true, 0.5);
+    add("model.bias", {out}, false, 2);
+    add("model.embed_tokens.weight", {rng_.between(2, 7), rng_.between(20, 40)}, true, 1);
+    scales_ = at::rand_like(tensor("model.embed_tokens.weight")) + 0.1;
+    x_ = at::randn({16, in});
+    y_ = at::randn({16, out});
+  }
+
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  const Tensor& tensor(const std::string& name) const {
+    for (const Parameter& parameter : parameters_) {
+      if (parameter.name == name) return parameter.tensor;
+    }
+    fail(ErrorKind::internal, "no {}", name);
+  }
+
+  // Of fresh noise each time; now and then one tensor has none.
+  void make_gradients() {
+    for (const Parameter& parameter : parameters_) parameter.tensor.mutable_grad().reset();
+    const Tensor noise = at::randn_like(x_) * 0.1;
+    const Tensor hidden = at::tanh(at::matmul(x_ + noise, tensor("model.layers.0.mlp.up_proj.weight").t())) * tensor("model.norm.weight");
+    const Tensor inner = at::matmul(hidden, tensor("model.layers.0.mlp.down_proj.weight").t()) + tensor("model.bias");
+    const Tensor loss =
+        (at::matmul(inner, tensor("lm_head.weight").t()) - y_).square().mean() / 2 + (scales_ * (tensor("model.embed_tokens.weight") - 1).square()).sum() / 2;
+    loss.backward();
+    if (rng_.below(4) == 0) parameters_[rng_.below(parameters_.size())].tensor.mutable_grad().reset();
+  }
+
+  std::vector<Tensor> values() const {
+    std::vector<Tensor> values;
+    for (const Parameter& parameter : parameters_) values.push_back(parameter.tensor.detach().clone());
+    return values;
+  }
+
+ private:
+  void add(const std::string& name, at::IntArrayRef shape, bool decays, double scale) {
+    parameters_.push_back({name, at::randn(shape).requires_grad_(), scale, decays});
+  }
+
+  Rng rng_;
+  std::vector<Parameter> parameters_;
+  Tensor scales_, x_, y_;
+};
+
+constexpr int kSteps = 24;
+double rate_of(int step) { return 0.01 * (1 + std::sin(step)); }
+
+void write_numbers(std::ofstream& file, const Tensor& tensor) {
+  file.write(static_cast<const char*>(tensor.contiguous().const_data_ptr()), static_cast<std::streamsize>(tensor.nbytes()));
+}
+
+// Runs an optimizer here, and over the same gradients tests/oracle/run_optimizer.py with `oracle` (an optimizer of its own, and its
+// arguments): the largest difference of a tensor's steps, over its norm, at any step.
+double difference_to_oracle(const std::string& step, const std::string& oracle, Problem& problem) {
+  const testing::TemporaryFolder folder;
+  nlohmann::json header{{"tensors", nlohmann::json::array()}, {"rates", nlohmann::json::array()}, {"defined", nlohmann::json::array()}};
+  const std::unique_ptr<Optimizer> optimizer = make(step, problem.parameters());
+  std::vector<std::vector<Tensor>> ours;
+  {
+    std::ofstream file(folder / "numbers", std::ios::binary);
+    for (const Parameter& p : problem.parameters()) {
+      header["tensors"].push_back({{"name", p.name}, {"shape", p.tensor.sizes().vec()}, {"scale", p.learning_rate_scale}, {"decays", p.decays}});
+      write_numbers(file, p.tensor.detach());
+    }
+    for (int i = 0; i < kSteps; ++i) {
+      problem.make_gradients();
+      nlohmann::json defined = nlohmann::json::array();
+      for (const Parameter& p : problem.parameters()) {
+        defined.push_back(p.tensor.grad().defined());
+        if (p.tensor.grad().defined()) write_numbers(file, p.tensor.grad());
+      }
+      header["defined"].push_back(defined);
+      header["rates"].push_back(rate_of(i));
+      optimizer->step(rate_of(i));
+      ours.push_back(problem.values());
+    }
+  }
+  std::ofstream(folder / "header") << header;
+  const std::string theirs = testing::run_oracle("run_optimizer.py", folder.path() + " " + oracle);
+  double worst = 0;
+  const char* at = theirs.data();
+  for (const std::vector<Tensor>& values : ours) {
+    for (const Tensor& value : values) {
+      FRUGAL_ASSERT(at + value.nbytes() <= theirs.data() + theirs.size());
+      const Tensor want = at::empty_like(value);
+      std::memcpy(want.mutable_data_ptr(), at, value.nbytes());
+      at += value.nbytes();
+      worst = std::max(worst, (value - want).norm().item<double>() / want.norm().item<double>());
+    }
+  }
+  EXPECT_EQ(at, theirs.data() + theirs.size());
+  return worst;
+}
+
+struct OracleCase {
+  std::string step, oracle;
+  double tolerance = 1e-6;
+};
+
+void expect_like_oracle(const std::vector<OracleCase>& cases, bool large = false) {
+  uint64_t seed = test_seed();
+  for (const OracleCase& one : cases) {
+    Problem problem(seed++, large);
+    EXPECT_LT(difference_to_oracle(one.step, one.oracle, problem), one.tolerance) << one.step << ", seed " << seed - 1;
+  }
+}
+
+// One step of each optimizer of the table, by its defaults and with what they leave out.
+std::vector<std::string> all_optimizers() {
+  std::vector<std::string> steps;
+  for (const MethodRow<OptimizerFactory>& row : optimizer_table().rows()) steps.push_back(row.id);
+  steps.push_back("sgd:momentum=0.9,nesterov=true");
+  return steps;
+}
+
+void run(Optimizer& optimizer, Problem& problem, int first, int last) {
+  for (int i = first; i < last; ++i) {
+    problem.make_gradients();
+    optimizer.step(rate_of(i));
+    if (!optimizer.wants_hessian(i)) continue;
+    problem.make_gradients();
+    optimizer.update_hessian(16);
+  }
+}
+
+std::map<std::string, Tensor> state_of(Optimizer& optimizer) {
+  std::map<std::string, Tensor> state;
+  optimizer.for_each_state([&](const std::string& name, Tensor& tensor) { EXPECT_TRUE(state.emplace(name, tensor.clone()).second) << name; });
+  return state;
+}
+
+void expect_equal(const std::vector<Tensor>& a, const std::vector<Tensor>& b, const std::string& what) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(at::equal(a[i], b[i])) << what << ", tensor " << i;
+}
+
+TEST(OptimizerTable, EveryRowIsComplete) {
+  for (const MethodRow<OptimizerFactory>& row : optimizer_table().rows()) {
+    SCOPED_TRACE(row.id);
+    EXPECT_EQ(row.leaf, "train");
+    for (const std::string& text : {row.title, row.arxiv, row.summary}) EXPECT_FALSE(text.empty());
+    EXPECT_NE(row.claims.empty(), row.reference.empty()) << "a row has a claim or says what it is a reference for";
+    for (const OptionSpec& option : row.options) EXPECT_FALSE(option.help.empty()) << option.name;
+    for (const Claim& claim : row.claims) {
+      for (const std::vector<std::string>& chain : {claim.baseline, claim.method}) {
+        for (const std::string& step : chain) EXPECT_NO_THROW(make(step, {})) << step;
+      }
+    }
+  }
+}
+
+TEST(OptimizerTable, AResumedRunEqualsTheUnbrokenOne) {
+  for (const std::string& step : all_optimizers()) {
+    for (const bool large : {false, true}) {
+      Problem whole(test_seed(), large), broken(test_seed(), large);
+      const auto draw = [&](Problem& problem, int part) { at::manual_seed(test_seed() + part); };
+      std::unique_ptr<Optimizer> optimizer = make(step, whole.parameters());
+      draw(whole, 1);
+      run(*optimizer, whole, 0, 12);
+      draw(whole, 2);
+      run(*optimizer, whole, 12, 30);
+
+      std::unique_ptr<Optimizer> first = make(step, broken.parameters());
+      draw(broken, 1);
+      run(*first, broken, 0, 12);
+      const std::map<std::string, Tensor> saved = state_of(*first);
+      first.reset();
+      std::unique_ptr<Optimizer> second = make(step, broken.parameters());
+      size_t loaded = 0;
+      second->for_each_state([&](const std::string& name, Tensor& tensor) {
+        const Tensor& from = saved.at(name);
+        EXPECT_EQ(from.sizes(), tensor.sizes()) << name;
+        EXPECT_EQ(from.scalar_type(), tensor.scalar_type()) << name;
+        tensor.copy_(from);
+        ++loaded;
+      });
+      EXPECT_EQ(loaded, saved.size());
+      draw(broken, 2);
+      run(*second, broken, 12, 30);
+      expect_equal(whole.values(), broken.values(), step);
+      const std::map<std::string, Tensor> end = state_of(*optimizer), resumed = state_of(*second);
+      for (const auto& [name, tensor] : end) {
+        EXPECT_TRUE(at::equal(tensor, resumed.at(name))) << step << ": " << name;
+        EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << step << ": " << name;
+      }
+    }
+  }
+}
+
+TEST(OptimizerTable, StepsDoNotDependOnTheNumberOfThreads) {
+  const int before = team_size();
+  for (const std::string& step : all_optimizers()) {
+    std::vector<Tensor> first;
+    for (const int threads : {1, 2, 3}) {
+      set_team_size(threads);
+      at::manual_seed(test_seed());
+      // Large enough to be split; gradients do not depend on what is under test.
+      std::vector<Parameter> parameters;
+      for (const auto& [name, shape] :
+           std::map<std::string, std::vector<int64_t>>{{"layers.0.weight", {311, 257}}, {"norm", {70'001}}, {"embed_tokens", {301, 203}}}) {
+        parameters.push_back({name, at::randn(shape).requires_grad_()});
+      }
+      const std::unique_ptr<Optimizer> optimizer = make(step, parameters);
+      for (int i = 0; i < 3; ++i) {
+        for (const Parameter& parameter : parameters) parameter.tensor.mutable_grad() = at::randn_like(parameter.tensor).detach();
+        optimizer->step(0.01);
+        optimizer->update_hessian(16);
+      }
+      std::vector<Tensor> end;
+      for (const Parameter& parameter : parameters) end.push_back(parameter.tensor.detach().clone());
+      for (const auto& [name, tensor] : state_of(*optimizer)) end.push_back(tensor);
+      if (threads == 1) first = end;
+      expect_equal(first, end, step + " on " + std::to_string(threads) + " threads");
+    }
+  }
+  set_team_size(before);
+}
+
+TEST(OptimizerTable, AParameterWithoutGradientIsLeftAloneAndGradientsAreNotChanged) {
+  for (const std::string& step : all_optimizers()) {
+    Problem problem(test_seed());
+    const std::unique_ptr<Optimizer> optimizer = make(step, problem.parameters());
+    run(*optimizer, problem, 0, 5);
+    problem.make_gradients();
+    const std::string skipped = "model.layers.0.mlp.down_proj.weight";
+    problem.tensor(skipped).mutable_grad().reset();
+    const std::vector<Tensor> values = problem.values();
+    const std::map<std::string, Tensor> state = state_of(*optimizer);
+    std::map<std::string, Tensor> gradients;
+    for (const Parameter& p : problem.parameters()) gradients[p.name] = p.tensor.grad().defined() ? p.tensor.grad().clone() : Tensor();
+    optimizer->step(0.01);
+    for (size_t i = 0; i < values.size(); ++i) {
+      const Parameter& p = problem.parameters()[i];
+      EXPECT_EQ(at::equal(values[i], p.tensor), !gradients.at(p.name).defined()) << step << ": " << p.name;
+      if (p.tensor.grad().defined()) {
+        EXPECT_TRUE(at::equal(gradients.at(p.name), p.tensor.grad())) << step << ": " << p.name;
+      }
+    }
+    for (const auto& [name, tensor] : state_of(*optimizer)) {
+      if (!name.ends_with("." + skipped)) continue;
+      EXPECT_TRUE(at::equal(tensor, state.at(name))) << step << ": " << name;
+    }
+  }
+}
+
+TEST(OptimizerTable, AGradientOfAnyLayoutCounts) {
+  for (const std::string& step : all_optimizers()) {
+    std::vector<Tensor> first;
+    for (const bool transposed : {false, true}) {
+      at::manual_seed(test_seed());
+      const Parameter parameter{"layers.0.weight", at::randn({13, 29}).requires_grad_()};
+      const Tensor gradient = at::randn({13, 29});
+      parameter.tensor.mutable_grad() = transposed ? gradient.t().contiguous().t() : gradient;
+      const std::unique_ptr<Optimizer> optimizer = make(step, {parameter});
+      optimizer->step(0.01);
+      if (!transposed) first = {parameter.tensor.detach().clone()};
+      expect_equal(first, {parameter.tensor.detach()}, step);
+    }
+  }
+}
+
+TEST(OptimizerTable, WhatCannotBeMovedIsRefusedByName) {
+  const auto message = [](std::vector<Parameter> parameters) {
+    try {
+      make("adamw", parameters);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(message({{"half", at::zeros({3}, at::kHalf)}}).find("half"), std::string::npos);
+  EXPECT_NE(message({{"turned", at::zeros({3, 4}).t()}}).find("turned"), std::string::npos);
+  EXPECT_NE(message({{"twice", at::zeros({3})}, {"twice", at::zeros({3})}}).find("twice"), std::string::npos);
+}
+
+// Bytes of state over numbers of parameters, for a model of one matrix and one vector.
+double bytes_of(const std::string& step, int64_t rows, int64_t columns) {
+  return static_cast<double>(make(step, {{"layers.0.weight", at::zeros({rows, columns})}, {"norm", at::zeros({rows})}})->state_bytes());
+}
+
+TEST(OptimizerTable, StateTakesTheBytesOfItsMoments) {
+  Rng rng(test_seed());
+  const int64_t rows = rng.between(64, 90), columns = rng.between(70, 99), count = rows * columns + rows;
+  EXPECT_EQ(bytes_of("adamw", rows, columns), 8 * count + 2 * 4);
+  EXPECT_EQ(bytes_of("sgd", rows, columns), 0);
+  EXPECT_EQ(bytes_of("sgd:momentum=0.9", rows, columns), 4 * count);
+  EXPECT_EQ(bytes_of("lion", rows, columns), 4 * count);
+}
+
+TEST(AdamW, EqualsThatOfTorch) {
+  expect_like_oracle({{"adamw", "adamw"}, {"adamw:beta1=0.7,beta2=0.95,eps=0.001,weight_decay=0.2", "adamw betas=(0.7,0.95) eps=0.001 weight_decay=0.2"}});
+}
+
+TEST(Sgd, EqualsThatOfTorch) {
+  expect_like_oracle({{"sgd", "sgd"},
+                      {"sgd:momentum=0.9,weight_decay=0.1", "sgd momentum=0.9 weight_decay=0.1"},
+                      {"sgd:momentum=0.8,nesterov=true", "sgd momentum=0.8 nesterov=True"}});
+}
+
+TEST(Lion, EqualsThatOfBitsandbytesAndThePapersProgram) {
+  expect_like_oracle({{"lion", "lion"},
+                      {"lion:beta1=0.95,beta2=0.98,weight_decay=0.3", "lion betas=(0.95,0.98) weight_decay=0.3"},
+                      {"lion:weight_decay=0.3", "lion_of_the_paper weight_decay=0.3"}});
+}
+
+TEST(Clip, NormAndClippedGradientsAreThoseOfTorch) {
+  Rng rng(test_seed());
+  at::manual_seed(test_seed());
+  for (const double scale : {1e-3, 1.0, 1e19}) {
+    std::vector<Parameter> parameters;
+    std::vector<Tensor> gradients;
+    for (int i = 0; i < 5; ++i) {
+      const Tensor tensor = at::randn({rng.between(1, 300), rng.between(1, 300)}).requires_grad_();
+      parameters.push_back({std::to_string(i), tensor});
+      if (i == 3) continue;
+      tensor.mutable_grad() = at::randn(tensor.sizes()) * scale;
+      gradients.push_back(tensor.grad().to(at::kDouble));
+    }
+    double norm = 0;
+    for (const Tensor& gradient : gradients) norm += gradient.square().sum().item<double>();
+    norm = std::sqrt(norm);
+    EXPECT_NEAR(gradient_norm(parameters) / norm, 1, 1e-12);
+    EXPECT_NEAR(clip_gradients(parameters, 2) / norm, 1, 1e-12);
+    for (size_t i = 0, next = 0; i < parameters.size(); ++i) {
+      if (!parameters[i].tensor.grad().defined()) continue;
+      const Tensor want = gradients[next++] * std::min(1.0, 2 / (norm + 1e-6));
+      EXPECT_LT((parameters[i].tensor.grad() - want).norm().item<double>(), 1e-6 * want.norm().item<double>());
+    }
+    // Already short enough: not a bit changes.
+    const Tensor before = parameters[0].tensor.grad().clone();
+    clip_gradients(parameters, 2 * (norm + 1));
+    EXPECT_TRUE(at::equal(parameters[0].tensor.grad(), before));
+  }
+}
+
+TEST(Clip, NormIsTheSameOnAnyNumberOfThreads) {
+  at::manual_seed(test_seed());
+  std::vector<Parameter> parameters;
+  for (const int64_t size : {1, 16'384, 100'003, 70'000}) {
+    parameters.push_back({std::to_string(size), at::randn({size}).requires_grad_()});
+    parameters.back().tensor.mutable_grad() = at::randn({size});
+  }
+  const int before = team_size();
+  set_team_size(1);
+  const double one = gradient_norm(parameters);
+  for (const int threads : {2, 3}) {
+    set_team_size(threads);
+    EXPECT_EQ(gradient_norm(parameters), one);
+  }
+  set_team_size(before);
+}
+
+TEST(Clip, ANormThatIsNotFiniteIsSaidAndChangesNothing) {
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    const Parameter parameter{"x", at::ones({20'000}).requires_grad_()};
+    parameter.tensor.mutable_grad() = at::full({20'000}, 3.0);
+    parameter.tensor.mutable_grad()[12'345] = bad;
+    EXPECT_FALSE(std::isfinite(clip_gradients({parameter}, 1)));
+    EXPECT_EQ(parameter.tensor.grad()[0].item<float>(), 3);
+  }
+  EXPECT_THROW(clip_gradients({}, 0), Error);
+}
+
+}  // namespace
+}  // namespace frugal::train
