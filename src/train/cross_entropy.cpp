@@ -1,0 +1,101 @@
+#include "train/cross_entropy.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "ops/ops.h"
+
+namespace frugal::train {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+
+constexpr int64_t kLogitBytes = int64_t{32} << 20;
+
+int64_t rows_at_once(int64_t vocab) { return std::max<int64_t>(64, kLogitBytes / (vocab * 4)); }
+
+// Its rows [count, vocab] become the gradient of the sum of their losses by them, which is returned as well.
+double losses_in_place(Tensor& logits, const Tensor& targets, double softcap) {
+  Tensor slope;
+  if (softcap > 0) {
+    logits.div_(softcap).tanh_();
+    slope = 1 - logits.square();
+    logits.mul_(softcap);
+  }
+  const Tensor column = targets.unsqueeze(1);
+  const Tensor wanted = logits.gather(1, column);
+  const Tensor highest = logits.amax(1, /*keepdim=*/true);
+  logits.sub_(highest).exp_();
+  const Tensor total = logits.sum(1, /*keepdim=*/true);
+  const double loss = (total.log() + highest - wanted).sum(at::kDouble).item<double>();
+  logits.div_(total);
+  logits.scatter_add_(1, column, at::full_like(wanted, -1));
+  if (softcap > 0) logits.mul_(slope);
+  return loss;
+}
+
+class FusedHead : public torch::autograd::Function<FusedHead> {
+ public:
+  static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight, const Tensor& targets, double softcap, double scale,
+                        bool training) {
+    const int64_t rows = hidden.size(0), step = rows_at_once(weight.size(0));
+    const bool wants_hidden = training && hidden.requires_grad(), wants_weight = training && weight.requires_grad();
+    Tensor gradient = wants_hidden ? at::empty_like(hidden) : Tensor();
+    if (wants_weight && !weight.grad().defined()) weight.mutable_grad() = at::zeros_like(weight);
+    double loss = 0;
+    for (int64_t begin = 0; begin < rows; begin += step) {
+      const int64_t count = std::min(step, rows - begin);
+      const Tensor part = hidden.narrow(0, begin, count);
+      Tensor logits = at::mm(part, weight.t());
+      loss += losses_in_place(logits, targets.narrow(0, begin, count), softcap);
+      if (wants_hidden) {
+        Tensor into = gradient.narrow(0, begin, count);
+        at::mm_out(into, logits, weight);
+        into.mul_(scale);
+      }
+      if (wants_weight) weight.mutable_grad().addmm_(logits.t(), part, 1, scale);
+    }
+    if (wants_hidden) context->save_for_backward({gradient});
+    return at::scalar_tensor(loss * scale, at::kDouble);
+  }
+
+  static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
+    FRUGAL_ASSERT(gradients[0].item<double>() == 1);
+    const auto saved = context->get_saved_variables();
+    return {saved.empty() ? Tensor() : saved[0], Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+}  // namespace
+
+Tensor cross_entropy(const nn::Model& model, const Tensor& hidden, const Tensor& targets, double scale) {
+  FRUGAL_ASSERT(hidden.dim() == 2 && targets.dim() == 1 && hidden.size(0) == targets.size(0));
+  const Tensor rows = (targets != kIgnored).nonzero().squeeze(1);
+  if (rows.numel() == 0) return hidden.sum().to(at::kDouble) * 0;
+  const bool all = rows.numel() == targets.numel();
+  const Tensor learned = all ? targets : targets.index_select(0, rows), inputs = all ? hidden.contiguous() : hidden.index_select(0, rows);
+  if (learned.min().item<int64_t>() < 0 || learned.max().item<int64_t>() >= model.spec.vocab) {
+    fail(ErrorKind::invalid_input, "a target is outside the vocabulary of {}", model.spec.vocab);
+  }
+  const bool simple = model.head.kinds().size() == 1 && !model.head.bias().defined();
+  if (simple) {
+    const Tensor weight = model.head.dense();
+    if (!weight.requires_grad() || weight.is_leaf())
+      return FusedHead::apply(inputs, weight, learned, model.spec.logit_softcap, scale, at::GradMode::is_enabled());
+  }
+  Tensor loss = at::zeros({}, at::kDouble);
+  const int64_t step = rows_at_once(model.spec.vocab);
+  for (int64_t begin = 0; begin < inputs.size(0); begin += step) {
+    const int64_t count = std::min(step, inputs.size(0) - begin);
+    const Tensor logits = model.logits(inputs.narrow(0, begin, count));
+    loss = loss + at::cross_entropy_loss(logits, learned.narrow(0, begin, count), {}, at::Reduction::Sum).to(at::kDouble);
+  }
+  return loss * scale;
+}
+
+}  // namespace frugal::train

@@ -1,0 +1,20 @@
+// The loss of language modelling at the head, without ever holding more than some rows of logits.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "nn/model.h"
+
+namespace frugal::train {
+
+inline constexpr int64_t kIgnored = -100;  // a target that is not learned, as torch.nn.CrossEntropyLoss marks it
+
+// scale * sum over the rows with a target of -log softmax(head(hidden))[target]; float64, a scalar. hidden [tokens, hidden_size] after the final
+// norm; targets [tokens] int64, kIgnored or in 0..vocab-1 (else Error{invalid_input}). Logits exist for so many rows at once that they take about
+// 32 MB, and their gradient takes their place; rows without a target cost nothing (the idea of Liger Kernel, arXiv 2410.10989, 3.2).
+// With a gradient wanted, the gradients are computed in the forward pass, and the head's weight, where it is a leaf, gets its own at once, in
+// its .grad: backward must then follow with the gradient 1 (scale is for that). A head of several kinds (adapters) or with a bias takes autograd's
+// way for each part of the rows.
+at::Tensor cross_entropy(const nn::Model& model, const at::Tensor& hidden, const at::Tensor& targets, double scale);
+
+}  // namespace frugal::train

@@ -1,0 +1,86 @@
+#include "train/language_modeling.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "train/cross_entropy.h"
+
+namespace frugal::train {
+
+using at::Tensor;
+
+std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::BatchOptions& options, int64_t epoch) {
+  std::vector<MicroBatch> result;
+  for (auto& examples : data::batches(dataset, options, static_cast<uint64_t>(epoch))) {
+    MicroBatch batch{std::move(examples), 0, 0};
+    for (const uint64_t id : batch.examples) {
+      const data::Example example = dataset.example(id);
+      batch.tokens += std::ssize(example.tokens);
+      batch.targets += std::count(example.trained.begin(), example.trained.end(), 1);
+    }
+    result.push_back(std::move(batch));
+  }
+  return result;
+}
+
+TokenBatch token_batch(const data::Dataset& dataset, std::span<const uint64_t> examples) {
+  TokenBatch result;
+  std::vector<int64_t> targets;
+  for (const uint64_t id : examples) {
+    const data::Example example = dataset.example(id);
+    int64_t count = std::ssize(example.tokens);
+    while (count > 0 && !example.trained[static_cast<size_t>(count - 1)]) --count;
+    if (--count <= 0) continue;  // nothing is learned
+    result.batch.sequences.push_back({std::ssize(result.batch.tokens), count, nullptr});
+    result.batch.tokens.insert(result.batch.tokens.end(), example.tokens.begin(), example.tokens.begin() + count);
+    for (size_t i = 1; i <= static_cast<size_t>(count); ++i) targets.push_back(example.trained[i] ? example.tokens[i] : kIgnored);
+  }
+  result.targets = at::tensor(targets, at::kLong);
+  return result;
+}
+
+LanguageModeling::LanguageModeling(const nn::Model& model, const data::Dataset& dataset, const data::Dataset* held_out, LanguageModelingOptions options)
+    : model_(model), dataset_(dataset), held_out_(held_out), options_(std::move(options)) {}
+
+std::vector<MicroBatch> LanguageModeling::epoch(int64_t epoch) { return micro_batches(dataset_, options_.batches, epoch); }
+
+double LanguageModeling::accumulate(const MicroBatch& batch, double scale, uint64_t seed) {
+  if (options_.seed_randomness) options_.seed_randomness(seed);
+  const TokenBatch tokens = token_batch(dataset_, batch.examples);
+  if (tokens.batch.tokens.empty()) return 0;
+  const Tensor hidden = hidden_states(model_, tokens.batch, options_.recompute);
+  const Tensor loss = cross_entropy(model_, hidden, tokens.targets, scale);
+  torch::autograd::backward({loss}, {});
+  return loss.item<double>() / scale;
+}
+
+std::optional<double> LanguageModeling::evaluate() {
+  if (!held_out_) return {};
+  const at::NoGradGuard no_grad;
+  if (options_.set_training) options_.set_training(false);
+  double sum = 0;
+  int64_t targets = 0;
+  for (const MicroBatch& batch : micro_batches(*held_out_, options_.batches, 0)) {
+    const TokenBatch tokens = token_batch(*held_out_, batch.examples);
+    if (tokens.batch.tokens.empty()) continue;
+    sum += cross_entropy(model_, hidden_states(model_, tokens.batch), tokens.targets, 1).item<double>();
+    targets += batch.targets;
+  }
+  if (options_.set_training) options_.set_training(true);
+  if (targets == 0) return {};
+  return sum / static_cast<double>(targets);
+}
+
+Json LanguageModeling::fingerprint() const {
+  const data::BatchOptions& batches = options_.batches;
+  return {{"data", dataset_.fingerprint},
+          {"micro_batch_size", batches.micro_batch_size},
+          {"sequence_len", batches.sequence_len},
+          {"sample_packing", batches.sample_packing}};
+}
+
+}  // namespace frugal::train

@@ -1,0 +1,48 @@
+// Next-token prediction over tokenized examples: pre-training and supervised tuning.
+#pragma once
+
+#include <functional>
+
+#include "data/dataset.h"
+#include "data/order.h"
+#include "nn/model.h"
+#include "train/hidden_states.h"
+#include "train/objective.h"
+
+namespace frugal::train {
+
+struct LanguageModelingOptions {
+  data::BatchOptions batches;
+  Recompute recompute;
+  std::function<void(uint64_t seed)> seed_randomness;  // before each micro-batch (dropout); may be empty
+  std::function<void(bool training)> set_training;     // around evaluation; may be empty
+};
+
+// Micro-batches of an epoch of `dataset` (data/order.h), with what they hold counted.
+std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::BatchOptions& options, int64_t epoch);
+
+// The examples as one batch, each a sequence of its own: no padding, and no token after the last one that a target needs.
+// targets [tokens] int64: the next token where it is learned, else kIgnored.
+struct TokenBatch {
+  nn::Batch batch;
+  at::Tensor targets;
+};
+TokenBatch token_batch(const data::Dataset& dataset, std::span<const uint64_t> examples);
+
+class LanguageModeling : public Objective {
+ public:
+  // All are referred to; held_out may be null.
+  LanguageModeling(const nn::Model& model, const data::Dataset& dataset, const data::Dataset* held_out, LanguageModelingOptions options);
+  std::vector<MicroBatch> epoch(int64_t epoch) override;
+  double accumulate(const MicroBatch& batch, double scale, uint64_t seed) override;
+  std::optional<double> evaluate() override;
+  Json fingerprint() const override;
+
+ private:
+  const nn::Model& model_;
+  const data::Dataset& dataset_;
+  const data::Dataset* held_out_;
+  LanguageModelingOptions options_;
+};
+
+}  // namespace frugal::train

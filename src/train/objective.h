@@ -1,0 +1,41 @@
+// What a training run minimizes: the trainer asks for the micro-batches of an epoch and for their gradients; supervised tuning, preferences,
+// distillation are Objectives.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/error.h"
+#include "base/json.h"
+
+namespace frugal::train {
+
+struct MicroBatch {
+  std::vector<uint64_t> examples;  // their numbers, for messages and for the objective
+  int64_t tokens = 0;              // that go through the model
+  int64_t targets = 0;             // that the loss is a mean over
+};
+
+class Objective {
+ public:
+  virtual ~Objective() = default;
+  // A pure function of the epoch (and of the seed that the objective was made with); every example once.
+  virtual std::vector<MicroBatch> epoch(int64_t epoch) = 0;
+  // Adds the gradient of scale * (sum of the micro-batch's losses) to the parameters' .grad; returns that sum. `seed` is for what is random in
+  // it (dropout), equal when a step is computed again.
+  virtual double accumulate(const MicroBatch& batch, double scale, uint64_t seed) = 0;
+  // The same with labels drawn from the model in place of the data's: what second-order optimizers estimate curvature with. Error{unsupported}
+  // unless the objective can.
+  virtual void accumulate_drawn(const MicroBatch& batch, double scale, uint64_t seed);
+  // Mean loss on held-out data, if there is any.
+  virtual std::optional<double> evaluate() { return {}; }
+  // What must be equal for a run to be resumed: data, order, everything that changes the numbers.
+  virtual Json fingerprint() const = 0;
+};
+
+inline void Objective::accumulate_drawn(const MicroBatch&, double, uint64_t) {
+  fail(ErrorKind::unsupported, "this objective has no labels to draw: choose a first-order optimizer");
+}
+
+}  // namespace frugal::train

@@ -1,0 +1,169 @@
+#include "train/run_log.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+
+namespace frugal::train {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kMaxLogBytes = size_t{1} << 30;
+constexpr std::string_view kLineBegin = "{\"current_steps\":";
+
+// CRC-32C, as TFRecord wants it.
+uint32_t crc32c(std::string_view bytes) {
+  static const auto table = [] {
+    std::array<uint32_t, 256> t{};
+    for (uint32_t i = 0; i < 256; ++i) {
+      uint32_t c = i;
+      for (int k = 0; k < 8; ++k) c = c & 1 ? 0x82F63B78u ^ (c >> 1) : c >> 1;
+      t[i] = c;
+    }
+    return t;
+  }();
+  uint32_t crc = ~0u;
+  for (const char c : bytes) crc = table[(crc ^ static_cast<uint8_t>(c)) & 255] ^ (crc >> 8);
+  return ~crc;
+}
+
+template <typename T>
+void append_number(std::string& out, T value) {
+  static_assert(std::endian::native == std::endian::little);
+  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+// Protocol buffers by hand: the few fields of tensorflow.Event that scalars need.
+void append_varint(std::string& out, uint64_t value) {
+  for (; value >= 128; value >>= 7) out += static_cast<char>(value | 128);
+  out += static_cast<char>(value);
+}
+void append_bytes(std::string& out, int field, std::string_view bytes) {
+  append_varint(out, static_cast<uint64_t>(field) << 3 | 2);
+  append_varint(out, bytes.size());
+  out += bytes;
+}
+std::string event(int64_t step) {
+  std::string out;
+  append_varint(out, 1 << 3 | 1);  // wall_time, double
+  append_number(out, static_cast<double>(system_clock().unix_time()));
+  append_varint(out, 2 << 3);  // step, varint
+  append_varint(out, static_cast<uint64_t>(step));
+  return out;
+}
+std::string scalar_value(std::string_view tag, double value) {
+  std::string out;
+  append_bytes(out, 1, tag);
+  append_varint(out, 2 << 3 | 5);  // simple_value, float
+  append_number(out, static_cast<float>(value));
+  return out;
+}
+
+std::string host_name() {
+  char name[256] = "localhost";
+  ::gethostname(name, sizeof name - 1);
+  return name;
+}
+
+// Complete lines of at most `last_step`.
+std::string kept_lines(const std::string& path, int64_t last_step) {
+  std::string kept;
+  const std::string text = read_text_file(path, kMaxLogBytes);
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    const std::string_view line = std::string_view(text).substr(begin, end - begin);
+    const Json row = parse_json(line, path);
+    if (JsonObject(row, path).integer("current_steps", 0, INT64_MAX) <= last_step) kept.append(line).push_back('\n');
+  }
+  return kept;
+}
+
+}  // namespace
+
+Json LogRow::line() const {
+  const auto whole = [](double seconds) {
+    const auto s = static_cast<int64_t>(std::max(0.0, seconds));
+    return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  };
+  Json row = {{"current_steps", step}, {"total_steps", total_steps}, {"loss", loss}, {"lr", learning_rate}, {"epoch", epoch}, {"grad_norm", grad_norm}};
+  if (has_eval) row["eval_loss"] = eval_loss;
+  if (skipped) row["skipped"] = true;
+  row["percentage"] = total_steps > 0 ? std::round(1e4 * static_cast<double>(step) / static_cast<double>(total_steps)) / 100 : 0.0;
+  row["elapsed_time"] = whole(elapsed_seconds);
+  row["remaining_time"] = whole(remaining_seconds);
+  row["throughput"] = tokens_per_second;
+  row["total_tokens"] = tokens;
+  row["peak_rss_bytes"] = peak_rss_bytes;
+  return row;
+}
+
+Json LogRow::history() const {
+  Json row = {{"step", step}, {"epoch", epoch}, {"loss", loss}, {"grad_norm", grad_norm}, {"learning_rate", learning_rate}};
+  if (has_eval) row["eval_loss"] = eval_loss;
+  if (skipped) row["skipped"] = true;
+  return row;
+}
+
+// One file of TFRecords a process, as TensorBoard expects: {length, CRC of it, bytes, CRC of them}.
+struct RunLog::Events {
+  explicit Events(const std::string& output) {
+    const std::string folder = output + "/runs";
+    fs::create_directories(folder);
+    path = fmt::format("{}/events.out.tfevents.{}.{}.{}", folder, system_clock().unix_time(), host_name(), ::getpid());
+    file.open(path, std::ios::binary | std::ios::app);
+    std::string first = event(0);
+    append_bytes(first, 3, "brain.Event:2");
+    record(first);
+  }
+  void record(const std::string& bytes) {
+    const auto masked = [](std::string_view part) {
+      const uint32_t crc = crc32c(part);
+      return ((crc >> 15) | (crc << 17)) + 0xA282EAD8u;
+    };
+    std::string out;
+    append_number(out, static_cast<uint64_t>(bytes.size()));
+    append_number(out, masked(out));
+    out += bytes;
+    append_number(out, masked(bytes));
+    file.write(out.data(), static_cast<std::streamsize>(out.size()));
+    file.flush();
+    if (!file) fail(ErrorKind::io, "cannot write {}", path);
+  }
+  std::string path;
+  std::ofstream file;
+};
+
+RunLog::RunLog(std::string output, int64_t resumed_step) : path_(output + "/trainer_log.jsonl") {
+  if (fs::exists(path_)) {
+    AtomicFile kept(path_);
+    if (resumed_step > 0) kept.write(kept_lines(path_, resumed_step));
+    kept.commit();
+  }
+  events_ = std::make_unique<Events>(output);
+}
+RunLog::~RunLog() = default;
+
+void RunLog::write(const LogRow& row) {
+  append_line(path_, row.line().dump(), kLineBegin);
+  std::string summary;
+  const auto add = [&](std::string_view tag, double value) { append_bytes(summary, 1, scalar_value(tag, value)); };
+  add("train/loss", row.loss);
+  add("train/grad_norm", row.grad_norm);
+  add("train/learning_rate", row.learning_rate);
+  add("train/epoch", row.epoch);
+  add("train/tokens_per_second", row.tokens_per_second);
+  add("train/peak_rss_bytes", static_cast<double>(row.peak_rss_bytes));
+  if (row.has_eval) add("eval/loss", row.eval_loss);
+  std::string whole = event(row.step);
+  append_bytes(whole, 5, summary);
+  events_->record(whole);
+}
+
+}  // namespace frugal::train

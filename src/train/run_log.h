@@ -1,0 +1,38 @@
+// What a training run tells while it runs: trainer_log.jsonl (LLaMA-Factory's fields and ours) and TensorBoard events.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/json.h"
+
+namespace frugal::train {
+
+struct LogRow {
+  int64_t step = 0, total_steps = 0;
+  double epoch = 0, loss = 0, grad_norm = 0, learning_rate = 0;
+  double tokens_per_second = 0, elapsed_seconds = 0, remaining_seconds = 0;
+  int64_t tokens = 0;  // of all steps so far
+  uint64_t peak_rss_bytes = 0;
+  double eval_loss = 0;                    // with has_eval
+  bool has_eval = false, skipped = false;  // skipped: loss or gradient was not finite, nothing was changed
+
+  Json line() const;     // of trainer_log.jsonl
+  Json history() const;  // of trainer_state.json's log_history, with transformers' names
+};
+
+// Rows that a killed run wrote after its last checkpoint (steps above `resumed_step`) are removed first; 0 begins anew. Throws Error{io}.
+class RunLog {
+ public:
+  RunLog(std::string output, int64_t resumed_step);
+  ~RunLog();
+  void write(const LogRow& row);
+
+ private:
+  struct Events;
+  std::string path_;
+  std::unique_ptr<Events> events_;
+};
+
+}  // namespace frugal::train
