@@ -1,0 +1,301 @@
+#include "io/peft.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "io/checkpoint.h"
+#include "io/safetensors.h"
+
+namespace frugal::io {
+namespace {
+
+constexpr const char* kConfigName = "adapter_config.json";
+constexpr const char* kWeightsName = "adapter_model.safetensors";
+// Shared tensors (VeRA) lie beside the model that "model." stands for.
+constexpr std::string_view kPrefix = "base_model.", kModelPrefix = "model.", kShared = "vera_";
+constexpr double kMaxAlpha = 1e6;
+constexpr size_t kMaxListed = 1'000'000;
+
+// What cannot change a number of the forward: origin, training, or the beginning of what the file now holds.
+constexpr std::string_view kHarmless[] = {"auto_mapping",     "base_model_name_or_path",
+                                          "inference_mode",   "peft_type",
+                                          "peft_version",     "revision",
+                                          "task_type",        "loftq_config",
+                                          "eva_config",       "corda_config",
+                                          "lora_ga_config",   "megatron_core",
+                                          "init_weights",     "qalora_group_size",
+                                          "init_ia3_weights", "init_lora_weights",
+                                          "d_initial",        "fan_in_fan_out"};
+constexpr std::string_view kRead[] = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"};
+constexpr std::string_view kReadLora[] = {"r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"};
+constexpr std::string_view kReadIa3[] = {"feedforward_modules"};
+constexpr std::string_view kReadVera[] = {"r", "vera_dropout", "projection_prng_key", "save_projection"};
+
+bool contains(std::span<const std::string_view> names, std::string_view name) { return std::ranges::find(names, name) != names.end(); }
+
+std::span<const std::string_view> fields_of(PeftType type) {
+  switch (type) {
+    case PeftType::lora: return kReadLora;
+    case PeftType::ia3: return kReadIa3;
+    case PeftType::vera: return kReadVera;
+  }
+  return {};
+}
+
+// As peft writes what is not asked for.
+bool asks_for_nothing(const Json& value) {
+  if (value.is_null() || value == false || value == "none") return true;
+  return (value.is_array() || value.is_object()) && value.empty();
+}
+
+[[noreturn]] void fail_unsupported(const JsonObject& object, std::string_view key, std::string_view why) {
+  fail(ErrorKind::unsupported, "{}.{}: {} is not supported{}{}", object.path(), printable(key),
+       printable(object.json()[std::string(key)].dump(-1, ' ', true, Json::error_handler_t::replace)), why.empty() ? "" : ": ", why);
+}
+
+PeftType type_of(const JsonObject& object) {
+  const std::string name = object.text("peft_type");
+  for (const PeftType type : {PeftType::lora, PeftType::ia3, PeftType::vera}) {
+    if (name == to_string(type)) return type;
+  }
+  fail(ErrorKind::unsupported, "{}.peft_type: \"{}\" is not supported; LORA, IA3 and VERA are", object.path(), printable(name));
+}
+
+void check_other_fields(const JsonObject& object, PeftType type) {
+  for (const auto& [key, value] : object.json().items()) {
+    if (contains(kHarmless, key) || contains(kRead, key) || contains(fields_of(type), key) || asks_for_nothing(value)) continue;
+    fail_unsupported(object, key, "");
+  }
+  // These take something off the base weights first.
+  if (const Json* init = object.find("init_lora_weights")) {
+    const bool plain = init->is_boolean() || *init == "gaussian" || *init == "eva" || *init == "orthogonal";
+    if (!plain) fail_unsupported(object, "init_lora_weights", "the adapter belongs to other base weights; let peft convert it to plain LoRA");
+  }
+  if (object.boolean_or("fan_in_fan_out", false)) {
+    log_warning("{}.fan_in_fan_out is for layers that hold their weight transposed; there are none, so it is ignored, as peft does", object.path());
+  }
+}
+
+ModuleSelection selection(const JsonObject& object, const char* key) {
+  ModuleSelection result;
+  const Json* value = object.find(key);
+  if (!value) return result;
+  if (value->is_string()) {
+    std::string text = value->get<std::string>();
+    std::string lower = text;
+    std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    if (lower == "all-linear")
+      result.all_linear = true;
+    else
+      result.regex = std::move(text);
+    return result;
+  }
+  if (!value->is_array()) object.fail_at(key, "must be a list of names or a regular expression");
+  if (value->size() > kMaxListed) fail(ErrorKind::corrupt_file, "{}.{}: {} names, at most {} are read", object.path(), key, value->size(), kMaxListed);
+  result.names = object.texts(key);
+  if (std::ranges::find(result.names, "") != result.names.end()) fail(ErrorKind::corrupt_file, "{}.{}: holds an empty name", object.path(), key);
+  return result;
+}
+
+std::vector<int64_t> layers(const JsonObject& object) {
+  constexpr const char* kKey = "layers_to_transform";
+  const Json* value = object.find(kKey);
+  if (!value) return {};
+  std::vector<int64_t> result;
+  const Json list = value->is_array() ? *value : Json::array({*value});
+  for (const Json& item : list) {
+    if (!item.is_number_integer() || item.get<int64_t>() < 0 || item.get<int64_t>() > std::numeric_limits<int32_t>::max())
+      object.fail_at(kKey, "must be the number of a layer, or a list of them");
+    result.push_back(item.get<int64_t>());
+  }
+  return result;
+}
+
+std::vector<std::string> layer_patterns(const JsonObject& object) {
+  constexpr const char* kKey = "layers_pattern";
+  const Json* value = object.find(kKey);
+  if (!value || *value == "") return {};
+  std::vector<std::string> patterns = value->is_string() ? std::vector{value->get<std::string>()} : object.texts(kKey);
+  for (const std::string& pattern : patterns) {
+    const bool plain = !pattern.empty() && std::ranges::all_of(pattern, [](unsigned char c) { return std::isalnum(c) || c == '_'; });
+    if (!plain) fail_unsupported(object, kKey, "only plain names of a module are");
+  }
+  return patterns;
+}
+
+template <typename Value, typename Read>
+std::vector<std::pair<std::string, Value>> pattern_map(const JsonObject& object, const char* key, Read&& read) {
+  std::vector<std::pair<std::string, Value>> result;
+  if (!object.has(key)) return result;
+  const JsonObject map = object.object(key);
+  for (const auto& item : map.json().items()) result.emplace_back(item.key(), read(map, item.key()));
+  return result;
+}
+
+// A pickle or an archive of one, by its first bytes, under whatever name.
+bool is_pickle(std::span<const std::byte> bytes) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned>(bytes[i]); };
+  return bytes.size() >= 4 && ((byte(0) == 0x80 && byte(1) <= 5) || (byte(0) == 'P' && byte(1) == 'K' && byte(2) == 3 && byte(3) == 4));
+}
+
+[[noreturn]] void refuse_pickle(const std::string& path) {
+  fail(ErrorKind::unsupported, "{}: a pickle, which can run code and is never opened; let peft write the adapter as safetensors", path);
+}
+
+std::string plain_name(const std::string& path, const std::string& name) {
+  std::string_view rest = name;
+  const auto drop = [&](std::string_view prefix) {
+    if (!rest.starts_with(prefix)) fail(ErrorKind::corrupt_file, "{}: tensor {}: its name must begin with \"base_model.model.\"", path, printable(name, 200));
+    rest.remove_prefix(prefix.size());
+  };
+  drop(kPrefix);
+  if (!rest.starts_with(kShared)) drop(kModelPrefix);
+  return std::string(rest);
+}
+
+Json names_or_regex(const ModuleSelection& selection) {
+  if (selection.all_linear) return "all-linear";
+  if (!selection.regex.empty()) return selection.regex;
+  return selection.names.empty() ? Json(nullptr) : Json(selection.names);
+}
+
+template <typename Value>
+Json object_of(const std::vector<std::pair<std::string, Value>>& pairs) {
+  Json object = Json::object();
+  for (const auto& [key, value] : pairs) object[key] = value;
+  return object;
+}
+
+// peft writes whole alphas as integers.
+Json number(double value) { return value == std::trunc(value) ? Json(static_cast<int64_t>(value)) : Json(value); }
+
+}  // namespace
+
+std::string_view to_string(PeftType type) {
+  switch (type) {
+    case PeftType::lora: return "LORA";
+    case PeftType::ia3: return "IA3";
+    case PeftType::vera: return "VERA";
+  }
+  return "";
+}
+
+PeftConfig parse_peft_config(const Json& json, const std::string& path) {
+  const JsonObject object(json, path);
+  PeftConfig config;
+  config.type = type_of(object);
+  check_other_fields(object, config.type);
+  config.base_model = object.text_or("base_model_name_or_path", "");
+  config.target_modules = selection(object, "target_modules");
+  if (config.target_modules.empty()) object.fail_at("target_modules", "must name the modules that the adapter is for");
+  config.exclude_modules = selection(object, "exclude_modules");
+  config.layers_to_transform = layers(object);
+  config.layers_pattern = layer_patterns(object);
+  if (config.target_modules.names.empty() && !config.layers_to_transform.empty())
+    object.fail_at("layers_to_transform", "goes with a list of target_modules only");
+  const auto rank = [](const JsonObject& at, std::string_view key) { return at.integer(key, 1, kMaxAdapterRank); };
+  const auto alpha = [](const JsonObject& at, std::string_view key) { return at.number(key, -kMaxAlpha, kMaxAlpha); };
+  const auto dropout = [&](std::string_view key) {
+    config.dropout = object.number_or(key, 0, 0, 1);
+    if (config.dropout == 1) object.fail_at(key, "must be below 1");
+  };
+  switch (config.type) {
+    case PeftType::lora:
+      if (object.has("r")) config.rank = rank(object, "r");
+      if (object.has("lora_alpha")) config.alpha = alpha(object, "lora_alpha");
+      dropout("lora_dropout");
+      config.rslora = object.boolean_or("use_rslora", false);
+      config.dora = object.boolean_or("use_dora", false);
+      config.rank_pattern = pattern_map<int64_t>(object, "rank_pattern", rank);
+      config.alpha_pattern = pattern_map<double>(object, "alpha_pattern", alpha);
+      break;
+    case PeftType::ia3:
+      config.feedforward_modules = selection(object, "feedforward_modules");
+      if (config.feedforward_modules.all_linear) fail_unsupported(object, "feedforward_modules", "");
+      break;
+    case PeftType::vera:
+      config.rank = object.integer_or("r", 256, 1, kMaxAdapterRank);
+      dropout("vera_dropout");
+      config.projection_key = static_cast<uint64_t>(object.integer_or("projection_prng_key", 0, 0, std::numeric_limits<int64_t>::max()));
+      config.save_projection = object.boolean_or("save_projection", true);
+      break;
+  }
+  return config;
+}
+
+Json to_json(const PeftConfig& config) {
+  Json json = {{"peft_type", to_string(config.type)},
+               {"base_model_name_or_path", config.base_model.empty() ? Json(nullptr) : Json(config.base_model)},
+               {"task_type", "CAUSAL_LM"},
+               {"inference_mode", true},
+               {"target_modules", names_or_regex(config.target_modules)},
+               {"fan_in_fan_out", false},
+               {"modules_to_save", nullptr}};
+  if (!config.exclude_modules.empty()) json["exclude_modules"] = names_or_regex(config.exclude_modules);
+  if (!config.layers_to_transform.empty()) json["layers_to_transform"] = config.layers_to_transform;
+  if (!config.layers_pattern.empty()) json["layers_pattern"] = config.layers_pattern;
+  switch (config.type) {
+    case PeftType::lora:
+      json.update({{"r", config.rank},
+                   {"lora_alpha", number(config.alpha)},
+                   {"lora_dropout", config.dropout},
+                   {"bias", "none"},
+                   {"use_rslora", config.rslora},
+                   {"use_dora", config.dora},
+                   {"rank_pattern", object_of(config.rank_pattern)},
+                   {"alpha_pattern", object_of(config.alpha_pattern)},
+                   {"init_lora_weights", true}});
+      break;
+    case PeftType::ia3:
+      json["feedforward_modules"] = config.feedforward_modules.empty() ? Json::array() : names_or_regex(config.feedforward_modules);
+      json["init_ia3_weights"] = true;
+      break;
+    case PeftType::vera:
+      json.update({{"r", config.rank},
+                   {"vera_dropout", config.dropout},
+                   {"bias", "none"},
+                   {"projection_prng_key", config.projection_key},
+                   {"save_projection", config.save_projection},
+                   {"init_weights", true}});
+      break;
+  }
+  return json;
+}
+
+PeftAdapter read_peft(const std::string& directory) {
+  PeftAdapter adapter;
+  adapter.path = directory;
+  const Json config = read_json_in_directory(directory, kConfigName);
+  if (config.is_null()) fail(ErrorKind::invalid_input, "{}: not an adapter of peft: {} is missing", directory, kConfigName);
+  adapter.config = parse_peft_config(config, directory + "/" + kConfigName);
+  const std::optional<std::string> weights = find_in_directory(directory, kWeightsName);
+  if (!weights) {
+    if (const auto pickle = find_in_directory(directory, "adapter_model.bin")) refuse_pickle(*pickle);
+    fail(ErrorKind::invalid_input, "{}: {} is missing", directory, kWeightsName);
+  }
+  adapter.file = MappedFile::open(*weights);
+  if (is_pickle(adapter.file->bytes())) refuse_pickle(*weights);
+  for (TensorView& view : read_safetensors(adapter.file->bytes(), *weights).tensors) {
+    std::string name = plain_name(*weights, view.name);
+    adapter.tensors.emplace(std::move(name), std::move(view));
+  }
+  return adapter;
+}
+
+void write_peft(const std::string& directory, const PeftConfig& config, std::vector<TensorToWrite> tensors, bool overwrite) {
+  for (TensorToWrite& tensor : tensors) {
+    const bool shared = tensor.name.starts_with(kShared);
+    tensor.name = fmt::format("{}{}{}", kPrefix, shared ? "" : kModelPrefix, tensor.name);
+  }
+  AtomicDirectory folder(directory, overwrite, kConfigName);
+  AtomicFile file(folder.staging() + "/" + kConfigName);
+  file.write(to_json(config).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  file.commit();
+  write_safetensors(folder.staging() + "/" + kWeightsName, std::move(tensors));
+  folder.commit();
+}
+
+}  // namespace frugal::io

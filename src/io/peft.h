@@ -1,0 +1,65 @@
+// Adapters as the Python package peft keeps them: a directory with adapter_config.json and adapter_model.safetensors, whose tensors are
+// named "base_model.model.<module>.<part>". Reader of untrusted bytes; which modules a configuration means is tune/'s to find.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/metadata.h"
+#include "io/tensor_to_write.h"
+
+namespace frugal::io {
+
+enum class PeftType { lora, ia3, vera };
+std::string_view to_string(PeftType type);  // "LORA", ...
+
+// Modules: names, or their ends after a dot; or a regular expression that matches whole names; or all linear layers but the head.
+struct ModuleSelection {
+  std::vector<std::string> names;
+  std::string regex;
+  bool all_linear = false;
+  bool empty() const { return names.empty() && regex.empty() && !all_linear; }
+};
+
+struct PeftConfig {
+  PeftType type = PeftType::lora;
+  std::string base_model;  // base_model_name_or_path
+  ModuleSelection target_modules, exclude_modules;
+  std::vector<int64_t> layers_to_transform;  // empty: all
+  std::vector<std::string> layers_pattern;   // what is before a layer's number; empty: anything
+  int64_t rank = 8;                          // LoRA, VeRA
+  double alpha = 8, dropout = 0;
+  bool rslora = false, dora = false;
+  // By regular expression over the end of a module's name; the first that matches counts.
+  std::vector<std::pair<std::string, int64_t>> rank_pattern;
+  std::vector<std::pair<std::string, double>> alpha_pattern;
+  ModuleSelection feedforward_modules;  // IA3: those whose input is scaled
+  uint64_t projection_key = 0;          // VeRA: what the shared matrices are drawn from
+  bool save_projection = true;          // VeRA: they are in the file
+};
+
+struct PeftAdapter {
+  std::string path;  // the directory
+  PeftConfig config;
+  std::map<std::string, TensorView, std::less<>> tensors;  // by their names without "base_model." and "model."
+  std::shared_ptr<MappedFile> file;                        // owns the bytes
+};
+
+inline constexpr int64_t kMaxAdapterRank = int64_t{1} << 16;
+
+// Throws Error{corrupt_file} for what breaks the format, Error{unsupported} that names a peft_type or a field that means something we
+// cannot do. Fields that cannot change a number are skipped. `path` leads the messages.
+PeftConfig parse_peft_config(const Json& json, const std::string& path);
+Json to_json(const PeftConfig& config);
+
+// Throws Error{io, invalid_input, corrupt_file, unsupported}; a pickle is never opened.
+PeftAdapter read_peft(const std::string& directory);
+// tensors: named as in PeftAdapter. Atomic.
+void write_peft(const std::string& directory, const PeftConfig& config, std::vector<TensorToWrite> tensors, bool overwrite);
+
+}  // namespace frugal::io

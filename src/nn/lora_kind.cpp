@@ -1,0 +1,181 @@
+#include "nn/lora_kind.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
+
+#include "base/error.h"
+#include "ops/packed_linear.h"
+
+namespace frugal::nn {
+namespace {
+
+bool is_float(const Tensor& tensor, at::IntArrayRef shape) { return tensor.scalar_type() == at::kFloat && tensor.is_contiguous() && tensor.sizes() == shape; }
+
+Tensor dropped(const std::shared_ptr<AdapterDropout>& dropout, const Tensor& x) { return dropout ? dropout->apply(x) : x; }
+
+}  // namespace
+
+AdapterDropout::AdapterDropout(double probability, uint64_t seed)
+    : probability_(probability), generator_(std::make_unique<at::Generator>(at::detail::createCPUGenerator(seed))) {
+  FRUGAL_ASSERT(probability >= 0 && probability < 1);
+}
+AdapterDropout::~AdapterDropout() = default;
+
+Tensor AdapterDropout::apply(const Tensor& x) {
+  if (!active()) return x;
+  return x * at::empty(x.sizes(), at::kFloat).bernoulli_(1 - probability_, *generator_).div_(1 - probability_);
+}
+
+Tensor AdapterDropout::state() const { return generator_->get_state(); }
+
+void AdapterDropout::set_state(const Tensor& state) { generator_->set_state(state); }
+
+LoraKind::LoraKind(Tensor a, Tensor b, double scale, std::shared_ptr<AdapterDropout> dropout)
+    : a_(std::move(a)), b_(std::move(b)), scale_(scale), dropout_(std::move(dropout)) {
+  FRUGAL_ASSERT(a_.dim() == 2 && b_.dim() == 2 && is_float(a_, a_.sizes()) && is_float(b_, {b_.size(0), a_.size(0)}));
+}
+
+Tensor LoraKind::forward(const Activation& input) const {
+  const Tensor low = ops::float_linear(dropped(dropout_, input.values()), a_, invariant_);
+  return ops::float_linear(low * scale_, b_, invariant_);
+}
+
+Tensor LoraKind::dense() const { return at::matmul(b_, a_) * scale_; }
+
+std::string LoraKind::describe() const { return fmt::format("LoRA r{}", rank()); }
+
+void LoraKind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) {
+  visit(module + ".lora_A.weight", a_);
+  visit(module + ".lora_B.weight", b_);
+}
+
+VeraKind::VeraKind(Tensor a, Tensor b, Tensor lambda_d, Tensor lambda_b, std::shared_ptr<AdapterDropout> dropout)
+    : a_(std::move(a)), b_(std::move(b)), lambda_d_(std::move(lambda_d)), lambda_b_(std::move(lambda_b)), dropout_(std::move(dropout)) {
+  FRUGAL_ASSERT(is_float(a_, {a_.size(0), a_.size(1)}) && is_float(b_, {b_.size(0), a_.size(0)}));
+  FRUGAL_ASSERT(is_float(lambda_d_, {a_.size(0)}) && is_float(lambda_b_, {b_.size(0)}));
+}
+
+Tensor VeraKind::forward(const Activation& input) const {
+  const Tensor low = ops::float_linear(dropped(dropout_, input.values()), a_, invariant_);
+  return ops::float_linear(low * lambda_d_, b_, invariant_) * lambda_b_;
+}
+
+Tensor VeraKind::dense() const { return lambda_b_.unsqueeze(1) * at::matmul(b_ * lambda_d_, a_); }
+
+std::string VeraKind::describe() const { return fmt::format("VeRA r{}", a_.size(0)); }
+
+void VeraKind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) {
+  visit(module + ".vera_lambda_b", lambda_b_);
+  visit(module + ".vera_lambda_d", lambda_d_);
+}
+
+WrappingKind::WrappingKind(std::vector<std::shared_ptr<LinearKind>> base) : base_(std::move(base)) { FRUGAL_ASSERT(!base_.empty()); }
+
+Tensor WrappingKind::base_forward(const Activation& input) const {
+  Tensor out = base_.front()->forward(input);
+  for (size_t i = 1; i < base_.size(); ++i) out = out + base_[i]->forward(input);
+  return out;
+}
+
+Tensor WrappingKind::base_dense() const {
+  Tensor sum = base_.front()->dense();
+  for (size_t i = 1; i < base_.size(); ++i) sum = sum + base_[i]->dense();
+  return sum;
+}
+
+std::string WrappingKind::describe_base() const {
+  std::string text;
+  for (const auto& kind : base_) text += (text.empty() ? "" : " + ") + kind->describe();
+  return text;
+}
+
+uint64_t WrappingKind::storage_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& kind : base_) bytes += kind->storage_bytes();
+  return bytes;
+}
+
+uint64_t WrappingKind::resident_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& kind : base_) bytes += kind->resident_bytes();
+  return bytes;
+}
+
+void WrappingKind::for_each_tensor(const std::string& prefix, const TensorVisitor& visit) {
+  for (size_t i = 0; i < base_.size(); ++i) base_[i]->for_each_tensor(base_.size() == 1 ? prefix : fmt::format("{}.kind{}", prefix, i), visit);
+  for_each_adapter_tensor(prefix, visit);
+}
+
+void WrappingKind::set_execution(Execution execution) {
+  AdapterKind::set_execution(execution);
+  for (const auto& kind : base_) kind->set_execution(execution);
+}
+
+DoraKind::DoraKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor a, Tensor b, Tensor magnitude, double scale, std::shared_ptr<AdapterDropout> dropout)
+    : WrappingKind(std::move(base)), lora_(std::move(a), std::move(b), scale), magnitude_(std::move(magnitude)), dropout_(std::move(dropout)) {
+  FRUGAL_ASSERT(lora_.out_features() == out_features() && lora_.in_features() == in_features() && is_float(magnitude_, {out_features()}));
+}
+
+Tensor DoraKind::factor() const {
+  if (served_factor_.defined()) return served_factor_;
+  const auto norm = [&] {
+    const at::NoGradGuard no_grad;
+    return (base_dense() + lora_.dense()).norm(2, {1});
+  };
+  return magnitude_ / norm();
+}
+
+// As the format's own implementation: with dropout, only what the adapter changes of the product is of the dropped input.
+Tensor DoraKind::forward(const Activation& input) const {
+  const Tensor factor = this->factor();
+  if (!dropout_ || !dropout_->active()) return (base_forward(input) + lora_.forward(input)) * factor;
+  const Activation less(dropout_->apply(input.values()));
+  return base_forward(input) + (factor - 1) * base_forward(less) + factor * lora_.forward(less);
+}
+
+Tensor DoraKind::dense() const { return (base_dense() + lora_.dense()) * factor().unsqueeze(1); }
+
+std::string DoraKind::describe() const { return fmt::format("DoRA r{} ({})", lora_.rank(), describe_base()); }
+
+void DoraKind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) {
+  lora_.for_each_adapter_tensor(module, visit);
+  visit(module + ".lora_magnitude_vector", magnitude_);
+}
+
+void DoraKind::set_execution(Execution execution) {
+  served_factor_ = Tensor();
+  if (execution == Execution::packed) served_factor_ = factor().detach();
+  WrappingKind::set_execution(execution);
+  lora_.set_execution(execution);
+}
+
+Ia3Kind::Ia3Kind(std::vector<std::shared_ptr<LinearKind>> base, Tensor l, Place place, Tensor bias)
+    : WrappingKind(std::move(base)), l_(std::move(l)), bias_(std::move(bias)), place_(place) {
+  FRUGAL_ASSERT(place == Place::output ? is_float(l_, {out_features(), 1}) : is_float(l_, {1, in_features()}) && !bias_.defined());
+}
+
+Tensor Ia3Kind::forward(const Activation& input) const {
+  if (place_ == Place::input) return base_forward(Activation(input.values() * l_.flatten()));
+  const Tensor out = base_forward(input);
+  return (bias_.defined() ? out + bias_ : out) * l_.flatten();
+}
+
+Tensor Ia3Kind::dense() const { return base_dense() * l_; }
+
+Tensor Ia3Kind::scaled_bias() const { return bias_.defined() ? bias_ * l_.flatten() : bias_; }
+
+std::string Ia3Kind::describe() const { return fmt::format("IA3 ({})", describe_base()); }
+
+uint64_t Ia3Kind::storage_bytes() const {
+  return WrappingKind::storage_bytes() + static_cast<uint64_t>(l_.nbytes()) + (bias_.defined() ? static_cast<uint64_t>(bias_.nbytes()) : 0);
+}
+
+void Ia3Kind::for_each_tensor(const std::string& prefix, const TensorVisitor& visit) {
+  WrappingKind::for_each_tensor(prefix, visit);
+  if (bias_.defined()) visit(prefix + ".bias", bias_);
+}
+
+void Ia3Kind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) { visit(module + ".ia3_l", l_); }
+
+}  // namespace frugal::nn

@@ -1,0 +1,123 @@
+#include "tune/adapter.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "base/error.h"
+
+namespace frugal::tune {
+namespace {
+
+io::TensorToWrite to_write(const std::string& name, const Tensor& tensor) {
+  const auto held = std::make_shared<const Tensor>(tensor.detach().contiguous());
+  const auto* data = static_cast<const std::byte*>(held->const_data_ptr());
+  return {name, "F32", held->sizes().vec(), {}, {data, held->nbytes()}, held};
+}
+
+// The float type that all of these hold, or none.
+std::optional<at::ScalarType> float_type(const std::vector<std::shared_ptr<nn::LinearKind>>& kinds) {
+  std::optional<at::ScalarType> type;
+  for (const auto& kind : kinds) {
+    const auto* dense = dynamic_cast<const nn::DenseKind*>(kind.get());
+    if (!dense) return std::nullopt;
+    type = dense->weight().scalar_type();
+  }
+  return type;
+}
+
+Tensor rounded(const Tensor& weight, at::ScalarType type, const std::string& name) {
+  Tensor result = weight.to(type).contiguous();
+  if (!result.isfinite().all().item<bool>())
+    fail(ErrorKind::invalid_input, "{}: with the adapter in it the weight holds numbers beyond what {} holds", name, c10::toString(type));
+  return result;
+}
+
+}  // namespace
+
+Adapter::Adapter(nn::Model& model, io::PeftConfig config, std::vector<AdapterSite> sites, std::shared_ptr<nn::AdapterDropout> dropout,
+                 std::vector<std::pair<std::string, Tensor>> shared)
+    : model_(&model), config_(std::move(config)), sites_(std::move(sites)), dropout_(std::move(dropout)), shared_(std::move(shared)) {}
+
+void Adapter::for_each_tensor(const nn::TensorVisitor& visit) {
+  if (config_.save_projection) {
+    for (auto& [name, tensor] : shared_) visit(name, tensor);
+  }
+  for (const AdapterSite& site : sites_) site.kind->for_each_adapter_tensor(site.linear->name(), visit);
+}
+
+std::vector<train::Parameter> Adapter::parameters() {
+  std::vector<train::Parameter> result;
+  for_each_tensor([&](const std::string& name, Tensor& tensor) {
+    if (!tensor.requires_grad()) return;
+    const bool a = name.ends_with(".lora_A.weight"), b = name.ends_with(".lora_B.weight");
+    result.push_back({name, tensor, b ? b_rate_ : 1, a || b});  // the others are factors, not drawn to zero
+  });
+  return result;
+}
+
+uint64_t Adapter::trainable_parameters() {
+  uint64_t count = 0;
+  for (const train::Parameter& parameter : parameters()) count += static_cast<uint64_t>(parameter.tensor.numel());
+  return count;
+}
+
+void Adapter::set_training(bool training) {
+  if (dropout_) dropout_->set_training(training);
+}
+
+Tensor Adapter::generator_state() const { return dropout_ ? dropout_->state() : Tensor(); }
+
+void Adapter::set_generator_state(const Tensor& state) {
+  if (dropout_) dropout_->set_state(state);
+}
+
+void Adapter::save(const std::string& path, const std::string& base_model, bool overwrite) {
+  std::vector<io::TensorToWrite> tensors;
+  for_each_tensor([&](const std::string& name, Tensor& tensor) { tensors.push_back(to_write(name, tensor)); });
+  io::PeftConfig config = config_;
+  if (!base_model.empty()) config.base_model = base_model;
+  io::write_peft(path, config, std::move(tensors), overwrite);
+}
+
+void Adapter::require_outermost() const {
+  for (const AdapterSite& site : sites_) {
+    if (site.linear->kinds().back() != site.kind)
+      fail(ErrorKind::internal, "{}: another adapter was attached after this one and must go first", site.linear->name());
+  }
+}
+
+void Adapter::detach() {
+  require_outermost();
+  for (const AdapterSite& site : sites_) {
+    site.linear->replace(site.before);
+    site.linear->mutable_bias() = site.bias_before;
+  }
+  sites_.clear();
+}
+
+void Adapter::merge(std::optional<at::ScalarType> encoded) {
+  const at::NoGradGuard no_grad;
+  require_outermost();
+  std::vector<at::ScalarType> types;
+  for (const AdapterSite& site : sites_) {
+    const std::optional<at::ScalarType> type = float_type(site.before);
+    if (!type && !encoded) {
+      fail(ErrorKind::unsupported, "{}: a weight of kind {} cannot take the adapter in, only plain floats can", site.linear->name(),
+           site.before.front()->describe());
+    }
+    types.push_back(type.value_or(*encoded));
+  }
+  std::vector<std::shared_ptr<nn::LinearKind>> merged;
+  for (size_t i = 0; i < sites_.size(); ++i)
+    merged.push_back(std::make_shared<nn::DenseKind>(rounded(sites_[i].linear->dense(), types[i], sites_[i].linear->name())));
+  for (size_t i = 0; i < sites_.size(); ++i) {
+    const AdapterSite& site = sites_[i];
+    site.linear->replace(std::move(merged[i]));
+    const auto* ia3 = dynamic_cast<const nn::Ia3Kind*>(site.kind.get());
+    if (ia3 && ia3->scaled_bias().defined()) site.linear->mutable_bias() = ia3->scaled_bias();
+    if (site.linear == &model_->head) model_->spec.tied_embeddings = false;
+  }
+  sites_.clear();
+}
+
+}  // namespace frugal::tune

@@ -1,0 +1,15 @@
+#include "tune/dora.h"
+#include "tune/ia3.h"
+#include "tune/lora.h"
+#include "tune/lora_fa.h"
+#include "tune/lora_plus.h"
+#include "tune/vera.h"
+
+namespace frugal::tune {
+
+const MethodTable<AttachFunction>& adapter_table() {
+  static const MethodTable<AttachFunction> table({lora_row(), dora_row(), lora_plus_row(), lora_fa_row(), ia3_row(), vera_row()});
+  return table;
+}
+
+}  // namespace frugal::tune
