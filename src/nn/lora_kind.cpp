@@ -27,6 +27,7 @@ Tensor AdapterDropout::apply(const Tensor& x) {
   return x * at::empty(x.sizes(), at::kFloat).bernoulli_(1 - probability_, *generator_).div_(1 - probability_);
 }
 
+void AdapterDropout::seed(uint64_t seed) { generator_->set_current_seed(seed); }
 Tensor AdapterDropout::state() const { return generator_->get_state(); }
 
 void AdapterDropout::set_state(const Tensor& state) { generator_->set_state(state); }

@@ -25,7 +25,8 @@ class AdapterDropout {
   void set_training(bool training) { training_ = training; }
   bool active() const { return training_ && probability_ > 0; }
   Tensor apply(const Tensor& x);  // x itself unless active
-  Tensor state() const;           // of the generator, uint8
+  void seed(uint64_t seed);
+  Tensor state() const;  // of the generator, uint8
   void set_state(const Tensor& state);
 
  private:

@@ -65,6 +65,9 @@ void Adapter::set_training(bool training) {
   if (dropout_) dropout_->set_training(training);
 }
 
+void Adapter::seed(uint64_t seed) {
+  if (dropout_) dropout_->seed(seed);
+}
 Tensor Adapter::generator_state() const { return dropout_ ? dropout_->state() : Tensor(); }
 
 void Adapter::set_generator_state(const Tensor& state) {

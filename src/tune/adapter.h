@@ -42,6 +42,7 @@ class Adapter {
 
   // Dropout is on while training only. Its state belongs to a checkpoint of the run; undefined without dropout.
   void set_training(bool training);
+  void seed(uint64_t seed);  // what dropout draws from here on
   Tensor generator_state() const;
   void set_generator_state(const Tensor& state);
 

@@ -1,0 +1,454 @@
+#include "cli/training.h"
+
+#include <signal.h>
+#include <unistd.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "base/progress.h"
+#include "cli/terminal.h"
+#include "text/tokenizer.h"
+#include "train/language_modeling.h"
+
+namespace frugal::cli {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kMaxConfigBytes = size_t{1} << 20;
+
+std::string with_dashes(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+const OptionSpec* find_spec(const std::vector<OptionSpec>& specs, std::string_view name) {
+  const auto found = std::find_if(specs.begin(), specs.end(), [&](const OptionSpec& spec) { return spec.name == name; });
+  return found == specs.end() ? nullptr : &*found;
+}
+
+RawOptions given_of(const std::map<std::string, std::string>& given, const std::vector<OptionSpec>& specs) {
+  RawOptions raw;
+  for (const auto& [name, value] : given) {
+    if (find_spec(specs, name)) raw.emplace_back(name, value);
+  }
+  return raw;
+}
+
+// "path" or "path:kind".
+data::Source source_of(const std::string& text, const Options& run) {
+  data::Source source;
+  source.path = text;
+  if (const size_t colon = text.rfind(':'); colon != std::string::npos && !fs::exists(text)) {
+    source.kind = data::row_kind(text.substr(colon + 1));
+    source.path = text.substr(0, colon);
+  }
+  source.mask.train_on_inputs = run.boolean("train_on_inputs");
+  source.mask.train_on_eos = data::train_on_eos(run.text("train_on_eos"));
+  return source;
+}
+
+std::string scalar(const YAML::Node& node, const std::string& where) {
+  if (!node.IsScalar()) fail(ErrorKind::invalid_input, "{}: must be a single value", where);
+  return node.Scalar();
+}
+
+std::string joined_names(const YAML::Node& node, const std::string& where) {
+  if (node.IsScalar()) return node.Scalar();
+  if (!node.IsSequence() || node.size() == 0) fail(ErrorKind::invalid_input, "{}: must be a name or a list of names", where);
+  std::string names;
+  for (const auto& name : node) names += (names.empty() ? "" : "+") + scalar(name, where);
+  return names;
+}
+
+// Axolotl's: {path, type, split, field_messages, message_property_mappings: {role, content}, roles_to_train, train_on_eos}.
+data::Source source_of(const YAML::Node& node, const std::string& where, const Options& run) {
+  if (node.IsScalar()) return source_of(node.Scalar(), run);
+  if (!node.IsMap()) fail(ErrorKind::invalid_input, "{}: must be a path or a map with one", where);
+  if (!node["path"]) fail(ErrorKind::invalid_input, "{}: has no path", where);
+  data::Source source = source_of(scalar(node["path"], where), run);
+  for (const auto& pair : node) {
+    const auto key = pair.first.as<std::string>();
+    const std::string at = where + "." + key;
+    if (key == "path") continue;
+    if (key == "type") {
+      const std::string type = scalar(pair.second, at);
+      source.kind = type == "chat_template" ? data::RowKind::chat : type == "completion" ? data::RowKind::text : data::row_kind(type);
+    } else if (key == "roles_to_train") {
+      source.mask.roles_to_train.clear();
+      for (const auto& role : pair.second) source.mask.roles_to_train.insert(scalar(role, at));
+    } else if (key == "train_on_eos") {
+      source.mask.train_on_eos = data::train_on_eos(scalar(pair.second, at));
+    } else if (key == "message_property_mappings") {
+      for (const auto& mapping : pair.second) {
+        const std::string property = key + "." + mapping.first.as<std::string>();
+        data::field_of(source.fields, property) = scalar(mapping.second, at);
+      }
+    } else {
+      data::field_of(source.fields, key) = scalar(pair.second, at);
+    }
+  }
+  return source;
+}
+
+// What the keys of a LoRA in Axolotl's words are in ours.
+struct AdapterKeys {
+  std::string adapter;  // "lora"
+  std::vector<std::pair<std::string, std::string>> options;
+
+  bool take(const std::string& key, const YAML::Node& node, const std::string& where) {
+    const auto truth = [&] { return scalar(node, where) == "true"; };
+    if (key == "adapter") {
+      adapter = scalar(node, where);
+    } else if (key == "lora_r") {
+      options.emplace_back("r", scalar(node, where));
+    } else if (key == "lora_alpha") {
+      options.emplace_back("alpha", scalar(node, where));
+    } else if (key == "lora_dropout") {
+      options.emplace_back("dropout", scalar(node, where));
+    } else if (key == "lora_target_modules") {
+      options.emplace_back("target", joined_names(node, where));
+    } else if (key == "lora_target_linear") {
+      if (truth()) options.emplace_back("target", "all-linear");
+    } else if (key == "peft_use_rslora") {
+      options.emplace_back("rslora", scalar(node, where));
+    } else if (key == "peft_use_dora") {
+      if (truth()) adapter = "dora";
+    } else if (key == "loraplus_lr_ratio") {
+      adapter = "lora-plus";
+      options.emplace_back("ratio", scalar(node, where));
+    } else {
+      return false;
+    }
+    return true;
+  }
+  std::string method() const {
+    std::string text = adapter;
+    for (size_t i = 0; i < options.size(); ++i) text += fmt::format("{}{}={}", i == 0 ? ":" : ",", options[i].first, options[i].second);
+    return text;
+  }
+};
+
+constexpr const char* kAdapterKeys[] = {"adapter",         "lora_r",        "lora_alpha",       "lora_dropout", "lora_target_modules", "lora_target_linear",
+                                        "peft_use_rslora", "peft_use_dora", "loraplus_lr_ratio"};
+constexpr const char* kFileKeys[] = {"base_model", "method", "datasets", "test_datasets", "output_dir"};
+
+// transformers' names of optimizers that are rows of ours.
+std::string optimizer_row(const std::string& name) {
+  if (name == "adamw_torch" || name == "adamw_torch_fused" || name == "adamw_hf") return "adamw";
+  if (name == "adamw_bnb_8bit" || name == "adamw_8bit" || name == "paged_adamw_8bit") return "adam8bit";
+  return name;
+}
+
+struct ConfigFile {
+  std::map<std::string, std::string> options;
+  YAML::Node datasets, test_datasets;
+  std::string base_model, method, output;
+  std::map<std::string, std::string> extra;
+};
+
+ConfigFile parse_config(const YAML::Node& root, const std::string& path, const std::vector<std::string>& own_keys) {
+  ConfigFile file;
+  if (!root.IsMap()) fail(ErrorKind::invalid_input, "{}: must be a map of keys to values", path);
+  std::vector<std::string> known = own_keys;
+  for (const auto& specs : {training_options(), train::schedule_options()}) {
+    for (const OptionSpec& spec : specs) known.push_back(spec.name);
+  }
+  known.insert(known.end(), std::begin(kAdapterKeys), std::end(kAdapterKeys));
+  known.insert(known.end(), std::begin(kFileKeys), std::end(kFileKeys));
+  known.emplace_back("lr_scheduler");
+  AdapterKeys adapter;
+  std::set<std::string> seen;
+  for (const auto& pair : root) {
+    const auto key = pair.first.as<std::string>();
+    const std::string where = path + ": " + key;
+    if (!seen.insert(key).second) fail(ErrorKind::invalid_input, "{}: is given twice", where);
+    if (std::find(known.begin(), known.end(), key) == known.end())
+      fail(ErrorKind::invalid_input, "{}: unknown key \"{}\"{}", path, printable(key), did_you_mean(key, known));
+    if (pair.second.IsNull()) continue;
+    if (adapter.take(key, pair.second, where)) continue;
+    if (key == "datasets") {
+      file.datasets = pair.second;
+    } else if (key == "test_datasets") {
+      file.test_datasets = pair.second;
+    } else if (key == "base_model") {
+      file.base_model = scalar(pair.second, where);
+    } else if (key == "method") {
+      file.method = scalar(pair.second, where);
+    } else if (key == "output_dir") {
+      file.output = scalar(pair.second, where);
+    } else if (std::find(own_keys.begin(), own_keys.end(), key) != own_keys.end()) {
+      file.extra[key] = scalar(pair.second, where);
+    } else {
+      file.options[key == "lr_scheduler" ? "lr_scheduler_type" : key] = scalar(pair.second, where);
+    }
+  }
+  if (!adapter.adapter.empty() && !file.method.empty()) fail(ErrorKind::invalid_input, "{}: has both method and adapter", path);
+  if (adapter.adapter.empty() && !adapter.options.empty()) fail(ErrorKind::invalid_input, "{}: has options of a LoRA, but no adapter", path);
+  if (!adapter.adapter.empty()) file.method = adapter.method();
+  return file;
+}
+
+ConfigFile read_config(const std::string& path, const std::vector<std::string>& own_keys) {
+  if (path.empty()) return {};
+  const std::string text = read_text_file(path, kMaxConfigBytes);
+  try {
+    return parse_config(YAML::Load(text), path, own_keys);
+  } catch (const YAML::Exception& error) {
+    fail(ErrorKind::invalid_input, "{}: {}", path, error.what());
+  }
+}
+
+bool has_checkpoints(const std::string& output) {
+  std::error_code code;
+  for (const auto& entry : fs::directory_iterator(output, code)) {
+    if (entry.path().filename().string().starts_with("checkpoint-")) return true;
+  }
+  return false;
+}
+
+// Files that another folder holds complete take the place of those in `output`, each by one rename; what others look for first comes last.
+void move_into(const fs::path& from, const fs::path& output) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(from)) files.push_back(entry.path());
+  std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { return (a.extension() == ".json") < (b.extension() == ".json"); });
+  for (const fs::path& file : files) fs::rename(file, output / file.filename());
+  fs::remove_all(from);
+}
+
+data::Dataset load_part(const nn::LoadedModel& model, const std::vector<data::Source>& sources, const data::LoadOptions& options, const char* what) {
+  data::TextModel text;
+  text.tokenizer = model.tokenizer.get();
+  text.chat_template = model.chat_template.get();
+  text.chat_template_problem = model.chat_template_problem;
+  text.bos_text = model.bos_text;
+  text.eos_text = model.eos_text;
+  data::Dataset dataset = data::load_dataset(sources, options, text);
+  print_note(fmt::format("{}: {}", what, data::to_string(dataset.report)));
+  return dataset;
+}
+
+}  // namespace
+
+const std::vector<OptionSpec>& training_options() {
+  static const std::vector<OptionSpec> options = {
+      integer_option("sequence_len", 1024, 2, 1 << 20, "longest example in tokens"),
+      boolean_option("sample_packing", false, "fill sequences of sequence_len with whole examples, each of which sees itself only"),
+      choice_option("over_length", "drop", {"drop", "truncate"}, "what happens to longer examples"),
+      boolean_option("skip_bad", false, "go on after rows that cannot be used, and count them"),
+      boolean_option("train_on_inputs", false, "learn all tokens, not the assistant's alone"),
+      choice_option("train_on_eos", "turn", {"turn", "all", "last", "none"}, "which ends of turns are learned"),
+      number_option("val_set_size", 0, 0, 1e9, "held out of the data: a share below 1, else a number of examples"),
+      integer_option("micro_batch_size", 4, 1, 1 << 20, "examples (packed: sequences) that are computed at once"),
+      integer_option("gradient_accumulation_steps", 1, 1, 1 << 20, "micro-batches of a step"),
+      number_option("num_epochs", 3, 0, 1e6, "times through the data"),
+      integer_option("max_steps", 0, 0, int64_t{1} << 40, "steps in place of epochs (0: epochs)"),
+      number_option("learning_rate", 0, 0, 1e3, "highest learning rate (0: the method's)"),
+      text_option("optimizer", "adamw", "row of the optimizers, with options: adamw:beta2=0.95"),
+      number_option("weight_decay", 0, 0, 100, "of matrices, where the optimizer has it"),
+      number_option("max_grad_norm", 1, 0, 1e9, "longest gradient (0: not clipped)"),
+      boolean_option("gradient_checkpointing", false, "keep the blocks' inputs only, and compute them again in backward"),
+      integer_option("recompute_every", 1, 1, 1 << 20, "with gradient_checkpointing: only each of so many blocks"),
+      boolean_option("load_in_4bit", false, "keep the base model as its file has it, decoded at each use: less memory, slower"),
+      integer_option("logging_steps", 1, 1, 1 << 30, "steps between lines of the log"),
+      integer_option("save_steps", 0, 0, int64_t{1} << 40, "steps between checkpoints (0: at the end)"),
+      integer_option("save_total_limit", 2, 0, 1 << 20, "checkpoints that are kept (0: all)"),
+      integer_option("eval_steps", 0, 0, int64_t{1} << 40, "steps between evaluations (0: at the end)"),
+      number_option("spike_factor", 10, 0, 1e9, "a loss so many times its running mean is reported (0: never)"),
+      choice_option("spike_policy", "report", {"report", "skip"}, "whether such a step is taken"),
+  };
+  return options;
+}
+
+void add_training_flags(Verb& verb, TrainingValues& values) {
+  verb.text("--config", values.config, "YAML file with these options as keys (Axolotl's names); flags come first")
+      .texts("--data", values.data, "Training data: .jsonl, .json or a text file; a kind after a colon (:chat, :alpaca, :sharegpt, :text); repeatable")
+      .texts("--eval-data", values.eval_data, "Held-out data, as --data; repeatable")
+      .text("-o,--output,--output-dir", values.output, "Folder for checkpoints, logs and the result")
+      .integer("--show", values.show, 0, 1 << 20, "Print so many examples with what is learned marked, and end")
+      .flag("--resume,--resume-from-checkpoint", values.resume, "Go on from the newest checkpoint of the output that is whole")
+      .flag("--overwrite", values.overwrite, "Remove the checkpoints that the output has and begin anew")
+      .flag("--allow-changes", values.allow_changes, "Resume although data or options differ from what they were");
+  for (const auto* specs : {&training_options(), &train::schedule_options()}) {
+    for (const OptionSpec& spec : *specs) {
+      std::string names = "--" + with_dashes(spec.name);
+      if (with_dashes(spec.name) != spec.name) names += ",--" + spec.name;
+      const auto use = [&values, name = spec.name](const std::string& text) { values.flags[name] = text; };
+      std::string help = spec.help;
+      if (!spec.choices.empty()) help += fmt::format(": {}", fmt::join(spec.choices, ", "));
+      verb.each(names, use, fmt::format("{} [{}]", help, spec.fallback));
+    }
+  }
+}
+
+TrainingPlan training_plan(const TrainingValues& values, const std::string& default_data_message, const std::vector<std::string>& own_keys) {
+  const ConfigFile file = read_config(values.config, own_keys);
+  std::map<std::string, std::string> given = file.options;
+  for (const auto& [name, value] : values.flags) given[name] = value;
+  TrainingPlan plan;
+  const std::string owner = values.config.empty() ? "training" : values.config;
+  plan.run = Options(owner, training_options(), given_of(given, training_options()));
+  plan.schedule = Options(owner, train::schedule_options(), given_of(given, train::schedule_options()));
+  plan.base_model = file.base_model;
+  plan.method = values.method.empty() ? file.method : values.method;
+  plan.extra = file.extra;
+  plan.output = values.output.empty() ? file.output : values.output;
+  const auto sources = [&](const std::vector<std::string>& flags, const YAML::Node& nodes, const char* key) {
+    std::vector<data::Source> all;
+    for (const std::string& text : flags) all.push_back(source_of(text, plan.run));
+    if (!flags.empty() || !nodes.IsDefined() || nodes.IsNull()) return all;
+    if (!nodes.IsSequence()) fail(ErrorKind::invalid_input, "{}: {}: must be a list", values.config, key);
+    for (size_t i = 0; i < nodes.size(); ++i) all.push_back(source_of(nodes[i], fmt::format("{}: {}[{}]", values.config, key, i), plan.run));
+    return all;
+  };
+  plan.data = sources(values.data, file.datasets, "datasets");
+  plan.eval_data = sources(values.eval_data, file.test_datasets, "test_datasets");
+  if (plan.data.empty()) fail(ErrorKind::invalid_input, "{}", default_data_message);
+  if (plan.output.empty() && values.show == 0) fail(ErrorKind::invalid_input, "-o names the folder that the result goes to");
+  if (!plan.eval_data.empty() && plan.run.number("val_set_size") > 0)
+    fail(ErrorKind::invalid_input, "held-out data is either given or a part of the data (val_set_size), not both");
+  return plan;
+}
+
+TrainingData load_training_data(const Context& context, const TrainingPlan& plan, const nn::LoadedModel& model, bool concatenate) {
+  if (!model.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", model.name);
+  const data::LoadOptions options{static_cast<size_t>(plan.run.integer("sequence_len")), data::over_length(plan.run.text("over_length")),
+                                  plan.run.boolean("skip_bad"), concatenate};
+  TrainingData result{load_part(model, plan.data, options, "training data"), {}};
+  if (!plan.eval_data.empty()) result.held_out = load_part(model, plan.eval_data, options, "held-out data");
+  if (const double size = plan.run.number("val_set_size"); size > 0) {
+    const data::Split split = data::split(result.train, size, context.method_seed());
+    if (split.training.empty()) fail(ErrorKind::invalid_input, "val_set_size {} leaves nothing of {} examples to train on", size, result.train.size());
+    result.held_out = result.train.subset(split.validation);
+    result.train = result.train.subset(split.training);
+  }
+  return result;
+}
+
+void show_examples(const nn::LoadedModel& model, const data::Dataset& dataset, int64_t count) {
+  const bool colours = ::isatty(STDOUT_FILENO);
+  const char *begin = colours ? "\033[1;32m" : "[[", *end = colours ? "\033[0m" : "]]";
+  for (size_t i = 0; i < std::min(static_cast<size_t>(count), dataset.size()); ++i) {
+    const data::Example example = dataset.example(i);
+    const auto learned = std::count(example.trained.begin(), example.trained.end(), 1);
+    std::string text = fmt::format("-- example {}: {} tokens, {} learned\n", i, example.tokens.size(), learned);
+    for (size_t from = 0; from < example.tokens.size();) {
+      size_t to = from;
+      while (to < example.tokens.size() && example.trained[to] == example.trained[from]) ++to;
+      std::string part;
+      for (size_t t = from; t < to; ++t) part += model.tokenizer->piece(example.tokens[t]);
+      text += example.trained[from] ? begin + part + end : part;
+      from = to;
+    }
+    print(text + "\n");
+  }
+}
+
+void prepare_output(const TrainingValues& values, const std::string& output) {
+  if (!has_checkpoints(output) || values.resume) return;
+  if (!values.overwrite) fail(ErrorKind::invalid_input, "{}: holds the checkpoints of a run; --resume goes on with it, --overwrite removes them", output);
+  for (const auto& entry : fs::directory_iterator(output)) {
+    if (entry.path().filename().string().starts_with("checkpoint-")) fs::remove_all(entry.path());
+  }
+}
+
+train::TrainerOptions trainer_options(const TrainingValues& values, const TrainingPlan& plan, const Context& context, double default_rate) {
+  const Options& run = plan.run;
+  train::TrainerOptions options;
+  options.output = plan.output;
+  options.max_steps = run.integer("max_steps");
+  options.num_epochs = run.number("num_epochs");
+  options.gradient_accumulation_steps = run.integer("gradient_accumulation_steps");
+  options.learning_rate = run.number("learning_rate") > 0 ? run.number("learning_rate") : default_rate;
+  options.schedule = plan.schedule;
+  options.max_grad_norm = run.number("max_grad_norm");
+  options.seed = context.method_seed();
+  options.logging_steps = run.integer("logging_steps");
+  options.save_steps = run.integer("save_steps");
+  options.save_total_limit = run.integer("save_total_limit");
+  options.eval_steps = run.integer("eval_steps");
+  options.spike_factor = run.number("spike_factor");
+  options.spikes = run.text("spike_policy") == "skip" ? train::SpikePolicy::skip : train::SpikePolicy::report;
+  options.resume = values.resume;
+  options.allow_changes = values.allow_changes;
+  return options;
+}
+
+train::CheckpointFiles whole_model_files(const Context& context, const nn::LoadedModel& model) {
+  return [&context, &model](const std::string& folder) {
+    nn::SaveOptions options;
+    options.format = nn::SaveFormat::huggingface;
+    options.float_format = "F32";
+    context.loader.save(model, folder + "/.model", options);
+    move_into(folder + "/.model", folder);
+  };
+}
+
+void run_training(const Context& context, const TrainingPlan& plan, TrainingJob& job) {
+  StepText optimizer_text = parse_step(plan.run.text("optimizer"));
+  optimizer_text.id = optimizer_row(optimizer_text.id);
+  const auto& row = train::optimizer_table().at(optimizer_text.id);
+  const bool decays = find_spec(row.options, "weight_decay");
+  const bool typed =
+      std::any_of(optimizer_text.options.begin(), optimizer_text.options.end(), [](const auto& option) { return option.first == "weight_decay"; });
+  if (decays && !typed) optimizer_text.options.emplace_back("weight_decay", fmt::format("{}", plan.run.number("weight_decay")));
+  if (!decays && plan.run.given("weight_decay")) fail(ErrorKind::invalid_input, "weight_decay: the optimizer {} has none", row.id);
+  const Options optimizer_options(row.id, row.options, optimizer_text.options);
+
+  uint64_t trainable = 0;
+  for (const train::Parameter& parameter : job.parameters) trainable += static_cast<uint64_t>(parameter.tensor.numel());
+  const auto optimizer = row.function(job.parameters, optimizer_options);
+  job.fingerprint["optimizer"] = optimizer_options.canonical().empty() ? row.id : row.id + ":" + optimizer_options.canonical();
+  job.fingerprint["schedule"] = plan.schedule.canonical();
+  job.fingerprint["threads"] = context.threads;
+  train::LanguageModelingOptions objective_options;
+  objective_options.batches = {context.method_seed(), static_cast<size_t>(plan.run.integer("micro_batch_size")),
+                               static_cast<size_t>(plan.run.integer("sequence_len")), plan.run.boolean("sample_packing")};
+  objective_options.recompute = job.recompute;
+  objective_options.recompute.every = plan.run.boolean("gradient_checkpointing") ? plan.run.integer("recompute_every") : 0;
+  objective_options.seed_randomness = job.seed_randomness;
+  objective_options.set_training = job.set_training;
+  train::LanguageModeling objective(*job.model.model, job.data.train, job.data.held_out ? &*job.data.held_out : nullptr, std::move(objective_options));
+  const train::TrainResult result =
+      train::train(objective, job.parameters, *optimizer, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr);
+  if (result.stopped) {
+    print_note(fmt::format("stopped after step {} of {}; --resume goes on", result.steps, result.total_steps));
+    if (exit_code_after_stop() != 128 + SIGTERM) throw Interrupted{};
+  } else {
+    const std::string made = plan.output + "/.result";
+    fs::remove_all(made);
+    fs::create_directories(made);
+    job.files(made);
+    move_into(made, plan.output);
+  }
+  if (context.json) {
+    Json summary = {{"output", plan.output},
+                    {"train_loss_first", result.loss_first},
+                    {"train_loss_last", result.loss_last},
+                    {"steps", result.steps},
+                    {"total_steps", result.total_steps},
+                    {"tokens", result.tokens},
+                    {"skipped_steps", result.skipped},
+                    {"seconds", result.seconds},
+                    {"peak_rss_bytes", peak_rss_bytes()},
+                    {"trainable_parameters", trainable},
+                    {"optimizer_bytes", optimizer->state_bytes()},
+                    {"stopped", result.stopped}};
+    summary["eval_loss"] = result.has_eval ? Json(result.eval_loss) : Json();
+    print_json(summary);
+    return;
+  }
+  if (result.stopped) return;
+  std::string line = fmt::format("{}: {} of {} trained parameters, {} steps, loss {:.4f} -> {:.4f}", plan.output, job.what, trainable, result.steps,
+                                 result.loss_first, result.loss_last);
+  if (result.has_eval) line += fmt::format(", held out {:.4f}", result.eval_loss);
+  print(line + fmt::format("; {} tokens in {:.1f} s, peak memory {:.0f} MB\n", result.tokens, result.seconds, static_cast<double>(peak_rss_bytes()) / 1e6));
+}
+
+}  // namespace frugal::cli
