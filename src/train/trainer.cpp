@@ -257,7 +257,7 @@ class Run {
     try {
       write_checkpoint(options_.output, checkpoint, add_files());
     } catch (const Error& error) {
-      if (end || error.kind() != ErrorKind::io) throw;
+      if (end || error.kind() == ErrorKind::internal) throw;
       log_warning("no checkpoint at step {}, it is tried again after the next: {}", step_, error.what());
       save_is_due_ = true;
       return false;

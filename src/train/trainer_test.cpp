@@ -1,0 +1,408 @@
+// Runs that stop, break and go on: the torture list's section K and the faults T6, T7, T8, T10, T11, T13 by number (robustness.md).
+#include "train/trainer.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/rng.h"
+#include "io/test_tools.h"
+#include "oracle.h"
+#include "train/checkpoint.h"
+
+namespace frugal::train {
+namespace fs = std::filesystem;
+namespace {
+
+using at::Tensor;
+using io::TemporaryFolder;
+
+// Mean squared distance of (weights x + noise) to each example's target; what happens at a step can be set.
+class Quadratic : public Objective {
+ public:
+  explicit Quadratic(const std::vector<Parameter>& parameters, size_t examples = 11) : parameters_(parameters), examples_(examples) {}
+  std::vector<MicroBatch> epoch(int64_t epoch) override {
+    std::vector<MicroBatch> batches;
+    for (size_t i = 0; i < examples_; ++i) batches.push_back({{(i * 7 + static_cast<size_t>(epoch)) % examples_}, 3, 2});
+    return batches;
+  }
+  double accumulate(const MicroBatch& batch, double scale, uint64_t seed) override {
+    ++calls;
+    for (const uint64_t id : batch.examples) learned.push_back(id);
+    if (before) before(calls);
+    Rng rng(seed);
+    Tensor loss = at::zeros({}, at::kDouble);
+    for (const Parameter& parameter : parameters_) {
+      const Tensor target = at::full({}, static_cast<double>(batch.examples[0]) + 0.1 * rng.normal());
+      loss = loss + (parameter.tensor - target).square().sum().to(at::kDouble);
+    }
+    loss = loss * 2 * factor;
+    (loss * scale).backward();
+    return loss.item<double>();
+  }
+  std::optional<double> evaluate() override { return parameters_[0].tensor.square().mean().item<double>(); }
+  Json fingerprint() const override { return {{"data", data}}; }
+
+  std::function<void(int64_t call)> before;
+  double factor = 1;
+  int64_t calls = 0;
+  std::string data = "quadratic";
+  std::vector<uint64_t> learned;
+
+ private:
+  const std::vector<Parameter>& parameters_;
+  size_t examples_;
+};
+
+// All that one process has: parameters, optimizer, objective.
+struct Process {
+  explicit Process(const std::string& optimizer_text = "adamw") {
+    for (const int size : {3, 5}) {
+      const Tensor values = at::arange(size, at::kFloat).mul_(0.1).reshape({1, size}).requires_grad_();
+      parameters.push_back({fmt::format("w{}", size), values, 1, true});
+    }
+    const StepText text = parse_step(optimizer_text);
+    const auto& row = optimizer_table().at(text.id);
+    optimizer = row.function(parameters, Options(row.id, row.options, text.options));
+  }
+  TrainResult run(TrainerOptions options) {
+    if (options.schedule.canonical().empty()) options.schedule = Options("schedule", schedule_options(), {{"warmup_steps", "4"}});
+    return train(objective, parameters, *optimizer, options, {{"method", "test"}});
+  }
+  std::string state() {
+    std::string all;
+    const auto add = [&](const Tensor& tensor) { all.append(static_cast<const char*>(tensor.detach().contiguous().const_data_ptr()), tensor.nbytes()); };
+    for (const Parameter& parameter : parameters) add(parameter.tensor);
+    optimizer->for_each_state([&](const std::string&, Tensor& state) { add(state); });
+    return all;
+  }
+  std::vector<Parameter> parameters;
+  std::unique_ptr<Optimizer> optimizer;
+  Quadratic objective{parameters};
+};
+
+TrainerOptions options_for(const std::string& output) {
+  TrainerOptions options;
+  options.output = output;
+  options.num_epochs = 3;
+  options.gradient_accumulation_steps = 2;
+  options.learning_rate = 0.05;
+  options.save_steps = 4;
+  options.seed = 5;
+  return options;
+}
+
+std::vector<std::pair<int64_t, double>> logged(const std::string& output) {
+  std::vector<std::pair<int64_t, double>> rows;
+  std::ifstream file(output + "/trainer_log.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const Json row = parse_json(line, "log");
+    rows.emplace_back(row["current_steps"].get<int64_t>(), row["loss"].get<double>());
+  }
+  return rows;
+}
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    set_log_sink([this](LogLevel, std::string_view message) { said_ += std::string(message) + "\n"; }, LogLevel::warning);
+  }
+  void TearDown() override {
+    set_log_sink({}, LogLevel::off);
+    clear_stop();
+  }
+  std::string said_;
+  TemporaryFolder folder_;
+};
+
+TEST_F(TrainerTest, StepsEpochsAndLossesAreThoseOfTheDefinition) {
+  Process process;
+  const TrainResult result = process.run(options_for(folder_ / "out"));
+  EXPECT_EQ(result.total_steps, 18);  // 11 micro-batches an epoch, two a step
+  EXPECT_EQ(result.steps, 18);
+  EXPECT_EQ(result.tokens, 3 * 11 * 3);
+  EXPECT_TRUE(result.has_eval);
+  // Each example once an epoch.
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    std::vector<uint64_t> part(process.objective.learned.begin() + epoch * 11, process.objective.learned.begin() + (epoch + 1) * 11);
+    std::sort(part.begin(), part.end());
+    for (uint64_t i = 0; i < 11; ++i) EXPECT_EQ(part[i], i);
+  }
+  const auto rows = logged(folder_ / "out");
+  ASSERT_EQ(rows.size(), 18u);
+  EXPECT_EQ(rows.back().second, result.loss_last);
+  double first = 0, last = 0;
+  for (size_t i = 0; i < 6; ++i) {
+    first += rows[i].second;
+    last += rows[12 + i].second;
+  }
+  EXPECT_LT(last, first);
+  EXPECT_EQ(said_, "");
+}
+
+// T10, T11: a stop in any micro-batch of any step (accumulation, warm-up, ends of epochs, the last step), a resume, and all is as if nothing was.
+TEST_F(TrainerTest, StoppedAnywhereAndResumedEqualsTheWholeRunToTheBit) {
+  for (const std::string optimizer : {"adamw", "sgd:momentum=0.9", "lion"}) {
+    Process whole(optimizer);
+    whole.run(options_for(folder_ / ("whole" + optimizer.substr(0, 3))));
+    const auto rows = logged(folder_ / ("whole" + optimizer.substr(0, 3)));
+    for (int64_t stop = 1 + static_cast<int64_t>(testing::test_seed() % 3); stop <= 33; stop += optimizer == "adamw" ? 3 : 8) {
+      const std::string output = folder_ / fmt::format("{}-{}", optimizer.substr(0, 3), stop);
+      TrainerOptions options = options_for(output);
+      {
+        Process first(optimizer);
+        first.objective.before = [&](int64_t call) {
+          if (call != stop) return;
+          request_stop();
+          stop_point();
+        };
+        const TrainResult result = first.run(options);
+        EXPECT_TRUE(result.stopped);
+        EXPECT_LT(result.steps, 18);
+      }
+      options.resume = true;
+      {
+        Process second(optimizer);  // and once more, right before the end
+        second.objective.before = [&](int64_t call) {
+          if (call < 3) return;
+          request_stop();
+          stop_point();
+        };
+        second.run(options);
+      }
+      clear_stop();
+      Process third(optimizer);
+      third.run(options);
+      ASSERT_EQ(third.state(), whole.state()) << optimizer << " stopped in micro-batch " << stop;
+      ASSERT_EQ(logged(output), rows) << optimizer << " stopped in micro-batch " << stop;
+    }
+  }
+}
+
+// As after kill -9: whatever was done since the last checkpoint is lost, log lines included.
+TEST_F(TrainerTest, GoesOnFromTheLastCheckpointAfterADeath) {
+  Process whole;
+  whole.run(options_for(folder_ / "whole"));
+  struct Death {};
+  Process first;
+  first.objective.before = [](int64_t call) {
+    if (call == 15) throw Death{};
+  };
+  TrainerOptions options = options_for(folder_ / "out");
+  EXPECT_THROW(first.run(options), Death);
+  EXPECT_EQ(logged(folder_ / "out").size(), 7u);
+  options.resume = true;
+  Process second;
+  EXPECT_EQ(second.run(options).first_step, 4);
+  EXPECT_EQ(second.state(), whole.state());
+  EXPECT_EQ(logged(folder_ / "out"), logged(folder_ / "whole"));
+  // Resumed once more at its end, it has nothing to do and changes nothing.
+  Process third;
+  EXPECT_EQ(third.run(options).steps, 18);
+  EXPECT_EQ(third.objective.calls, 0);
+  EXPECT_EQ(third.state(), whole.state());
+}
+
+// T7: a step whose loss or gradient is not finite changes nothing; three in a row end the run, and no checkpoint has a number that is not finite.
+TEST_F(TrainerTest, StepsThatAreNotFiniteAreSkippedAndThreeEndTheRun) {
+  for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    Process process;
+    std::string before;
+    process.objective.before = [&](int64_t call) {
+      if (call == 5) before = process.state();
+      if (call == 7) EXPECT_EQ(process.state(), before);
+      process.objective.factor = call == 5 ? bad : 1;
+    };
+    const TrainResult result = process.run(options_for(folder_ / fmt::format("one{}", bad)));
+    EXPECT_EQ(result.skipped, 1);
+    EXPECT_EQ(result.steps, 18);
+    EXPECT_NE(said_.find("step 3"), std::string::npos) << said_;
+  }
+  Process process;
+  process.objective.before = [&](int64_t call) { process.objective.factor = call > 10 ? std::numeric_limits<double>::quiet_NaN() : 1; };
+  const std::string output = folder_ / "three";
+  EXPECT_THROW(process.run(options_for(output)), Error);
+  const auto last = newest_checkpoint(output);
+  ASSERT_TRUE(last);
+  EXPECT_EQ(last->step, 4);
+  Process weights;
+  weights.parameters[0].tensor.mutable_data_ptr<float>()[0] = std::numeric_limits<float>::infinity();
+  EXPECT_THROW(write_checkpoint(folder_ / "no", {1, {{"global_step", 1}}, {{"w", weights.parameters[0].tensor}}, {}}), Error);
+  EXPECT_FALSE(fs::exists(folder_ / "no"));
+}
+
+// T8
+TEST_F(TrainerTest, SpikesAreReportedWithTheirExamplesAndSkippedIfWanted) {
+  for (const SpikePolicy policy : {SpikePolicy::report, SpikePolicy::skip}) {
+    Process process;
+    process.objective.before = [&](int64_t call) { process.objective.factor = call == 16 || call == 17 ? 1000 : 1; };
+    TrainerOptions options = options_for(folder_ / fmt::format("out{}", static_cast<int>(policy)));
+    options.spikes = policy;
+    said_.clear();
+    EXPECT_EQ(process.run(options).skipped, policy == SpikePolicy::skip ? 1 : 0);
+    EXPECT_NE(said_.find("step 9"), std::string::npos) << said_;
+    EXPECT_NE(said_.find(fmt::format("examples {}, {}", process.objective.learned[15], process.objective.learned[16])), std::string::npos) << said_;
+  }
+}
+
+// T13
+TEST_F(TrainerTest, ASecondTrainerOfOneFolderIsRefused) {
+  Process process;
+  bool tried = false;
+  process.objective.before = [&](int64_t call) {
+    if (call != 3) return;
+    Process other;
+    tried = true;
+    const std::string ended = io::outcome_of([&] { other.run(options_for(folder_ / "out")); });
+    EXPECT_NE(ended.find("another process"), std::string::npos) << ended;
+    EXPECT_EQ(other.objective.calls, 0);
+  };
+  process.run(options_for(folder_ / "out"));
+  EXPECT_TRUE(tried);
+}
+
+// T12, T14 and K5, K6: another run's checkpoint is not gone on with, unless that is wanted.
+TEST_F(TrainerTest, AResumedRunMustBeTheSame) {
+  const std::string output = folder_ / "out";
+  Process first;
+  first.run(options_for(output));
+  TrainerOptions options = options_for(output);
+  options.resume = true;
+  const auto refused = [&](Process& process, const TrainerOptions& changed) { return io::outcome_of([&] { process.run(changed); }); };
+  {
+    Process process;
+    process.objective.data = "other";
+    EXPECT_NE(refused(process, options).find("objective/data was \"quadratic\", is \"other\" now"), std::string::npos);
+  }
+  TrainerOptions longer = options;
+  longer.num_epochs = 4;
+  Process process;
+  EXPECT_NE(refused(process, longer).find("total_steps was 18, is 24 now"), std::string::npos);
+  Process other_shape;
+  other_shape.parameters[0].tensor = at::zeros({1, 4}).requires_grad_();
+  EXPECT_NE(refused(other_shape, options).find("w3 has another shape"), std::string::npos);
+  Process other_optimizer("sgd:momentum=0.9");
+  EXPECT_NE(refused(other_optimizer, options).find("optimizer states"), std::string::npos);
+  Process wanted;
+  wanted.objective.data = "other";
+  options.allow_changes = true;
+  EXPECT_EQ(refused(wanted, options), "ok");
+  EXPECT_NE(said_.find("objective/data"), std::string::npos);
+}
+
+// K1-K4, K7, K8, T6: whatever is wrong with the newest checkpoint is said, and the one before it is used.
+TEST_F(TrainerTest, BrokenCheckpointsAreRefusedLoudlyAndTheOneBeforeIsUsed) {
+  const std::string output = folder_ / "out";
+  Process process;
+  TrainerOptions options = options_for(output);
+  options.save_total_limit = 0;
+  process.run(options);
+  const fs::path newest = output + "/checkpoint-18", copy = folder_ / "copy";
+  fs::copy(newest, copy, fs::copy_options::recursive);
+  EXPECT_EQ(newest_checkpoint(output)->step, 18);
+  int cases = 0;
+  const auto expect_fallback = [&](const std::string& what) {
+    ++cases;
+    said_.clear();
+    const auto found = newest_checkpoint(output);
+    ASSERT_TRUE(found) << what;
+    EXPECT_EQ(found->step, 16) << what;
+    EXPECT_NE(said_.find("checkpoint-18"), std::string::npos) << what << ": " << said_;
+    fs::remove_all(newest);
+    fs::copy(copy, newest, fs::copy_options::recursive);
+  };
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(newest)) files.push_back(entry.path().filename());
+  ASSERT_EQ(files.size(), 4u);
+  for (const std::string& file : files) {
+    const auto size = fs::file_size(newest / file);
+    fs::remove(newest / file);
+    expect_fallback(file + " missing");
+    for (uintmax_t length = 0; length < size; length += std::max<uintmax_t>(1, size / 9)) {
+      fs::resize_file(newest / file, length);
+      expect_fallback(fmt::format("{} cut at {}", file, length));
+    }
+    for (uintmax_t place = 0; place < size; place += std::max<uintmax_t>(1, size / 13)) {
+      std::fstream stream(newest / file, std::ios::in | std::ios::out | std::ios::binary);
+      stream.seekg(static_cast<std::streamoff>(place));
+      const char old = static_cast<char>(stream.get());
+      stream.seekp(static_cast<std::streamoff>(place));
+      stream.put(static_cast<char>(old ^ 4));
+      stream.close();
+      // A bit of the manifest's own spaces or digits of sizes may leave it readable: then it must still be step 18 as written, or be refused.
+      if (file == "manifest.json") {
+        said_.clear();
+        const auto found = newest_checkpoint(output);
+        EXPECT_TRUE(found && (found->step == 16 || found->step == 18)) << place;
+        fs::remove_all(newest);
+        fs::copy(copy, newest, fs::copy_options::recursive);
+      } else {
+        expect_fallback(fmt::format("{} flipped at {}", file, place));
+      }
+    }
+  }
+  // K2: tensors of another step; K8: what a killed save left.
+  fs::copy_file(output + "/checkpoint-16/parameters.safetensors", newest / "parameters.safetensors", fs::copy_options::overwrite_existing);
+  expect_fallback("parameters of step 16");
+  fs::copy_file(output + "/checkpoint-16/manifest.json", newest / "manifest.json", fs::copy_options::overwrite_existing);
+  expect_fallback("manifest of step 16");
+  const std::string manifest = read_text_file((newest / "manifest.json").string(), 1 << 20);
+  const auto rewritten = [&](std::string_view from, std::string_view to) {
+    std::string text = manifest;
+    const size_t at = text.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    text.replace(at, from.size(), to);
+    std::ofstream(newest / "manifest.json") << text;
+  };
+  rewritten("\"optimizer.safetensors\"", "\"../checkpoint-16/optimizer.safetensors\"");
+  expect_fallback("a path that leads out");
+  fs::create_directories(output + "/checkpoint-18.tmp.999");
+  fs::create_directories(output + "/checkpoint-x");
+  EXPECT_EQ(newest_checkpoint(output)->step, 18);
+  rewritten("\"version\": 1", "\"version\": 7");
+  EXPECT_NE(io::outcome_of([&] { newest_checkpoint(output); }).find("format version 7"), std::string::npos);  // not an older one in its place
+  fs::remove_all(output + "/checkpoint-18");
+  for (const auto& entry : fs::directory_iterator(output)) {
+    if (fs::exists(entry.path() / "manifest.json")) fs::remove(entry.path() / "manifest.json");
+  }
+  EXPECT_NE(io::outcome_of([&] { newest_checkpoint(output); }).find("none of"), std::string::npos);
+  EXPECT_GT(cases, 50);
+}
+
+TEST_F(TrainerTest, OldCheckpointsGoAndTheNewestStay) {
+  Process process;
+  process.run(options_for(folder_ / "out"));
+  std::vector<std::string> left;
+  for (const auto& entry : fs::directory_iterator(folder_ / "out")) {
+    if (entry.path().filename().string().starts_with("checkpoint-")) left.push_back(entry.path().filename());
+  }
+  std::sort(left.begin(), left.end());
+  EXPECT_EQ(left, (std::vector<std::string>{"checkpoint-16", "checkpoint-18"}));
+}
+
+// T3: where no checkpoint can be written the run goes on and tries again; at its end that is an error.
+TEST_F(TrainerTest, ACheckpointThatCannotBeWrittenIsTriedAgain) {
+  const std::string output = folder_ / "out";
+  Process process;
+  process.objective.before = [&](int64_t call) {
+    if (call == 8) std::ofstream(output + "/checkpoint-4") << "in the way";  // of the rename
+    if (call == 11) fs::remove(output + "/checkpoint-4");
+  };
+  TrainerOptions options = options_for(output);
+  options.save_total_limit = 0;
+  const std::string ended = io::outcome_of([&] { process.run(options); });
+  EXPECT_EQ(ended, "ok") << said_;
+  EXPECT_NE(said_.find("no checkpoint at step 4"), std::string::npos) << said_;
+  EXPECT_TRUE(fs::exists(output + "/checkpoint-5/manifest.json"));
+  EXPECT_TRUE(fs::exists(output + "/checkpoint-18/manifest.json"));
+}
+
+}  // namespace
+}  // namespace frugal::train
