@@ -4,29 +4,17 @@
 #include <string>
 
 namespace frugal::text {
-namespace {
 
-struct Special {
-  std::string_view text;
-  int32_t id;
-};
-
-// Longest first, so that the first match at a place is the longest.
-std::vector<Special> specials_of(const Tokenizer& tokenizer) {
-  std::vector<Special> result;
+SegmentEncoder::SegmentEncoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    if (tokenizer.is_special(id) && !tokenizer.token_text(id).empty()) result.push_back({tokenizer.token_text(id), id});
+    if (tokenizer.is_special(id) && !tokenizer.token_text(id).empty()) specials_.push_back({tokenizer.token_text(id), id});
   }
-  std::stable_sort(result.begin(), result.end(), [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
-  return result;
+  std::stable_sort(specials_.begin(), specials_.end(), [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
+  for (const Special& special : specials_) starts_[static_cast<unsigned char>(special.text[0])] = true;
 }
 
-}  // namespace
-
-std::vector<int32_t> encode_segments(const Tokenizer& tokenizer, const std::vector<RenderedSegment>& segments, size_t limit) {
-  const std::vector<Special> specials = specials_of(tokenizer);
-  bool starts[256] = {};
-  for (const Special& special : specials) starts[static_cast<unsigned char>(special.text[0])] = true;
+std::vector<int32_t> SegmentEncoder::encode(const std::vector<RenderedSegment>& segments, size_t limit, std::vector<EncodedPart>* parts) const {
+  if (parts) parts->clear();
   std::string text;
   std::vector<bool> from_data;
   for (const RenderedSegment& segment : segments) {
@@ -37,14 +25,15 @@ std::vector<int32_t> encode_segments(const Tokenizer& tokenizer, const std::vect
   size_t pending = 0;  // text from here on is not yet encoded
   const auto flush = [&](size_t end) {
     if (end == pending) return;
-    const std::vector<int32_t> part = tokenizer.encode(std::string_view(text).substr(pending, end - pending), {.add_special = false, .limit = limit});
+    const std::vector<int32_t> part = tokenizer_->encode(std::string_view(text).substr(pending, end - pending), {.add_special = false, .limit = limit});
+    if (parts) parts->push_back({pending, end, ids.size(), ids.size() + part.size(), false});
     ids.insert(ids.end(), part.begin(), part.end());
     if (ids.size() > limit) throw TooManyTokens(ids.size(), limit);
   };
   for (size_t i = 0; i < text.size();) {
     const Special* found = nullptr;
-    if (starts[static_cast<unsigned char>(text[i])] && !from_data[i]) {
-      for (const Special& special : specials) {
+    if (starts_[static_cast<unsigned char>(text[i])] && !from_data[i]) {
+      for (const Special& special : specials_) {
         if (!std::string_view(text).substr(i).starts_with(special.text)) continue;
         const auto begin = from_data.begin() + static_cast<std::ptrdiff_t>(i);
         if (std::none_of(begin, begin + static_cast<std::ptrdiff_t>(special.text.size()), [](bool data) { return data; })) {
@@ -58,12 +47,17 @@ std::vector<int32_t> encode_segments(const Tokenizer& tokenizer, const std::vect
       continue;
     }
     flush(i);
+    if (parts) parts->push_back({i, i + found->text.size(), ids.size(), ids.size() + 1, true});
     ids.push_back(found->id);
     i += found->text.size();
     pending = i;
   }
   flush(text.size());
   return ids;
+}
+
+std::vector<int32_t> encode_segments(const Tokenizer& tokenizer, const std::vector<RenderedSegment>& segments, size_t limit) {
+  return SegmentEncoder(tokenizer).encode(segments, limit);
 }
 
 }  // namespace frugal::text
