@@ -135,10 +135,11 @@ std::vector<std::pair<std::string, Value>> pattern_map(const JsonObject& object,
   return result;
 }
 
-// A pickle or an archive of one, by its first bytes, under whatever name.
+// A pickle or an archive of one, by its first bytes, under whatever name. The length of a safetensors header may begin like one.
 bool is_pickle(std::span<const std::byte> bytes) {
   const auto byte = [&](size_t i) { return static_cast<unsigned>(bytes[i]); };
-  return bytes.size() >= 4 && ((byte(0) == 0x80 && byte(1) <= 5) || (byte(0) == 'P' && byte(1) == 'K' && byte(2) == 3 && byte(3) == 4));
+  if (bytes.size() < 4 || (bytes.size() > 8 && byte(8) == '{')) return false;
+  return (byte(0) == 0x80 && byte(1) <= 5) || (byte(0) == 'P' && byte(1) == 'K' && byte(2) == 3 && byte(3) == 4);
 }
 
 [[noreturn]] void refuse_pickle(const std::string& path) {

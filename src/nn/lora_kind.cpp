@@ -119,7 +119,7 @@ DoraKind::DoraKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor a, Tens
 }
 
 Tensor DoraKind::factor() const {
-  if (served_factor_.defined()) return served_factor_;
+  if (served_factor_.defined() && !at::GradMode::is_enabled()) return served_factor_;
   const auto norm = [&] {
     const at::NoGradGuard no_grad;
     return (base_dense() + lora_.dense()).norm(2, {1});

@@ -52,7 +52,9 @@ def randomize(model, generator):
     for name, parameter in model.named_parameters():
         if "magnitude" in name:
             parameter.data *= 1 + 0.3 * torch.randn(parameter.shape, generator=generator)
-        elif "vera_lambda" in name or "ia3_l" in name:
+        elif "vera_lambda_b" in name:  # much more would make attention sharp, which amplifies rounding
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+        elif "vera_lambda_d" in name or "ia3_l" in name:
             parameter.data = 1 + 0.5 * torch.randn(parameter.shape, generator=generator)
 
 
