@@ -54,6 +54,7 @@ void add_bench(CLI::App& app, Context& context);
 void add_inspect(CLI::App& app, Context& context);
 void add_tokenize(CLI::App& app, Context& context);
 void add_tokenizer(CLI::App& app, Context& context);
+void add_train(CLI::App& app, Context& context);
 void add_tune(CLI::App& app, Context& context);
 void add_convert(CLI::App& app, Context& context);
 void add_methods(CLI::App& app, Context& context);

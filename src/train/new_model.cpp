@@ -1,0 +1,155 @@
+#include "train/new_model.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "io/checkpoint.h"
+#include "io/safetensors.h"
+#include "text/tokenizer.h"
+
+namespace frugal::train {
+namespace {
+
+constexpr size_t kMaxTextFile = size_t{256} << 20;
+constexpr uint64_t kMaxParameters = uint64_t{1} << 36;
+
+struct Shape {
+  int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, context;
+  bool tied;
+  double deviation, rope_theta, eps;
+};
+
+Shape shape_of(const Options& options, int64_t vocab) {
+  Shape s{};
+  s.hidden = options.integer("hidden_size");
+  s.layers = options.integer("num_hidden_layers");
+  s.heads = options.integer("num_attention_heads");
+  s.kv_heads = options.integer("num_key_value_heads") > 0 ? options.integer("num_key_value_heads") : s.heads;
+  if (s.hidden % s.heads != 0) fail(ErrorKind::invalid_input, "hidden_size {} is no multiple of num_attention_heads {}", s.hidden, s.heads);
+  if (s.heads % s.kv_heads != 0) fail(ErrorKind::invalid_input, "num_attention_heads {} is no multiple of num_key_value_heads {}", s.heads, s.kv_heads);
+  s.head_dim = s.hidden / s.heads;
+  if (s.head_dim % 2 != 0) fail(ErrorKind::invalid_input, "a head has {} channels: rotary positions need an even number", s.head_dim);
+  // Llama's: 8/3 of the width, to a multiple of 32.
+  s.intermediate = options.integer("intermediate_size") > 0 ? options.integer("intermediate_size") : (s.hidden * 8 / 3 + 31) / 32 * 32;
+  s.vocab = vocab;
+  s.context = options.integer("max_position_embeddings");
+  s.tied = options.boolean("tie_word_embeddings");
+  s.deviation = options.number("initializer_range");
+  s.rope_theta = options.number("rope_theta");
+  s.eps = options.number("rms_norm_eps");
+  const uint64_t block = static_cast<uint64_t>(s.hidden) * static_cast<uint64_t>(2 * s.hidden + 2 * s.kv_heads * s.head_dim + 3 * s.intermediate);
+  if (block * static_cast<uint64_t>(s.layers) + static_cast<uint64_t>(s.hidden) * static_cast<uint64_t>(vocab) > kMaxParameters) {
+    fail(ErrorKind::invalid_input, "a model of this shape has more than {} parameters", kMaxParameters);
+  }
+  return s;
+}
+
+Json config_of(const Shape& s, const text::SpecialTokens& special) {
+  Json config = {{"architectures", {"LlamaForCausalLM"}},
+                 {"model_type", "llama"},
+                 {"vocab_size", s.vocab},
+                 {"hidden_size", s.hidden},
+                 {"intermediate_size", s.intermediate},
+                 {"num_hidden_layers", s.layers},
+                 {"num_attention_heads", s.heads},
+                 {"num_key_value_heads", s.kv_heads},
+                 {"head_dim", s.head_dim},
+                 {"hidden_act", "silu"},
+                 {"max_position_embeddings", s.context},
+                 {"initializer_range", s.deviation},
+                 {"rms_norm_eps", s.eps},
+                 {"rope_theta", s.rope_theta},
+                 {"tie_word_embeddings", s.tied},
+                 {"attention_bias", false},
+                 {"mlp_bias", false},
+                 {"torch_dtype", "float32"}};
+  if (special.bos) config["bos_token_id"] = *special.bos;
+  if (special.eos) config["eos_token_id"] = *special.eos;
+  if (special.pad) config["pad_token_id"] = *special.pad;
+  return config;
+}
+
+// Each tensor is drawn from a stream of its own, when the file gets to it.
+class Drawn {
+ public:
+  Drawn(uint64_t seed, double deviation) : seed_(seed), deviation_(deviation) {}
+  void matrix(const std::string& name, int64_t out, int64_t in, double factor = 1) {
+    const uint64_t stream = seed_ * 0x9E3779B97F4A7C15 + ++count_;
+    const double deviation = deviation_ * factor;
+    tensors.push_back({name + ".weight", "F32", {out, in}, [=](std::span<std::byte> bytes) {
+                         Rng rng(stream);
+                         auto* values = reinterpret_cast<float*>(bytes.data());
+                         for (size_t i = 0; i < bytes.size() / sizeof(float); ++i) values[i] = static_cast<float>(rng.normal() * deviation);
+                       }});
+  }
+  void ones(const std::string& name, int64_t size) {
+    tensors.push_back(io::owned_tensor<float>(name + ".weight", "F32", {size}, std::vector<float>(static_cast<size_t>(size), 1.0f)));
+  }
+  std::vector<io::TensorToWrite> tensors;
+
+ private:
+  uint64_t seed_, count_ = 0;
+  double deviation_;
+};
+
+std::vector<io::TensorToWrite> weights_of(const Shape& s, uint64_t seed) {
+  Drawn drawn(seed, s.deviation);
+  const double residual = 1 / std::sqrt(2.0 * static_cast<double>(s.layers));
+  drawn.matrix("model.embed_tokens", s.vocab, s.hidden);
+  for (int64_t i = 0; i < s.layers; ++i) {
+    const std::string block = fmt::format("model.layers.{}.", i);
+    drawn.ones(block + "input_layernorm", s.hidden);
+    drawn.matrix(block + "self_attn.q_proj", s.heads * s.head_dim, s.hidden);
+    drawn.matrix(block + "self_attn.k_proj", s.kv_heads * s.head_dim, s.hidden);
+    drawn.matrix(block + "self_attn.v_proj", s.kv_heads * s.head_dim, s.hidden);
+    drawn.matrix(block + "self_attn.o_proj", s.hidden, s.heads * s.head_dim, residual);
+    drawn.ones(block + "post_attention_layernorm", s.hidden);
+    drawn.matrix(block + "mlp.gate_proj", s.intermediate, s.hidden);
+    drawn.matrix(block + "mlp.up_proj", s.intermediate, s.hidden);
+    drawn.matrix(block + "mlp.down_proj", s.hidden, s.intermediate, residual);
+  }
+  drawn.ones("model.norm", s.hidden);
+  if (!s.tied) drawn.matrix("lm_head", s.vocab, s.hidden);
+  return std::move(drawn.tensors);
+}
+
+}  // namespace
+
+const std::vector<OptionSpec>& shape_options() {
+  static const std::vector<OptionSpec> options = {
+      integer_option("hidden_size", 256, 2, 1 << 20, "width of the residual stream"),
+      integer_option("num_hidden_layers", 6, 1, 1 << 12, "blocks"),
+      integer_option("num_attention_heads", 4, 1, 1 << 12, "heads of the queries"),
+      integer_option("num_key_value_heads", 0, 0, 1 << 12, "heads of keys and values (0: as many)"),
+      integer_option("intermediate_size", 0, 0, 1 << 24, "width inside the MLP (0: 8/3 of the width, to a multiple of 32)"),
+      integer_option("max_position_embeddings", 1024, 2, 1 << 24, "context in tokens"),
+      boolean_option("tie_word_embeddings", true, "one matrix for embedding and head"),
+      number_option("initializer_range", 0.02, 1e-6, 10, "deviation of the drawn weights"),
+      number_option("rope_theta", 10000, 1, 1e12, "base of the rotary frequencies"),
+      number_option("rms_norm_eps", 1e-5, 1e-12, 1, "added to the mean square in norms"),
+  };
+  return options;
+}
+
+void write_new_model(const std::string& directory, const Options& shape, const std::string& tokenizer, uint64_t seed) {
+  const auto words = text::load_tokenizer_directory(tokenizer);
+  const Shape s = shape_of(shape, words->vocab_size());
+  AtomicDirectory target(directory, true, "config.json");
+  for (const char* name : io::kTextFiles) {
+    if (const auto path = io::find_in_directory(tokenizer, name)) {
+      AtomicFile copy(target.staging() + "/" + name);
+      copy.write(read_text_file(*path, kMaxTextFile));
+      copy.commit();
+    }
+  }
+  AtomicFile config(target.staging() + "/config.json");
+  config.write(config_of(s, words->special()).dump(2) + "\n");
+  config.commit();
+  io::write_model_tensors(target.staging(), weights_of(s, seed));
+  target.commit();
+}
+
+}  // namespace frugal::train

@@ -1,0 +1,19 @@
+// A model of nothing yet: a checkpoint of Llama's architecture with drawn weights, to be trained.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/options.h"
+
+namespace frugal::train {
+
+// Its shape, by transformers' names for Llama.
+const std::vector<OptionSpec>& shape_options();
+
+// Writes `directory` (Hugging Face: config.json, model.safetensors in float32, the tokenizer's files), atomically. Matrices are normal with deviation
+// initializer_range, those that write to the residual stream smaller by sqrt(2 * layers) (GPT-2, section 2.3); norms are 1. One seed draws one model,
+// on every machine. Throws Error{invalid_input} for a shape that cannot be.
+void write_new_model(const std::string& directory, const Options& shape, const std::string& tokenizer, uint64_t seed);
+
+}  // namespace frugal::train
