@@ -1,0 +1,273 @@
+"""frugal train and tune as their users run them: results that peft, transformers and TensorBoard read, and runs that are killed, stopped, starved and resumed."""
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from conftest import FRUGAL
+
+SUBJECTS = ["river", "lamp", "stone", "horse", "cloud", "bread", "window", "garden", "violin", "mountain"]
+# How often a run is killed at a random time: T2 wants 1,000 in scripts/torture.
+KILLS = int(os.environ.get("FRUGAL_TRAINING_KILLS", "20"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rows") / "chat.jsonl"
+    lines = [{"messages": [{"role": "user", "content": f"What is a {subject}?"}, {"role": "assistant", "content": f"A {subject} adds up to {i * 7}."}]} for i, subject in enumerate(SUBJECTS)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def losses(output):
+    return [(row["current_steps"], row["loss"]) for row in map(json.loads, (output / "trainer_log.jsonl").read_text().splitlines())]
+
+
+def result_files(output):
+    """What must be equal to the bit, by name."""
+    newest = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    files = {path.name: path.read_bytes() for path in newest.iterdir() if path.suffix == ".safetensors"}
+    files["result"] = (output / "adapter_model.safetensors").read_bytes()
+    return newest.name, files
+
+
+TUNE = ["--method", "lora:r=4,alpha=8,dropout=0.1", "--num-epochs", 6, "--micro-batch-size", 2, "--gradient-accumulation-steps", 2, "--learning-rate", "3e-3", "--save-steps", 3]
+
+
+def tune(frugal, tiny, rows, output, *more, threads=1):
+    return frugal("tune", tiny / "model", "--data", rows, "-o", output, *TUNE, "-t", threads, *more)
+
+
+def process_of(tiny, rows, output):
+    command = [FRUGAL, "tune", tiny / "model", "--data", rows, "-o", output, *TUNE, "-t", 1, "--resume"]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def tuned(frugal, tiny, rows, tmp_path_factory):
+    output = tmp_path_factory.mktemp("tuned") / "adapter"
+    run = tune(frugal, tiny, rows, output, "--json")
+    assert run.code == 0, run.err
+    return output, run.json
+
+
+def test_tune_says_what_it_did_and_learns(tuned):
+    output, summary = tuned
+    assert summary["train_loss_last"] < 0.8 * summary["train_loss_first"]
+    assert summary["steps"] == summary["total_steps"] == 18  # 5 micro-batches an epoch, two a step
+    assert summary["tokens"] > 0 and summary["seconds"] > 0 and summary["peak_rss_bytes"] > 0 and summary["skipped_steps"] == 0
+    rows = [json.loads(line) for line in (output / "trainer_log.jsonl").read_text().splitlines()]
+    assert [row["current_steps"] for row in rows] == list(range(1, 19))
+    assert rows[-1]["percentage"] == 100 and rows[0]["lr"] == pytest.approx(3e-3)
+    state = json.loads((output / "checkpoint-18/trainer_state.json").read_text())
+    assert [(row["step"], row["loss"]) for row in state["log_history"]] == losses(output) and state["global_step"] == 18
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-15", "checkpoint-18"]
+
+
+def test_peft_loads_the_adapter_and_finds_the_loss_that_was_reported(frugal, tiny, rows, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    output = tmp_path / "adapter"
+    run = tune(frugal, tiny, rows, output, "--eval-data", rows, "--json")
+    assert run.code == 0, run.err
+    base = AutoModelForCausalLM.from_pretrained(tiny / "model", dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, output).eval()
+    assert run.json["trainable_parameters"] == sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+    tokenizer = AutoTokenizer.from_pretrained(tiny / "model")
+    total, count = 0.0, 0
+    for line in rows.read_text().splitlines():
+        messages = json.loads(line)["messages"]
+        whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+        prompt = tokenizer.apply_chat_template(messages[:1], tokenize=True, add_generation_prompt=True, return_dict=False)
+        assert whole[:len(prompt)] == prompt
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([whole])).logits[0]
+        total += torch.nn.functional.cross_entropy(logits[len(prompt) - 1:-1], torch.tensor(whole[len(prompt):]), reduction="sum").item()
+        count += len(whole) - len(prompt)
+    assert run.json["eval_loss"] == pytest.approx(total / count, rel=1e-4)
+
+
+def test_the_whole_model_is_tuned_and_transformers_loads_it(frugal, tiny, rows, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    output = tmp_path / "model"
+    run = frugal("tune", tiny / "model", "--data", rows, "--method", "full", "-o", output, "--num-epochs", 4, "--learning-rate", "1e-3", "--gradient-checkpointing", "true", "--json")
+    assert run.code == 0, run.err
+    assert run.json["train_loss_last"] < run.json["train_loss_first"]
+    before = dict(AutoModelForCausalLM.from_pretrained(tiny / "model").named_parameters())
+    after = dict(AutoModelForCausalLM.from_pretrained(output).named_parameters())
+    assert before.keys() == after.keys() and all(not torch.equal(before[name], after[name]) for name in before)
+    assert frugal("generate", output, "-p", "What is a lamp?", "-n", 8).code == 0
+
+
+def test_show_marks_what_is_learned(frugal, tiny, rows):
+    run = frugal("tune", tiny / "model", "--data", rows, "--show", 2)
+    assert run.code == 0, run.err
+    assert "<|user|>What is a river?<|end|><|assistant|>[[A river adds up to 0.<|end|>]]" in run.out
+    assert run.out.count("-- example") == 2
+
+
+def test_a_config_file_with_axolotl_keys_and_flags_before_it(frugal, tiny, rows, tmp_path):
+    config = tmp_path / "tune.yaml"
+    config.write_text(f"""
+base_model: {tiny}/model
+adapter: lora
+lora_r: 2
+lora_alpha: 4
+lora_target_modules: [q_proj, v_proj]
+datasets:
+- {{path: {rows}, type: chat_template}}
+sequence_len: 128
+sample_packing: true
+micro_batch_size: 1
+num_epochs: 1
+learning_rate: 1e-3
+lr_scheduler: cosine
+warmup_ratio: 0.1
+optimizer: adamw_torch
+weight_decay: 0.01
+max_steps: 2
+output_dir: {tmp_path}/out
+""")
+    run = frugal("tune", "--config", config, "--max-steps", 3, "--json")
+    assert run.code == 0, run.err
+    assert run.json["steps"] == 3
+    adapter = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"], sorted(adapter["target_modules"])) == (2, 4, ["q_proj", "v_proj"])
+    for text, message in (("lora_rank: 2", 'unknown key "lora_rank"'), ("micro_batch_size: many", "micro_batch_size"), ("learning_rat: 1", 'did you mean "learning_rate"'),
+                          ("num_epochs: -1", "num_epochs"), ("datasets: 3", "must be a list"), ("optimizer: adam", 'no method "adam"'), ("adapter: lorra", 'no method "lorra"')):
+        broken = tmp_path / "broken.yaml"
+        key = text.split(":")[0]
+        broken.write_text("\n".join(line for line in config.read_text().splitlines() if not line.startswith((key + ":", "- {") if key == "datasets" else key + ":")) + f"\n{text}\n")
+        run = frugal("tune", "--config", broken, "-o", tmp_path / "no")
+        assert run.code == 2 and message in run.err, (text, run.err)
+    assert not (tmp_path / "no").exists() or not list((tmp_path / "no").glob("checkpoint-*"))
+
+
+def test_killed_at_random_times_and_resumed_it_is_as_if_it_had_not_been(frugal, tiny, rows, tuned, tmp_path):
+    seed = int(os.environ.get("FRUGAL_TEST_SEED") or random.randrange(1 << 32))
+    print(f"FRUGAL_TEST_SEED={seed}")
+    draw = random.Random(seed)
+    began = time.monotonic()
+    assert tune(frugal, tiny, rows, tmp_path / "timed").code == 0
+    whole = time.monotonic() - began
+    kills = 0
+    while kills < KILLS:
+        process = process_of(tiny, rows, tmp_path / "out")
+        try:
+            process.wait(draw.uniform(0.3, 1.1) * whole)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        error = process.stderr.read()
+        assert process.wait() in (0, -signal.SIGKILL), error
+        kills += 1
+        if process.returncode == 0:
+            assert result_files(tmp_path / "out") == result_files(tuned[0])
+            assert losses(tmp_path / "out") == losses(tuned[0])
+            subprocess.run(["rm", "-r", tmp_path / "out"], check=True)
+    last = tune(frugal, tiny, rows, tmp_path / "out", "--resume")
+    assert last.code == 0, last.err
+    assert result_files(tmp_path / "out") == result_files(tuned[0])
+    assert losses(tmp_path / "out") == losses(tuned[0])
+
+
+@pytest.mark.parametrize("stop,code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves(frugal, tiny, rows, tuned, tmp_path, stop, code):
+    process = process_of(tiny, rows, tmp_path / "out")
+    while not (tmp_path / "out/trainer_log.jsonl").exists() or len(losses(tmp_path / "out")) < 5:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(stop)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == code, error
+    assert "--resume goes on" in error
+    assert not (tmp_path / "out/adapter_model.safetensors").exists()
+    run = tune(frugal, tiny, rows, tmp_path / "out", "--resume")
+    assert run.code == 0, run.err
+    assert result_files(tmp_path / "out") == result_files(tuned[0])
+    assert losses(tmp_path / "out") == losses(tuned[0])
+
+
+def test_what_was_there_is_kept_unless_it_is_said_otherwise(frugal, tiny, rows, tuned, tmp_path):
+    output = tmp_path / "out"
+    subprocess.run(["cp", "-r", tuned[0], output], check=True)
+    run = tune(frugal, tiny, rows, output)
+    assert run.code == 2 and "--resume goes on" in run.err
+    changed = tmp_path / "changed.jsonl"
+    changed.write_text(rows.read_text().replace("river", "rivet"))
+    run = tune(frugal, tiny, changed, output, "--resume")
+    assert run.code == 2 and "objective/data was" in run.err and "--allow-changes" in run.err
+    run = tune(frugal, tiny, rows, output, "--resume", threads=2)
+    assert run.code == 2 and "threads was 1, is 2 now" in run.err
+    assert result_files(output) == result_files(tuned[0])
+    run = tune(frugal, tiny, rows, output, "--overwrite", "--max-steps", 2)
+    assert run.code == 0 and sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-2"], run.err
+
+
+def test_a_full_disk_ends_the_run_at_its_end_and_leaves_the_last_good_checkpoint(frugal, tiny, rows, tuned, tmp_path):
+    output = tmp_path / "out"
+    assert tune(frugal, tiny, rows, output, "--max-steps", 18, "--save-total-limit", 0).code == 0
+    for path in output.glob("checkpoint-*"):
+        if int(path.name.split("-")[1]) > 6:
+            subprocess.run(["rm", "-r", path], check=True)
+    (output / "adapter_model.safetensors").unlink()
+    prefix = ("bash", "-c", 'ulimit -f 40; exec "$@"', "--")  # KiB of a file: less than the parameters have
+    run = frugal("tune", tiny / "model", "--data", rows, "-o", output, *TUNE, "-t", 1, "--max-steps", 18, "--save-total-limit", 0, "--resume", prefix=prefix)
+    assert run.code == 1 and "no checkpoint at step 9" in run.err and "cannot write" in run.err, run.err
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-6"]
+    run = tune(frugal, tiny, rows, output, "--max-steps", 18, "--save-total-limit", 0, "--resume")
+    assert run.code == 0, run.err
+    assert result_files(output) == result_files(tuned[0])
+
+
+def test_tensorboard_reads_the_curves(tuned):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tuned[0] / "runs"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(step, pytest.approx(loss)) for step, loss in losses(tuned[0])]
+    assert {"train/grad_norm", "train/learning_rate"} <= set(events.Tags()["scalars"])
+
+
+def test_a_new_model_is_trained_from_a_text_and_its_own_tokenizer(frugal, tiny, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    text = tiny / "text.txt"
+    run = frugal("tokenizer", "train", text, "-o", tmp_path / "tokenizer", "--vocab-size", 400, "--special", "<|end|>", "--eos-token", "<|end|>")
+    assert run.code == 0, run.err
+    output = tmp_path / "model"
+    arguments = ["train", "--tokenizer", tmp_path / "tokenizer", "--data", text, "--layers", 2, "--width", 48, "--heads", 4, "--kv-heads", 2, "--context", 128, "--sequence-len", 64,
+                 "--micro-batch-size", 8, "--max-steps", 25, "--learning-rate", "5e-3", "--lr-scheduler-type", "warmup_stable_decay", "--warmup-steps", 3, "--eval-data", text, "-o", output]
+    run = frugal(*arguments, "--json")
+    assert run.code == 0, run.err
+    assert run.json["train_loss_last"] < 0.6 * run.json["train_loss_first"]
+    model = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)
+    assert sum(p.numel() for p in model.parameters()) == run.json["trainable_parameters"]
+    ids = AutoTokenizer.from_pretrained(output)(text.read_text())["input_ids"]
+    pieces = [ids[i:i + 64] for i in range(0, len(ids), 64)]
+    total, count = 0.0, 0
+    for piece in pieces:
+        piece = torch.tensor([piece])
+        if piece.shape[1] > 1:
+            with torch.no_grad():
+                total += model(input_ids=piece, labels=piece).loss.item() * (piece.shape[1] - 1)
+            count += piece.shape[1] - 1
+    assert run.json["eval_loss"] == pytest.approx(total / count, rel=2e-3)  # the end of text at the end is ours alone
+    assert frugal("generate", output, "-p", "Sentence", "-n", 5).code == 0
+    # The same seed draws the same model and the same run.
+    assert frugal(*arguments[:-1], tmp_path / "again").code == 0
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (output / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("arguments,message", [
+    (["--heads", 5], "no multiple of num_attention_heads"), (["--kv-heads", 3], "no multiple of num_key_value_heads"), (["--hidden-sise", 64], "hidden-sise"),
+    (["--sequence-len", 1], "sequence_len"), (["--optimizer", "adamw:beta3=1"], "beta3"), (["--lr-scheduler-type", "cosin"], "cosin"), (["--method", "lora"], "--method")])
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(frugal, tiny, tmp_path, arguments, message):
+    run = frugal("train", "--tokenizer", tiny / "model", "--data", tiny / "text.txt", "--width", 64, "--heads", 4, "-o", tmp_path / "out", "--max-steps", 1, *arguments)
+    assert run.code == 2 and message in run.err, run.err
+    assert not list(tmp_path.glob("out/checkpoint-*")) and not (tmp_path / "out/model.safetensors").exists()
