@@ -85,7 +85,7 @@ class TokenMap {
     if (std::string_view(written).substr(space ? 1 : 0) == text) {
       byte += space ? 1 : 0;
     } else {  // the tokenizer changes the text (Unicode normalization)
-      const std::string before = written_as(tokenizer_.encode(text.substr(0, byte), {.add_special = false}));
+      const std::string before = written_as(tokenizer_.encode(text.substr(0, byte), {.add_special = false, .at_start = text.data() == text_.data()}));
       if (!written.starts_with(before))
         fail(ErrorKind::invalid_input, "cannot tell which tokens an answer has: the tokenizer changes the text at its border, near {}",
              printable(text.substr(byte > 20 ? byte - 20 : 0, 40)));

@@ -25,7 +25,8 @@ std::vector<int32_t> SegmentEncoder::encode(const std::vector<RenderedSegment>& 
   size_t pending = 0;  // text from here on is not yet encoded
   const auto flush = [&](size_t end) {
     if (end == pending) return;
-    const std::vector<int32_t> part = tokenizer_->encode(std::string_view(text).substr(pending, end - pending), {.add_special = false, .limit = limit});
+    const std::vector<int32_t> part =
+        tokenizer_->encode(std::string_view(text).substr(pending, end - pending), {.add_special = false, .at_start = pending == 0, .limit = limit});
     if (parts) parts->push_back({pending, end, ids.size(), ids.size() + part.size(), false});
     ids.insert(ids.end(), part.begin(), part.end());
     if (ids.size() > limit) throw TooManyTokens(ids.size(), limit);

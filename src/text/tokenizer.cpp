@@ -67,7 +67,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOption
     if (part.id >= 0)
       ids.push_back(part.id);
     else
-      encode_part(*parts_, text.substr(part.begin, part.end - part.begin), part.begin == 0, options, ids);
+      encode_part(*parts_, text.substr(part.begin, part.end - part.begin), options.at_start && part.begin == 0, options, ids);
     check_limit(ids.size(), options.limit);
   }
   if (options.add_special) ids.insert(ids.end(), parts_->suffix.begin(), parts_->suffix.end());

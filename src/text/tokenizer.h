@@ -22,6 +22,7 @@ namespace frugal::text {
 struct EncodeOptions {
   bool add_special = true;     // what the model wants around a text: BOS, EOS, [CLS] ... [SEP]
   bool parse_special = false;  // "<|im_end|>" in the text is that token; off: it is ordinary text (user input)
+  bool at_start = true;        // no token is before the text: some vocabularies put a space before the first text only
   size_t limit = SIZE_MAX;     // a text of more tokens throws TooManyTokens as soon as that is certain
 };
 
