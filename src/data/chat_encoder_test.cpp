@@ -68,7 +68,7 @@ TEST(ChatEncoder, MasksWhatTransformersMasks) {
     check_case(test, *tokenizer, refused);
   }
   EXPECT_EQ(cases, count);
-  EXPECT_EQ(tokenizers.size(), 4u);
+  EXPECT_EQ(tokenizers.size(), 5u);
   EXPECT_LT(refused, count / 20);
 }
 

@@ -159,7 +159,7 @@ TEST(Batches, PackWholeExamplesIntoSequences) {
   }
 }
 
-TEST(Batches, PackTightly) {
+TEST(Batches, PackWithLittleRoomLeft) {
   Rng rng(testing::test_seed());
   std::vector<uint64_t> lengths;
   for (int i = 0; i < 5000; ++i) lengths.push_back(std::min<uint64_t>(2048, static_cast<uint64_t>(20 + 200 * std::abs(rng.normal()))));

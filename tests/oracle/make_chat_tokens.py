@@ -98,6 +98,9 @@ def train(out, seed):
     saved["added_tokens"] = [a for a in saved["added_tokens"] if a["content"] not in BYTES]
     with open(os.path.join(out, "llama2.json"), "w") as f:
         json.dump(saved, f)
+    saved["normalizer"], saved["pre_tokenizer"] = None, {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+    with open(os.path.join(out, "mistral.json"), "w") as f:
+        json.dump(saved, f)
 
 
 def text(rng):

@@ -44,7 +44,7 @@ for folder in ("search", "claims"):
     INCLUDES[folder] = BELOW_EVAL + ["eval", "train"] + METHOD_FOLDERS
 INCLUDES["cli"] = list(INCLUDES)
 
-TORCH_FREE = ["base", "formats", "text", "kernels", "io", "serve/http"]
+TORCH_FREE = ["base", "formats", "text", "kernels", "io", "data", "serve/http"]
 DEVICE_FOLDERS = ["kernels", "ops", "dist"]
 MAX_LINES = 600
 MAX_FUNCTION_LINES = 80
