@@ -145,27 +145,33 @@ ChatEncoder::ChatEncoder(const TextModel& model, MaskOptions options)
   native_tools_ = text::tool_format(*model.chat_template).native;
 }
 
-std::vector<ByteSpan> ChatEncoder::found_spans(const Json& messages, size_t first, text::RenderOptions options, const MarkedText& whole,
-                                               std::vector<size_t> ends) const {
-  const SpanFinder finder(messages, whole, std::move(ends), [&](const Json& some, bool add_generation_prompt) {
+struct ChatEncoder::Whole {
+  MarkedText text;
+  std::vector<size_t> ends;  // where the tokens that end a turn end
+  size_t needed;             // what lies after it is cut off
+};
+
+ChatEncoder::Whole ChatEncoder::whole_of(const std::vector<text::RenderedSegment>& segments, std::span<const int32_t> tokens, const Parts& parts,
+                                         size_t max_tokens) const {
+  Whole whole{marked(segments), {}, 0};
+  for (const text::EncodedPart& part : parts) {
+    if (part.first < max_tokens) whole.needed = part.end;
+    if (part.special && ends_turn_[static_cast<size_t>(tokens[part.first])]) whole.ends.push_back(part.end);
+  }
+  return whole;
+}
+
+std::vector<ByteSpan> ChatEncoder::found_spans(const Json& messages, size_t first, text::RenderOptions options, const Whole& whole) const {
+  const SpanFinder finder(messages, whole.text, whole.ends, [&](const Json& some, bool add_generation_prompt) {
     options.add_generation_prompt = add_generation_prompt;
     return marked(model_.chat_template->render(some, options));
   });
   std::vector<ByteSpan> spans;
-  for (size_t i = first; i < messages.size(); ++i) {
+  for (size_t i = first; i < messages.size() && (spans.empty() || spans.back().begin < whole.needed); ++i) {
     const std::string role = messages[i]["role"].get<std::string>();
     if (options_.roles_to_train.contains(role)) spans.push_back(role == "assistant" ? finder.answer(i) : finder.contents(i));
   }
   return spans;
-}
-
-// Where the ends of turns end in the text.
-std::vector<size_t> ChatEncoder::ends_of(const std::vector<text::EncodedPart>& parts, const std::vector<int32_t>& tokens) const {
-  std::vector<size_t> ends;
-  for (const text::EncodedPart& part : parts) {
-    if (part.special && ends_turn_[static_cast<size_t>(tokens[part.first])]) ends.push_back(part.end);
-  }
-  return ends;
 }
 
 std::optional<Sequence> ChatEncoder::encode(const Conversation& given, size_t max_tokens, bool truncate) const {
@@ -194,11 +200,10 @@ std::optional<Sequence> ChatEncoder::encode(const Conversation& given, size_t ma
   }
   result.trained.assign(result.tokens.size(), options_.train_on_inputs);
   if (!options_.train_on_inputs) {
-    const MarkedText whole = marked(segments);
-    const TokenMap map(*model_.tokenizer, whole.text, result.tokens, parts);
+    const Whole whole = whole_of(segments, result.tokens, parts, max_tokens);
+    const TokenMap map(*model_.tokenizer, whole.text.text, result.tokens, parts);
     const bool by_marks = marks_generation_ && conversation.first == 0 && options_.roles_to_train == std::set<std::string>{"assistant"};
-    for (const ByteSpan& span :
-         by_marks ? generation_spans(segments) : found_spans(messages, conversation.first, options, whole, ends_of(parts, result.tokens))) {
+    for (const ByteSpan& span : by_marks ? generation_spans(segments) : found_spans(messages, conversation.first, options, whole)) {
       const auto [first, last] = map.overlapping(span);
       for (size_t i = first; i < last; ++i) result.trained[i] = 1;
     }

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -70,8 +71,10 @@ class ChatEncoder {
   std::optional<Sequence> encode(const Conversation& conversation, size_t max_tokens = SIZE_MAX, bool truncate = false) const;
 
  private:
-  std::vector<ByteSpan> found_spans(const Json& messages, size_t first, text::RenderOptions options, const MarkedText& whole, std::vector<size_t> ends) const;
-  std::vector<size_t> ends_of(const std::vector<text::EncodedPart>& parts, const std::vector<int32_t>& tokens) const;
+  struct Whole;
+  Whole whole_of(const std::vector<text::RenderedSegment>& segments, std::span<const int32_t> tokens, const std::vector<text::EncodedPart>& parts,
+                 size_t max_tokens) const;
+  std::vector<ByteSpan> found_spans(const Json& messages, size_t first, text::RenderOptions options, const Whole& whole) const;
 
   TextModel model_;
   MaskOptions options_;

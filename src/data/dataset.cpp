@@ -53,7 +53,7 @@ class Loader {
 
  private:
   void read_text(const DataFile& file);
-  void read_rows(const DataFile& file, const Source& source, bool list);
+  void read_rows(const DataFile& file, const Source& source, RowReader& reader);
   Encoded encode(const RawRow& raw, const std::string& path, RowKind kind, const Source& source, const ChatEncoder& encoder) const;
   Encoded encode(const Row& row, const ChatEncoder& encoder) const;
   Sequence text_tokens(const std::string& text) const;
@@ -72,13 +72,17 @@ class Loader {
 void Loader::read(const Source& source) {
   const DataFile file(source.path);
   const std::string extension = extension_of(source.path);
-  if (extension == ".parquet") fail(ErrorKind::unsupported, "{}: Parquet is not read; write it as JSON lines", source.path);
   const bool named_rows = extension == ".jsonl" || extension == ".ndjson" || extension == ".json";
   const bool is_text = !named_rows && (source.kind == RowKind::automatic || source.kind == RowKind::text);
-  if (is_text)
+  if (file.text().starts_with("PAR1") || extension == ".parquet") {
+    ParquetRows reader(file, fields_of(source.fields));
+    read_rows(file, source, reader);
+  } else if (is_text) {
     read_text(file);
-  else
-    read_rows(file, source, extension == ".json");
+  } else {
+    JsonRows reader(file, extension == ".json");
+    read_rows(file, source, reader);
+  }
   file.require_unchanged();
 }
 
@@ -99,9 +103,8 @@ void Loader::read_text(const DataFile& file) {
   add(std::move(row));
 }
 
-void Loader::read_rows(const DataFile& file, const Source& source, bool list) {
+void Loader::read_rows(const DataFile& file, const Source& source, RowReader& reader) {
   const ChatEncoder encoder(model_, source.mask);
-  RowReader reader(file, list);
   Progress progress("reading " + std::filesystem::path(file.path()).filename().string(), static_cast<int64_t>(file.size()));
   RowKind kind = source.kind;
   size_t before = 0;
@@ -110,7 +113,7 @@ void Loader::read_rows(const DataFile& file, const Source& source, bool list) {
     for (size_t i = 0; kind == RowKind::automatic && i < batch.size(); ++i) {
       try {  // a bad row tells nothing; it is reported in its turn
         const std::string where = fmt::format("{}:{}", file.path(), batch[i].line);
-        if (batch[i].problem.empty()) kind = kind_of(parse_json(batch[i].text, where), source.fields, where);
+        if (batch[i].problem.empty()) kind = kind_of(batch[i].value ? *batch[i].value : parse_json(batch[i].text, where), source.fields, where);
       } catch (const Error&) {
         if (!options_.skip_bad) break;
       }
@@ -140,7 +143,7 @@ Encoded Loader::encode(const RawRow& raw, const std::string& path, RowKind kind,
   if (!raw.problem.empty()) return {.problem = fmt::format("{}: {}", where, raw.problem)};
   std::optional<Row> row;
   Encoded unread = encode_or_problem("", [&] {
-    row = read_row(parse_json(raw.text, where), kind, source.fields, where);
+    row = read_row(raw.value ? *raw.value : parse_json(raw.text, where), kind, source.fields, where);
     return Encoded{};
   });
   return row ? encode_or_problem(where, [&] { return encode(*row, encoder); }) : unread;

@@ -15,7 +15,7 @@
 
 namespace frugal::data {
 
-// A file: .jsonl (also under another name when `kind` is given), .json (a list of rows, or lines of them), or any other: one text.
+// A file: .jsonl (also under another name when `kind` is given), .json (a list of rows, or lines of them), Parquet, or any other: one text.
 // A text is learned whole; bos is put before it where the tokenizer does so, and eos after it where the vocabulary has one.
 struct Source {
   std::string path = {};

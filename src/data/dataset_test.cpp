@@ -101,6 +101,32 @@ TEST(Dataset, ReadsListsAndTexts) {
   EXPECT_EQ(load(bytes, "rows", R"({"instruction": "a", "output": "b"})", {.kind = RowKind::alpaca}).size(), 1u);
 }
 
+TEST(Dataset, ReadsParquetAsTheSameRows) {
+  const ByteModel bytes;
+  const testing::TemporaryFolder folder;
+  Rng rng(testing::test_seed());
+  std::string lines;
+  for (int i = 0; i < 40; ++i) {
+    lines += fmt::format(R"({{"id": {}, "messages": [{{"role": "user", "content": "q{}"}}, {{"role": "assistant", "content": "{}"}}]}})", i, i,
+                         std::string(rng.below(9), 'a'));
+    lines += "\n";
+  }
+  const std::string rows = folder.write("f.jsonl", lines), parquet = folder / "f.parquet";
+  testing::run_oracle("make_parquet.py", rows + " " + parquet);
+  const Dataset dataset = load_dataset({{parquet}}, {}, bytes.model());
+  EXPECT_EQ(dataset.size(), 40u);
+  EXPECT_EQ(dataset.fingerprint, load_dataset({{rows}}, {}, bytes.model()).fingerprint);
+  folder.write("g.jsonl", lines + R"({"messages": [{"role": "alien", "content": "x"}]})" + "\n");
+  testing::run_oracle("make_parquet.py", (folder / "g.jsonl") + " " + parquet);
+  try {
+    load_dataset({{parquet}}, {}, bytes.model());
+    ADD_FAILURE() << "taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::invalid_input);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("f.parquet:41: messages[0].role must be one of"));
+  }
+}
+
 TEST(Dataset, ConcatenatesTextsAndCutsThem) {
   const ByteModel bytes;
   Rng rng(testing::test_seed());

@@ -6,6 +6,7 @@
 
 #include <fstream>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/progress.h"
 #include "base/rng.h"
@@ -227,6 +228,17 @@ TEST(DatasetTorture, H8RowsLongerThanTheContext) {
   EXPECT_EQ(pairs.report.dropped, 1u);
 }
 
+TEST(DatasetTorture, H8AConversationOfTenThousandMessagesIsCutInSeconds) {
+  std::string messages;
+  for (int i = 0; i < 10'000; ++i) messages += fmt::format(R"({}{{"role":"{}","content":"x"}})", i ? "," : "", i % 2 ? "assistant" : "user");
+  const std::string row = "{\"messages\": [" + messages + "]}";
+  const Stopwatch watch;
+  const Dataset cut = load(bytes(), "f.jsonl", row, {}, {.over_length = OverLength::truncate});
+  EXPECT_EQ(cut.tokens.size(), 2048u);
+  EXPECT_LT(watch.seconds(), 60);
+  EXPECT_THAT(error_of(row), HasSubstr("1 too long and dropped"));
+}
+
 TEST(DatasetTorture, H9CompressedFilesUnderAnotherName) {
   for (const auto& [magic, name] :
        {std::pair{"\x1F\x8B\x08", "gzip"}, {"\x28\xB5\x2F\xFD", "zstd"}, {"BZh9", "bzip2"}, {"\xFD\x37zXZ", "xz"}, {"PK\x03\x04", "zip"}})
@@ -281,7 +293,7 @@ TEST(DatasetTorture, H11PathsThatAreNoFiles) {
   folder.write("secret.jsonl", kRow);
   std::filesystem::permissions(folder / "secret.jsonl", std::filesystem::perms::none);
   EXPECT_TRUE(::geteuid() == 0 || kind_for(folder / "secret.jsonl") == ErrorKind::io);  // root may read everything
-  EXPECT_EQ(kind_for(folder.write("f.parquet", "PAR1")), ErrorKind::unsupported);
+  EXPECT_EQ(kind_for(folder.write("f.parquet", "PAR1")), ErrorKind::corrupt_file);
 }
 
 TEST(DatasetTorture, H12ManyShortRowsTakeTheMemoryThatIsStated) {

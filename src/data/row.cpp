@@ -263,6 +263,13 @@ std::string& field_of(FieldNames& names, std::string_view key) {
   return names.*found->second;
 }
 
+std::vector<std::string> fields_of(const FieldNames& names) {
+  std::vector<std::string> result = {names.text,    names.tools,  names.instruction, names.input,    names.output, names.system,
+                                     names.history, names.prompt, names.chosen,      names.rejected, "messages",   "conversations"};
+  if (!names.messages.empty()) result.push_back(names.messages);
+  return result;
+}
+
 RowKind kind_of(const Json& row, const FieldNames& names, const std::string& where) {
   const auto has = [&](const std::string& key) { return row.is_object() && find(row, key); };
   if (has(names.chosen) && has(names.rejected)) return RowKind::preference;

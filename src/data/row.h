@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "base/json.h"
 
@@ -49,6 +50,9 @@ struct Preference {
 };
 
 using Row = std::variant<std::string, Conversation, Preference>;
+
+// The fields of a row that any kind looks at.
+std::vector<std::string> fields_of(const FieldNames& names);
 
 // What an automatic kind is for this row. `where` (file:line) leads the messages of both; they throw Error{invalid_input} that names
 // the field.

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "text/unicode.h"
 
 namespace frugal::data {
 namespace {
@@ -26,6 +27,21 @@ std::filesystem::file_time_type time_of(const std::string& path) {
   const auto time = std::filesystem::last_write_time(path, code);
   if (code) fail(ErrorKind::io, "{}: cannot tell when it was written: {}", path, code.message());
   return time;
+}
+
+// About what a value takes in memory.
+size_t size_of(const Json& value) {
+  size_t size = sizeof value;
+  if (value.is_string()) return size + value.get_ref<const std::string&>().size();
+  if (value.is_structured()) {
+    for (const Json& part : value) size += size_of(part);
+  }
+  return size;
+}
+
+bool is_utf8(const Json& value) {
+  if (value.is_string()) return text::is_valid_utf8(value.get_ref<const std::string&>());
+  return !value.is_structured() || std::ranges::all_of(value, is_utf8);
 }
 
 }  // namespace
@@ -50,14 +66,14 @@ void DataFile::require_unchanged() const {
     fail(ErrorKind::io, "{}: was changed while it was read; start again when nothing writes to it", path());
 }
 
-RowReader::RowReader(const DataFile& file, bool list) : text_(file.text()) {
+JsonRows::JsonRows(const DataFile& file, bool list) : text_(file.text()) {
   if (!list) return;
   skip_space();
   list_ = at_ < text_.size() && text_[at_] == '[';
   if (list_) ++at_;
 }
 
-std::vector<RawRow> RowReader::next() {
+std::vector<RawRow> JsonRows::next() {
   give_back(at_);
   const size_t begin = at_;
   std::vector<RawRow> rows;
@@ -67,16 +83,16 @@ std::vector<RawRow> RowReader::next() {
 }
 
 // What lies before `end` is read from the file again if it is needed once more.
-void RowReader::give_back(size_t end) {
+void JsonRows::give_back(size_t end) {
   release_mapped(std::as_bytes(std::span(text_.substr(released_, end - released_))));
   released_ = end;
 }
 
-void RowReader::skip_space() {
+void JsonRows::skip_space() {
   while (at_ < text_.size() && kSpace.find(text_[at_]) != kSpace.npos) line_ += text_[at_++] == '\n';
 }
 
-bool RowReader::next_line(RawRow& row) {
+bool JsonRows::next_line(RawRow& row) {
   skip_space();
   if (at_ == text_.size()) return false;
   row.line = line_;
@@ -99,7 +115,7 @@ bool RowReader::next_line(RawRow& row) {
 
 // Where the value that begins here ends: a bracket that closes it, or what comes after a number or word. Only brackets and texts are
 // looked at: the parser sees the value.
-size_t RowReader::element_end() {
+size_t JsonRows::element_end() {
   size_t depth = 0;
   bool quoted = false;
   for (size_t i = at_; i < text_.size(); ++i) {
@@ -124,7 +140,7 @@ size_t RowReader::element_end() {
   return text_.size();
 }
 
-bool RowReader::next_element(RawRow& row) {
+bool JsonRows::next_element(RawRow& row) {
   skip_space();
   row.line = line_;
   const auto end_with = [&](std::string problem) {
@@ -157,6 +173,29 @@ bool RowReader::next_element(RawRow& row) {
     row.text = {};
   }
   return true;
+}
+
+ParquetRows::ParquetRows(const DataFile& file, const std::vector<std::string>& fields) : reader_(file.bytes(), file.path(), fields), file_size_(file.size()) {}
+
+std::vector<RawRow> ParquetRows::next() {
+  std::vector<RawRow> rows;
+  size_t bytes = 0;
+  for (Json value; rows.size() < kRows && bytes < kBytes && reader_.next(value);) {
+    RawRow& row = rows.emplace_back();
+    row.line = ++row_;
+    if (!is_utf8(value)) {
+      row.problem = "texts that are not UTF-8";
+      continue;
+    }
+    bytes += size_of(value);
+    row.value = std::move(value);
+  }
+  return rows;
+}
+
+size_t ParquetRows::position() const {
+  return reader_.rows() == 0 ? file_size_
+                             : static_cast<size_t>(static_cast<double>(row_) / static_cast<double>(reader_.rows()) * static_cast<double>(file_size_));
 }
 
 }  // namespace frugal::data

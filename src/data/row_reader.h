@@ -1,24 +1,29 @@
-// The rows of a file of JSON lines, or of one JSON list, in order, some at a time. The file is mapped; what was read is given back
+// The rows of a file of JSON lines, of one JSON list, or of Parquet, in order, some at a time. The file is mapped; what was read is given back
 // to the system, and a line of a gigabyte costs no memory: it is passed over.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/file.h"
+#include "base/json.h"
+#include "io/parquet.h"
 
 namespace frugal::data {
 
 inline constexpr size_t kLongestRow = size_t{16} << 20;
 
 struct RawRow {
-  std::string_view text;  // one JSON value
-  uint64_t line = 0;      // where it begins, from 1
-  std::string problem;    // why it is none: too long, or the list ends too early
+  std::string_view text;      // one JSON value
+  std::optional<Json> value;  // or what it says
+  uint64_t line = 0;          // where it begins, from 1; of a Parquet file the row
+  std::string problem;        // why it is none: too long, or the list ends too early
 };
 
 // A file of data that is read once. Throws Error{io} when it is no regular file or cannot be read, Error{unsupported} when it is
@@ -27,6 +32,7 @@ class DataFile {
  public:
   explicit DataFile(const std::string& path);
   std::string_view text() const;  // without a byte order mark
+  std::span<const std::byte> bytes() const { return file_->bytes(); }
   size_t size() const { return file_->bytes().size(); }
   const std::string& path() const { return file_->path(); }
   // Throws Error{io} when the file was changed since it was opened.
@@ -39,11 +45,18 @@ class DataFile {
 
 class RowReader {
  public:
-  // `list`: the file may be one JSON list of rows; it is when it begins with '['.
-  RowReader(const DataFile& file, bool list);
+  virtual ~RowReader() = default;
   // The next rows, empty at the end. They are valid until the next call.
-  std::vector<RawRow> next();
-  size_t position() const { return at_; }
+  virtual std::vector<RawRow> next() = 0;
+  virtual size_t position() const = 0;  // how much of the file is done, in bytes
+};
+
+class JsonRows : public RowReader {
+ public:
+  // `list`: the file may be one JSON list of rows; it is when it begins with '['.
+  JsonRows(const DataFile& file, bool list);
+  std::vector<RawRow> next() override;
+  size_t position() const override { return at_; }
 
  private:
   bool next_line(RawRow& row);
@@ -58,6 +71,18 @@ class RowReader {
   uint64_t line_ = 1;
   bool list_ = false;
   bool first_ = true;  // no element of the list was read yet
+};
+
+class ParquetRows : public RowReader {
+ public:
+  ParquetRows(const DataFile& file, const std::vector<std::string>& fields);
+  std::vector<RawRow> next() override;
+  size_t position() const override;
+
+ private:
+  io::ParquetReader reader_;
+  size_t file_size_;
+  uint64_t row_ = 0;
 };
 
 }  // namespace frugal::data
