@@ -17,7 +17,8 @@ uint64_t Optimizer::state_bytes() {
 }
 
 const MethodTable<OptimizerFactory>& optimizer_table() {
-  static const MethodTable<OptimizerFactory> table({adamw_row(), sgd_row(), lion_row()});
+  static const MethodTable<OptimizerFactory> table(
+      {adamw_row(), adafactor_row(), adam8bit_row(), lion_row(), sophia_row(), muon_row(), schedule_free_row(), sgd_row(), galore_row()});
   return table;
 }
 
@@ -53,7 +54,7 @@ bool is_hidden_matrix(const Parameter& parameter) {
   return parameter.tensor.dim() == 2 && !named("embed_tokens") && !named("lm_head");
 }
 
-at::Tensor zeros(at::IntArrayRef shape) { return at::zeros(shape, at::kFloat); }
+at::Tensor zeros(at::IntArrayRef shape, at::ScalarType type) { return at::zeros(shape, type); }
 at::Tensor zeros_like(const Parameter& parameter) { return zeros(parameter.tensor.sizes()); }
 
 double increment(at::Tensor& count) { return *count.mutable_data_ptr<float>() += 1; }

@@ -8,8 +8,14 @@ namespace frugal::train {
 using OptimizerRow = MethodRow<OptimizerFactory>;
 
 OptimizerRow adamw_row();
-OptimizerRow sgd_row();
+OptimizerRow adafactor_row();
+OptimizerRow adam8bit_row();
+OptimizerRow galore_row();
 OptimizerRow lion_row();
+OptimizerRow muon_row();
+OptimizerRow schedule_free_row();
+OptimizerRow sgd_row();
+OptimizerRow sophia_row();
 
 // Options that several of them have, in the words and ranges of torch.optim.
 OptionSpec beta_option(std::string name, double fallback, std::string help);

@@ -20,7 +20,7 @@ bool is_hidden_matrix(const Parameter& parameter);
 
 // Numbers of a state, zero at the start: like the parameter, or of another shape.
 at::Tensor zeros_like(const Parameter& parameter);
-at::Tensor zeros(at::IntArrayRef shape);
+at::Tensor zeros(at::IntArrayRef shape, at::ScalarType type = at::kFloat);
 // A count, as torch keeps it: a float32 tensor of one number. Returns the new value.
 double increment(at::Tensor& count);
 
@@ -43,13 +43,25 @@ class PerParameter : public Optimizer {
  public:
   explicit PerParameter(std::vector<Parameter> parameters) : parameters_(checked_parameters(std::move(parameters))) {}
 
+  // Large tensors one after another, each on the whole team; small ones shared out among it, where a fork for each would cost more.
   void step(double learning_rate) override {
     const c10::NoGradGuard guard;
     begin_step(learning_rate);
-    for (size_t i = 0; i < parameters_.size(); ++i) {
+    const auto step_of = [&](size_t i) {
+      const c10::NoGradGuard guard_of_thread;
       const at::Tensor gradient = gradient_of(parameters_[i]);
       if (gradient.defined()) update(parameters_[i], gradient, states_[i], learning_rate * parameters_[i].learning_rate_scale);
+    };
+    std::vector<size_t> small;
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      if (parameters_[i].tensor.numel() < 1 << 15)
+        small.push_back(i);
+      else
+        step_of(i);
     }
+    parallel_for(static_cast<int64_t>(small.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) step_of(small[i]);
+    });
   }
 
   void for_each_state(const std::function<void(const std::string&, at::Tensor&)>& visit) override {
@@ -62,6 +74,7 @@ class PerParameter : public Optimizer {
 
  protected:
   virtual void begin_step(double learning_rate) {}
+  // Of one parameter, on any thread of the team.
   virtual void update(const Parameter& parameter, const at::Tensor& gradient, State& state, double learning_rate) = 0;
 
   std::vector<Parameter> parameters_;
