@@ -7,6 +7,7 @@
 #include "base/process.h"
 #include "chain/ledger_metrics.h"
 #include "chain/manifest.h"
+#include "cli/adapters.h"
 #include "cli/context.h"
 #include "cli/resources.h"
 #include "eval/live_base.h"
@@ -23,6 +24,7 @@ struct EvalValues {
   std::string model, text, base, base_logits, save_logits, ledger, name, divergence_base;
   std::vector<std::string> tasks;
   int64_t ctx = 512, chunks = 0;
+  AdapterValues adapters;
   bool exact = false, no_speed = false, divergence = false;
 };
 
@@ -105,6 +107,7 @@ chain::LedgerRow ledger_row(const Context& context, const EvalValues& values, co
   row.model = loaded.name;
   if (const auto manifest = chain::read_manifest(loaded)) chain::describe_origin(*manifest, row);
   if (m.base_hash) row.base_hash = *m.base_hash;
+  row.runtime = runtime_settings(values.adapters);
   if (values.exact) row.runtime.push_back("exact");
   row.machine = chain::this_machine(std::string(kernels::to_string(kernels::active_isa())), static_cast<int>(context.threads));
   row.version = kVersion;
@@ -145,7 +148,8 @@ void evaluate(const Context& context, const EvalValues& values) {
   reset_peak_rss();
   const std::optional<double> energy_before = package_energy_joules();
   const nn::Execution execution = values.exact ? nn::Execution::expanded : nn::Execution::packed;
-  const nn::LoadedModel loaded = load_model(context, values.model, execution);
+  nn::LoadedModel loaded = load_model(context, values.model, execution);
+  attach_adapters(values.adapters, loaded, execution);
   const eval::EvalText text = load_eval_text(loaded, values.text);
   Measured measured;
   if (!values.no_speed) measure_speed_and_memory(*loaded.model, measured);
@@ -197,27 +201,29 @@ void evaluate(const Context& context, const EvalValues& values) {
 
 void add_eval(CLI::App& app, Context& context) {
   const auto values = std::make_shared<EvalValues>();
-  new_verb(app, context, "eval", "Measure quality, size, speed and memory of a model",
-           [&context, values] {
-             if (values->divergence && values->divergence_base.empty()) fail(ErrorKind::invalid_input, "--kl-divergence needs --kl-divergence-base FILE");
-             if (!values->divergence_base.empty()) (values->divergence ? values->base_logits : values->save_logits) = values->divergence_base;
-             evaluate(context, *values);
-           })
-      .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
-      .required()
-      .text("--text,-f,--file", values->text, "Text file to score (default: the installed text)")
-      .integer("--ctx,-c,--ctx-size", values->ctx, 8, int64_t{1} << 20, "Tokens per chunk")
-      .integer("--chunks", values->chunks, 0, int64_t{1} << 40, "Chunks to score (0: all)")
-      .text("--base", values->base, "Model to compare with, on the same tokens")
-      .text("--base-logits", values->base_logits, "The same from a file that --save-logits wrote")
-      .text("--save-logits,--save-all-logits", values->save_logits, "Write this model's log-probabilities for --base-logits")
-      .text("--kl-divergence-base", values->divergence_base, "As llama-perplexity: --base-logits with --kl-divergence, else --save-logits")
-      .flag("--kl-divergence", values->divergence, "Compare with the file of --kl-divergence-base")
-      .texts("--tasks,--tasks-file", values->tasks, "Multiple-choice questions, JSONL {\"question\", \"choices\", \"answer\"}")
-      .text("--ledger", values->ledger, "Append the result to this ledger")
-      .text("--name", values->name, "Label of the ledger row")
-      .flag("--exact", values->exact, "Expand the weights to float and quantize nothing on the way")
-      .flag("--no-speed", values->no_speed, "Skip the measurement of speed and memory");
+  Verb verb = new_verb(app, context, "eval", "Measure quality, size, speed and memory of a model",
+                       [&context, values] {
+                         if (values->divergence && values->divergence_base.empty())
+                           fail(ErrorKind::invalid_input, "--kl-divergence needs --kl-divergence-base FILE");
+                         if (!values->divergence_base.empty()) (values->divergence ? values->base_logits : values->save_logits) = values->divergence_base;
+                         evaluate(context, *values);
+                       })
+                  .text("model,-m,--model,--hf-repo", values->model, "Path or hub name")
+                  .required()
+                  .text("--text,-f,--file", values->text, "Text file to score (default: the installed text)")
+                  .integer("--ctx,-c,--ctx-size", values->ctx, 8, int64_t{1} << 20, "Tokens per chunk")
+                  .integer("--chunks", values->chunks, 0, int64_t{1} << 40, "Chunks to score (0: all)")
+                  .text("--base", values->base, "Model to compare with, on the same tokens")
+                  .text("--base-logits", values->base_logits, "The same from a file that --save-logits wrote")
+                  .text("--save-logits,--save-all-logits", values->save_logits, "Write this model's log-probabilities for --base-logits")
+                  .text("--kl-divergence-base", values->divergence_base, "As llama-perplexity: --base-logits with --kl-divergence, else --save-logits")
+                  .flag("--kl-divergence", values->divergence, "Compare with the file of --kl-divergence-base")
+                  .texts("--tasks,--tasks-file", values->tasks, "Multiple-choice questions, JSONL {\"question\", \"choices\", \"answer\"}")
+                  .text("--ledger", values->ledger, "Append the result to this ledger")
+                  .text("--name", values->name, "Label of the ledger row")
+                  .flag("--exact", values->exact, "Expand the weights to float and quantize nothing on the way")
+                  .flag("--no-speed", values->no_speed, "Skip the measurement of speed and memory");
+  add_adapter_options(verb, values->adapters);
 }
 
 }  // namespace frugal::cli

@@ -76,6 +76,7 @@ void add_generation_options(Verb& verb, GenerationValues& values) {
       verb.each(names, keep, option.fallback.empty() ? option.help : fmt::format("{} (default {})", option.help, option.fallback));
     }
   }
+  add_adapter_options(verb, values.adapters);
   add_cache_options(verb, values.cache);
   add_template_options(verb, values.chat_template);
 }
@@ -96,7 +97,9 @@ void replace_template(const TemplateValues& values, nn::LoadedModel& model) {
 }
 
 nn::LoadedModel load_for_generation(const Context& context, const GenerationValues& values) {
-  nn::LoadedModel loaded = load_model(context, values.model, values.exact ? nn::Execution::expanded : nn::Execution::packed);
+  const nn::Execution execution = values.exact ? nn::Execution::expanded : nn::Execution::packed;
+  nn::LoadedModel loaded = load_model(context, values.model, execution);
+  attach_adapters(values.adapters, loaded, execution);
   if (!loaded.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", loaded.name);
   if (values.context > loaded.model->spec.context_length) {
     log_warning("a context of {} tokens is more than the {} that the model was trained with", values.context, loaded.model->spec.context_length);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/adapters.h"
 #include "cli/context.h"
 #include "engine/generator.h"
 
@@ -24,6 +25,7 @@ struct GenerationValues {
   std::vector<std::string> reverse_prompts, stop, dry_breakers;
   int64_t predict = -1, context = 0, batch = 2048, ubatch = 512;
   CacheValues cache;
+  AdapterValues adapters;
   bool exact = false, special = false, escape = false, single_turn = false, raw = false, conversation = false, timings = false;
   std::vector<std::pair<std::string, std::string>> sampling;  // raw values by option name, as given
 };

@@ -37,6 +37,7 @@ struct ServeValues {
   std::string host = "127.0.0.1", key_file, alias, ledger, metrics_prefix = "frugal", tool_call_parser, pooling;
   int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30, hang_seconds = 300, per_key = 0;
   CacheValues cache;
+  AdapterValues adapters;
   TemplateValues chat_template;
   bool anonymous = false, no_prefix = false;
 };
@@ -135,6 +136,7 @@ nn::Pooling pooling_named(const std::string& name) {
 std::shared_ptr<serve::ServedModel> load_served(const Context& context, const ServeValues& values, const std::string& path, uint64_t available) {
   nn::LoadedModel loaded = context.loader.load_any(path, nn::Execution::packed);
   if (!loaded.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", loaded.name);
+  attach_adapters(values.adapters, loaded, nn::Execution::packed);
   replace_template(values.chat_template, loaded);
   engine::EngineOptions options;
   if (!values.pooling.empty()) loaded.embedding.pooling = pooling_named(values.pooling);
@@ -249,6 +251,7 @@ void run(const Context& context, const ServeValues& values) {
   if (!local && keys.empty() && !values.anonymous) {
     fail(ErrorKind::invalid_input, "--host {} is reachable from other machines: give --api-key, or --allow-anonymous if everybody may use it", values.host);
   }
+  if (!values.adapters.empty() && (values.models.size() > 1 || !values.ledger.empty())) fail(ErrorKind::invalid_input, "--lora is for a server of one model");
   serve::ServiceOptions options;
   options.metrics_prefix = values.metrics_prefix;
   options.version = kVersion;
@@ -326,6 +329,7 @@ void add_serve(CLI::App& app, Context& context) {
             "How tokens become an embedding: mean, cls, last (else as the checkpoint says, or last for a decoder, mean for an encoder)")
       .text("--ledger", values->ledger, "Ledger that the web page draws, as sweep, compress and eval write it; checkpoints in models/ beside it are served too")
       .text("--metrics-prefix", values->metrics_prefix, "First part of the metrics' names (vllm: as its dashboards expect)");
+  add_adapter_options(verb, values->adapters);
   add_cache_options(verb, values->cache);
   add_template_options(verb, values->chat_template);
 }

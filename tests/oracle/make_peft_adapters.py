@@ -24,7 +24,7 @@ def bases(rng):
     kv_heads, head_dim = rng.choice([1, 2]), rng.choice([8, 12])
     heads = kv_heads * rng.choice([2, 3])
     sizes = dict(vocab_size=rng.randrange(60, 80), hidden_size=head_dim * heads, intermediate_size=4 * rng.randrange(10, 30), num_hidden_layers=3,
-                 num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=128, initializer_range=0.2, bos_token_id=0,
+                 num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=128, initializer_range=0.1, bos_token_id=0,
                  eos_token_id=1, pad_token_id=None)
     yield "base", LlamaConfig(**sizes, attention_bias=True, mlp_bias=True, tie_word_embeddings=False)
     yield "tied", Qwen2Config(**sizes, tie_word_embeddings=True)
@@ -52,7 +52,10 @@ def randomize(model, generator):
     for name, parameter in model.named_parameters():
         if "magnitude" in name:
             parameter.data *= 1 + 0.3 * torch.randn(parameter.shape, generator=generator)
-        elif "vera_lambda_b" in name:  # much more would make attention sharp, which amplifies rounding
+        # Much more would make attention sharp, which amplifies rounding.
+        elif "lora_B" in name:
+            parameter.data *= 0.3
+        elif "vera_lambda_b" in name:
             parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
         elif "vera_lambda_d" in name or "ia3_l" in name:
             parameter.data = 1 + 0.5 * torch.randn(parameter.shape, generator=generator)
