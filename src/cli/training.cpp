@@ -16,6 +16,7 @@
 #include "cli/terminal.h"
 #include "text/tokenizer.h"
 #include "train/language_modeling.h"
+#include "train/preference.h"
 
 namespace frugal::cli {
 namespace fs = std::filesystem;
@@ -205,6 +206,17 @@ ConfigFile read_config(const std::string& path, const std::vector<std::string>& 
   }
 }
 
+std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const TrainingJob& job, train::LanguageModelingOptions options) {
+  const bool pairs = job.data.train.pairs;
+  if (plan.run.text("rl") == "dpo") {
+    if (job.data.held_out) fail(ErrorKind::unsupported, "dpo: held-out data is not evaluated yet");
+    return std::make_unique<train::Preference>(*job.model.model, job.data.train, std::move(options),
+                                               train::PreferenceOptions{plan.run.number("rl_beta"), plan.run.number("dpo_label_smoothing")});
+  }
+  if (pairs) fail(ErrorKind::invalid_input, "rows with a chosen and a rejected answer are learned with --rl dpo");
+  return std::make_unique<train::LanguageModeling>(*job.model.model, job.data.train, job.data.held_out ? &*job.data.held_out : nullptr, std::move(options));
+}
+
 bool has_checkpoints(const std::string& output) {
   std::error_code code;
   for (const auto& entry : fs::directory_iterator(output, code)) {
@@ -260,6 +272,9 @@ const std::vector<OptionSpec>& training_options() {
       integer_option("save_steps", 0, 0, int64_t{1} << 40, "steps between checkpoints (0: at the end)"),
       integer_option("save_total_limit", 2, 0, 1 << 20, "checkpoints that are kept (0: all)"),
       integer_option("eval_steps", 0, 0, int64_t{1} << 40, "steps between evaluations (0: at the end)"),
+      choice_option("rl", "none", {"none", "dpo"}, "dpo: learn from rows with a chosen and a rejected answer (arXiv 2305.18290)"),
+      number_option("rl_beta", 0.1, 1e-6, 100, "dpo: how closely the model stays to where it was"),
+      number_option("dpo_label_smoothing", 0, 0, 0.5, "dpo: share of pairs that are the wrong way round"),
       number_option("spike_factor", 10, 0, 1e9, "a loss so many times its running mean is reported (0: never)"),
       choice_option("spike_policy", "report", {"report", "skip"}, "whether such a step is taken"),
   };
@@ -414,9 +429,9 @@ void run_training(const Context& context, const TrainingPlan& plan, TrainingJob&
   objective_options.recompute.every = plan.run.boolean("gradient_checkpointing") ? plan.run.integer("recompute_every") : 0;
   objective_options.seed_randomness = job.seed_randomness;
   objective_options.set_training = job.set_training;
-  train::LanguageModeling objective(*job.model.model, job.data.train, job.data.held_out ? &*job.data.held_out : nullptr, std::move(objective_options));
+  const std::unique_ptr<train::Objective> objective = objective_of(plan, job, std::move(objective_options));
   const train::TrainResult result =
-      train::train(objective, job.parameters, *optimizer, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr);
+      train::train(*objective, job.parameters, *optimizer, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr);
   if (result.stopped) {
     print_note(fmt::format("stopped after step {} of {}; --resume goes on", result.steps, result.total_steps));
     if (exit_code_after_stop() != 128 + SIGTERM) throw Interrupted{};

@@ -19,8 +19,8 @@ constexpr int64_t kLogitBytes = int64_t{32} << 20;
 
 int64_t rows_at_once(int64_t vocab) { return std::max<int64_t>(64, kLogitBytes / (vocab * 4)); }
 
-// Its rows [count, vocab] become the gradient of the sum of their losses by them, which is returned as well.
-double losses_in_place(Tensor& logits, const Tensor& targets, double softcap) {
+// Their losses [count]. The rows [count, vocab] become the gradient of each loss by its logits.
+Tensor losses_in_place(Tensor& logits, const Tensor& targets, double softcap) {
   Tensor slope;
   if (softcap > 0) {
     logits.div_(softcap).tanh_();
@@ -32,17 +32,23 @@ double losses_in_place(Tensor& logits, const Tensor& targets, double softcap) {
   const Tensor highest = logits.amax(1, /*keepdim=*/true);
   logits.sub_(highest).exp_();
   const Tensor total = logits.sum(1, /*keepdim=*/true);
-  const double loss = (total.log() + highest - wanted).sum(at::kDouble).item<double>();
+  const Tensor losses = (total.log() + highest - wanted).squeeze(1);
   logits.div_(total);
   logits.scatter_add_(1, column, at::full_like(wanted, -1));
   if (softcap > 0) logits.mul_(slope);
-  return loss;
+  return losses;
+}
+
+// weights undefined: 1.
+double weighted_sum(const Tensor& losses, const Tensor& weights) {
+  const Tensor exact = losses.to(at::kDouble);
+  return (weights.defined() ? exact * weights : exact).sum().item<double>();
 }
 
 class FusedHead : public torch::autograd::Function<FusedHead> {
  public:
-  static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight, const Tensor& targets, double softcap, double scale,
-                        bool training) {
+  static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight, const Tensor& targets, const Tensor& row_weights, double softcap,
+                        double scale, bool training) {
     const int64_t rows = hidden.size(0), step = rows_at_once(weight.size(0));
     const bool wants_hidden = training && hidden.requires_grad(), wants_weight = training && weight.requires_grad();
     Tensor gradient = wants_hidden ? at::empty_like(hidden) : Tensor();
@@ -51,8 +57,10 @@ class FusedHead : public torch::autograd::Function<FusedHead> {
     for (int64_t begin = 0; begin < rows; begin += step) {
       const int64_t count = std::min(step, rows - begin);
       const Tensor part = hidden.narrow(0, begin, count);
+      const Tensor factors = row_weights.defined() ? row_weights.narrow(0, begin, count) : Tensor();
       Tensor logits = at::mm(part, weight.t());
-      loss += losses_in_place(logits, targets.narrow(0, begin, count), softcap);
+      loss += weighted_sum(losses_in_place(logits, targets.narrow(0, begin, count), softcap), factors);
+      if (factors.defined() && (wants_hidden || wants_weight)) logits.mul_(factors.unsqueeze(1));
       if (wants_hidden) {
         Tensor into = gradient.narrow(0, begin, count);
         at::mm_out(into, logits, weight);
@@ -67,35 +75,58 @@ class FusedHead : public torch::autograd::Function<FusedHead> {
   static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
     FRUGAL_ASSERT(gradients[0].item<double>() == 1);
     const auto saved = context->get_saved_variables();
-    return {saved.empty() ? Tensor() : saved[0], Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+    return {saved.empty() ? Tensor() : saved[0], Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
 
-}  // namespace
-
-Tensor cross_entropy(const nn::Model& model, const Tensor& hidden, const Tensor& targets, double scale) {
+// Rows that have a target, in order; checked.
+Tensor learned_rows(const nn::Model& model, const Tensor& hidden, const Tensor& targets) {
   FRUGAL_ASSERT(hidden.dim() == 2 && targets.dim() == 1 && hidden.size(0) == targets.size(0));
-  const Tensor rows = (targets != kIgnored).nonzero().squeeze(1);
-  if (rows.numel() == 0) return hidden.sum().to(at::kDouble) * 0;
-  const bool all = rows.numel() == targets.numel();
-  const Tensor learned = all ? targets : targets.index_select(0, rows), inputs = all ? hidden.contiguous() : hidden.index_select(0, rows);
+  Tensor rows = (targets != kIgnored).nonzero().squeeze(1);
+  if (rows.numel() == 0) return rows;
+  const Tensor learned = targets.index_select(0, rows);
   if (learned.min().item<int64_t>() < 0 || learned.max().item<int64_t>() >= model.spec.vocab) {
     fail(ErrorKind::invalid_input, "a target is outside the vocabulary of {}", model.spec.vocab);
   }
+  return rows;
+}
+
+}  // namespace
+
+Tensor cross_entropy(const nn::Model& model, const Tensor& hidden, const Tensor& targets, double scale, const Tensor& weights) {
+  const Tensor rows = learned_rows(model, hidden, targets);
+  if (rows.numel() == 0) return hidden.sum().to(at::kDouble) * 0;
+  const bool all = rows.numel() == targets.numel();
+  const auto chosen = [&](const Tensor& x) { return all || !x.defined() ? x : x.index_select(0, rows); };
+  const Tensor learned = chosen(targets), inputs = chosen(hidden).contiguous(), factors = chosen(weights);
   const bool simple = model.head.kinds().size() == 1 && !model.head.bias().defined();
   if (simple) {
     const Tensor weight = model.head.dense();
     if (!weight.requires_grad() || weight.is_leaf())
-      return FusedHead::apply(inputs, weight, learned, model.spec.logit_softcap, scale, at::GradMode::is_enabled());
+      return FusedHead::apply(inputs, weight, learned, factors, model.spec.logit_softcap, scale, at::GradMode::is_enabled());
   }
   Tensor loss = at::zeros({}, at::kDouble);
   const int64_t step = rows_at_once(model.spec.vocab);
   for (int64_t begin = 0; begin < inputs.size(0); begin += step) {
     const int64_t count = std::min(step, inputs.size(0) - begin);
     const Tensor logits = model.logits(inputs.narrow(0, begin, count));
-    loss = loss + at::cross_entropy_loss(logits, learned.narrow(0, begin, count), {}, at::Reduction::Sum).to(at::kDouble);
+    const Tensor losses = at::cross_entropy_loss(logits, learned.narrow(0, begin, count), {}, at::Reduction::None).to(at::kDouble);
+    loss = loss + (factors.defined() ? losses * factors.narrow(0, begin, count) : losses).sum();
   }
   return loss * scale;
+}
+
+Tensor token_losses(const nn::Model& model, const Tensor& hidden, const Tensor& targets) {
+  const at::NoGradGuard no_grad;
+  const Tensor rows = learned_rows(model, hidden, targets);
+  Tensor losses = at::zeros({targets.size(0)}, at::kFloat);
+  const int64_t step = rows_at_once(model.spec.vocab);
+  for (int64_t begin = 0; begin < rows.numel(); begin += step) {
+    const Tensor part = rows.narrow(0, begin, std::min(step, rows.numel() - begin));
+    Tensor logits = model.logits(hidden.detach().index_select(0, part));
+    losses.index_copy_(0, part, losses_in_place(logits, targets.index_select(0, part), 0));
+  }
+  return losses;
 }
 
 }  // namespace frugal::train

@@ -17,11 +17,15 @@ std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::
   std::vector<MicroBatch> result;
   for (auto& examples : data::batches(dataset, options, static_cast<uint64_t>(epoch))) {
     MicroBatch batch{std::move(examples), 0, 0};
+    const uint64_t share = dataset.pairs ? 2 : 1;
     for (const uint64_t id : batch.examples) {
-      const data::Example example = dataset.example(id);
-      batch.tokens += std::ssize(example.tokens);
-      batch.targets += std::count(example.trained.begin(), example.trained.end(), 1);
+      for (uint64_t part = share * id; part < share * (id + 1); ++part) {
+        const data::Example example = dataset.example(part);
+        batch.tokens += std::ssize(example.tokens);
+        batch.targets += dataset.pairs ? 0 : std::count(example.trained.begin(), example.trained.end(), 1);
+      }
     }
+    if (dataset.pairs) batch.targets = std::ssize(batch.examples);
     result.push_back(std::move(batch));
   }
   return result;

@@ -18,7 +18,7 @@ struct LanguageModelingOptions {
   std::function<void(bool training)> set_training;     // around evaluation; may be empty
 };
 
-// Micro-batches of an epoch of `dataset` (data/order.h), with what they hold counted.
+// Micro-batches of an epoch of `dataset` (data/order.h), with what they hold counted; targets are tokens, or pairs where it has pairs.
 std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::BatchOptions& options, int64_t epoch);
 
 // The examples as one batch, each a sequence of its own: no padding, and no token after the last one that a target needs.

@@ -95,6 +95,7 @@ Json LogRow::line() const {
   Json row = {{"current_steps", step}, {"total_steps", total_steps}, {"loss", loss}, {"lr", learning_rate}, {"epoch", epoch}, {"grad_norm", grad_norm}};
   if (has_eval) row["eval_loss"] = eval_loss;
   if (skipped) row["skipped"] = true;
+  row.update(metrics);
   row["percentage"] = total_steps > 0 ? std::round(1e4 * static_cast<double>(step) / static_cast<double>(total_steps)) / 100 : 0.0;
   row["elapsed_time"] = whole(elapsed_seconds);
   row["remaining_time"] = whole(remaining_seconds);
@@ -108,6 +109,7 @@ Json LogRow::history() const {
   Json row = {{"step", step}, {"epoch", epoch}, {"loss", loss}, {"grad_norm", grad_norm}, {"learning_rate", learning_rate}};
   if (has_eval) row["eval_loss"] = eval_loss;
   if (skipped) row["skipped"] = true;
+  row.update(metrics);
   return row;
 }
 
@@ -161,6 +163,7 @@ void RunLog::write(const LogRow& row) {
   add("train/tokens_per_second", row.tokens_per_second);
   add("train/peak_rss_bytes", static_cast<double>(row.peak_rss_bytes));
   if (row.has_eval) add("eval/loss", row.eval_loss);
+  for (const auto& [name, value] : row.metrics.items()) add("train/" + name, value.get<double>());
   std::string whole = event(row.step);
   append_bytes(whole, 5, summary);
   events_->record(whole);

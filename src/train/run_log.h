@@ -16,6 +16,7 @@ struct LogRow {
   int64_t tokens = 0;  // of all steps so far
   uint64_t peak_rss_bytes = 0;
   double eval_loss = 0;                    // with has_eval
+  Json metrics = Json::object();           // further numbers by name
   bool has_eval = false, skipped = false;  // skipped: loss or gradient was not finite, nothing was changed
 
   Json line() const;     // of trainer_log.jsonl

@@ -156,6 +156,7 @@ class Run {
     row.loss = loss;
     row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
     row.grad_norm = clip_gradients(parameters_, options_.max_grad_norm);
+    row.metrics = objective_.metrics();
     row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
     if (!row.skipped) {
       optimizer_.step(row.learning_rate);

@@ -47,7 +47,7 @@ double relative_error(const Tensor& got, const Tensor& want) { return ((got - wa
 
 struct RunShape {
   int steps = 20, size = 3;
-  double rate = 3e-3, decay = 0.1, clip = 1;
+  double rate = 1e-3, decay = 0.1, clip = 1;
 };
 
 void write_data(const std::string& path, const data::Dataset& dataset, const RunShape& run) {
