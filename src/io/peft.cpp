@@ -34,6 +34,8 @@ constexpr std::string_view kReadLora[] = {"r", "lora_alpha", "lora_dropout", "us
 constexpr std::string_view kReadIa3[] = {"feedforward_modules"};
 constexpr std::string_view kReadVera[] = {"r", "vera_dropout", "projection_prng_key", "save_projection"};
 
+constexpr std::string_view kReadBottleneck[] = {"bottleneck_size", "non_linearity", "adapter_dropout", "use_parallel_adapter", "scaling"};
+
 bool contains(std::span<const std::string_view> names, std::string_view name) { return std::ranges::find(names, name) != names.end(); }
 
 std::span<const std::string_view> fields_of(PeftType type) {
@@ -41,6 +43,7 @@ std::span<const std::string_view> fields_of(PeftType type) {
     case PeftType::lora: return kReadLora;
     case PeftType::ia3: return kReadIa3;
     case PeftType::vera: return kReadVera;
+    case PeftType::bottleneck: return kReadBottleneck;
   }
   return {};
 }
@@ -58,10 +61,10 @@ bool asks_for_nothing(const Json& value) {
 
 PeftType type_of(const JsonObject& object) {
   const std::string name = object.text("peft_type");
-  for (const PeftType type : {PeftType::lora, PeftType::ia3, PeftType::vera}) {
+  for (const PeftType type : {PeftType::lora, PeftType::ia3, PeftType::vera, PeftType::bottleneck}) {
     if (name == to_string(type)) return type;
   }
-  fail(ErrorKind::unsupported, "{}.peft_type: \"{}\" is not supported; LORA, IA3 and VERA are", object.path(), printable(name));
+  fail(ErrorKind::unsupported, "{}.peft_type: \"{}\" is not supported; LORA, IA3, VERA and BOTTLENECK are", object.path(), printable(name));
 }
 
 void check_other_fields(const JsonObject& object, PeftType type) {
@@ -180,6 +183,7 @@ std::string_view to_string(PeftType type) {
     case PeftType::lora: return "LORA";
     case PeftType::ia3: return "IA3";
     case PeftType::vera: return "VERA";
+    case PeftType::bottleneck: return "BOTTLENECK";
   }
   return "";
 }
@@ -223,6 +227,16 @@ PeftConfig parse_peft_config(const Json& json, const std::string& path) {
       config.projection_key = static_cast<uint64_t>(object.integer_or("projection_prng_key", 0, 0, std::numeric_limits<int64_t>::max()));
       config.save_projection = object.boolean_or("save_projection", true);
       break;
+    case PeftType::bottleneck:
+      config.rank = object.integer_or("bottleneck_size", 256, 1, kMaxAdapterRank);
+      dropout("adapter_dropout");
+      config.parallel = object.boolean_or("use_parallel_adapter", false);
+      if (const Json* scaling = object.find("scaling"); scaling && *scaling == "learned") fail_unsupported(object, "scaling", "a number is");
+      config.scaling = object.number_or("scaling", 1, -kMaxAlpha, kMaxAlpha);
+      config.activation = object.text_or("non_linearity", "tanh");
+      if (std::ranges::find(kBottleneckActivations, config.activation) == std::end(kBottleneckActivations))
+        fail_unsupported(object, "non_linearity", "relu, tanh, gelu and silu are");
+      break;
   }
   return config;
 }
@@ -261,6 +275,15 @@ Json to_json(const PeftConfig& config) {
                    {"projection_prng_key", config.projection_key},
                    {"save_projection", config.save_projection},
                    {"init_weights", true}});
+      break;
+    case PeftType::bottleneck:
+      json.update({{"bottleneck_size", config.rank},
+                   {"non_linearity", config.activation},
+                   {"adapter_dropout", config.dropout},
+                   {"bias", "none"},
+                   {"use_parallel_adapter", config.parallel},
+                   {"scaling", config.scaling},
+                   {"init_weights", "mam_adapter"}});
       break;
   }
   return json;

@@ -1,5 +1,5 @@
 // Adapters as the Python package peft keeps them: a directory with adapter_config.json and adapter_model.safetensors, whose tensors are
-// named "base_model.model.<module>.<part>". Reader of untrusted bytes; which modules a configuration means is tune/'s to find.
+// named "base_model.model.<module>.<part>". BOTTLENECK is that of the fork of peft in LLM-Adapters (arXiv 2304.01933). Reader of untrusted bytes; which modules a configuration means is tune/'s to find.
 #pragma once
 
 #include <map>
@@ -15,7 +15,7 @@
 
 namespace frugal::io {
 
-enum class PeftType { lora, ia3, vera };
+enum class PeftType { lora, ia3, vera, bottleneck };
 std::string_view to_string(PeftType type);  // "LORA", ...
 
 // Modules: names, or their ends after a dot; or a regular expression that matches whole names; or all linear layers but the head.
@@ -32,15 +32,18 @@ struct PeftConfig {
   ModuleSelection target_modules, exclude_modules;
   std::vector<int64_t> layers_to_transform;  // empty: all
   std::vector<std::string> layers_pattern;   // what is before a layer's number; empty: anything
-  int64_t rank = 8;                          // LoRA, VeRA
+  int64_t rank = 8;                          // LoRA, VeRA; the width of a bottleneck
   double alpha = 8, dropout = 0;
   bool rslora = false, dora = false;
   // By regular expression over the end of a module's name; the first that matches counts.
   std::vector<std::pair<std::string, int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
   ModuleSelection feedforward_modules;  // IA3: those whose input is scaled
-  uint64_t projection_key = 0;          // VeRA: what the shared matrices are drawn from
-  bool save_projection = true;          // VeRA: they are in the file
+  bool parallel = false;                // bottleneck: beside the module
+  double scaling = 1;
+  std::string activation = "tanh";  // one of kBottleneckActivations
+  uint64_t projection_key = 0;      // VeRA: what the shared matrices are drawn from
+  bool save_projection = true;      // VeRA: they are in the file
 };
 
 struct PeftAdapter {
@@ -51,6 +54,7 @@ struct PeftAdapter {
 };
 
 inline constexpr int64_t kMaxAdapterRank = int64_t{1} << 16;
+inline constexpr const char* kBottleneckActivations[] = {"relu", "tanh", "gelu", "silu"};
 
 // Throws Error{corrupt_file} for what breaks the format, Error{unsupported} that names a peft_type or a field that means something we
 // cannot do. Fields that cannot change a number are skipped. `path` leads the messages.

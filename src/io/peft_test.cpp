@@ -76,11 +76,13 @@ TEST(PeftConfig, ComesBackAsItWasWritten) {
   configs.push_back({{"peft_type", "LORA"}, {"target_modules", {"q"}}, {"layers_to_transform", 3}, {"layers_pattern", "layers"}, {"use_dora", true}});
   configs.push_back({{"peft_type", "IA3"}, {"target_modules", {"k", "w"}}, {"feedforward_modules", {"w"}}});
   configs.push_back({{"peft_type", "VERA"}, {"target_modules", "All-Linear"}, {"projection_prng_key", 7}, {"save_projection", false}});
+  configs.push_back({{"peft_type", "BOTTLENECK"}, {"target_modules", {"down_proj"}}, {"bottleneck_size", 3}, {"use_parallel_adapter", true}, {"scaling", 0.5}});
   for (const Json& json : configs) {
     const Json once = to_json(parse_peft_config(json, "config"));
     EXPECT_EQ(once, to_json(parse_peft_config(once, "config")));
-    for (const char* key : {"peft_type", "r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "use_dora", "use_rslora",
-                            "lora_dropout", "feedforward_modules", "projection_prng_key", "save_projection"}) {
+    for (const char* key :
+         {"peft_type", "r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "use_dora", "use_rslora", "lora_dropout",
+          "feedforward_modules", "projection_prng_key", "save_projection", "bottleneck_size", "use_parallel_adapter", "scaling"}) {
       if (json.contains(key) && json[key] != "All-Linear") {
         EXPECT_EQ(once[key], json[key]) << key;
       }
@@ -136,6 +138,8 @@ TEST(PeftConfig, G10_WhatCannotBeDoneIsNamed) {
                                                             {"layers_pattern", "h.*"},
                                                             {"a_field_of_next_year", 1}};
   for (const auto& [key, value] : fields) EXPECT_THAT(outcome_with(key, value), AllOf(StartsWith("unsupported"), HasSubstr("config." + key))) << value;
+  EXPECT_THAT(outcome(Json{{"peft_type", "BOTTLENECK"}, {"target_modules", {"a"}}, {"scaling", "learned"}}), StartsWith("unsupported"));
+  EXPECT_THAT(outcome(Json{{"peft_type", "BOTTLENECK"}, {"target_modules", {"a"}}, {"non_linearity", "swish"}}), StartsWith("unsupported"));
   // What asks for nothing, and what no number depends on.
   for (const auto& [key, value] : std::vector<std::pair<std::string, Json>>{{"a_field_of_next_year", nullptr},
                                                                             {"enable_lora", nullptr},

@@ -4,7 +4,11 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 
+#include <cmath>
+#include <numbers>
+
 #include "base/error.h"
+#include "ops/ops.h"
 #include "ops/packed_linear.h"
 
 namespace frugal::nn {
@@ -71,12 +75,14 @@ void VeraKind::for_each_adapter_tensor(const std::string& module, const TensorVi
   visit(module + ".vera_lambda_d", lambda_d_);
 }
 
-WrappingKind::WrappingKind(std::vector<std::shared_ptr<LinearKind>> base) : base_(std::move(base)) { FRUGAL_ASSERT(!base_.empty()); }
+WrappingKind::WrappingKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor bias) : base_(std::move(base)), bias_(std::move(bias)) {
+  FRUGAL_ASSERT(!base_.empty());
+}
 
 Tensor WrappingKind::base_forward(const Activation& input) const {
   Tensor out = base_.front()->forward(input);
   for (size_t i = 1; i < base_.size(); ++i) out = out + base_[i]->forward(input);
-  return out;
+  return bias_.defined() ? out + bias_ : out;
 }
 
 Tensor WrappingKind::base_dense() const {
@@ -92,7 +98,7 @@ std::string WrappingKind::describe_base() const {
 }
 
 uint64_t WrappingKind::storage_bytes() const {
-  uint64_t bytes = 0;
+  uint64_t bytes = bias_.defined() ? static_cast<uint64_t>(bias_.nbytes()) : 0;
   for (const auto& kind : base_) bytes += kind->storage_bytes();
   return bytes;
 }
@@ -106,6 +112,7 @@ uint64_t WrappingKind::resident_bytes() const {
 void WrappingKind::for_each_tensor(const std::string& prefix, const TensorVisitor& visit) {
   for (size_t i = 0; i < base_.size(); ++i) base_[i]->for_each_tensor(base_.size() == 1 ? prefix : fmt::format("{}.kind{}", prefix, i), visit);
   for_each_adapter_tensor(prefix, visit);
+  if (bias_.defined()) visit(prefix + ".bias", bias_);
 }
 
 void WrappingKind::set_execution(Execution execution) {
@@ -152,31 +159,82 @@ void DoraKind::set_execution(Execution execution) {
 }
 
 Ia3Kind::Ia3Kind(std::vector<std::shared_ptr<LinearKind>> base, Tensor l, Place place, Tensor bias)
-    : WrappingKind(std::move(base)), l_(std::move(l)), bias_(std::move(bias)), place_(place) {
-  FRUGAL_ASSERT(place == Place::output ? is_float(l_, {out_features(), 1}) : is_float(l_, {1, in_features()}) && !bias_.defined());
+    : WrappingKind(std::move(base), std::move(bias)), l_(std::move(l)), place_(place) {
+  FRUGAL_ASSERT(place == Place::output ? is_float(l_, {out_features(), 1}) : is_float(l_, {1, in_features()}) && !holds_bias());
 }
 
 Tensor Ia3Kind::forward(const Activation& input) const {
   if (place_ == Place::input) return base_forward(Activation(input.values() * l_.flatten()));
-  const Tensor out = base_forward(input);
-  return (bias_.defined() ? out + bias_ : out) * l_.flatten();
+  return base_forward(input) * l_.flatten();
 }
 
 Tensor Ia3Kind::dense() const { return base_dense() * l_; }
 
-Tensor Ia3Kind::scaled_bias() const { return bias_.defined() ? bias_ * l_.flatten() : bias_; }
+Tensor Ia3Kind::merged_bias() const { return holds_bias() ? bias_ * l_.flatten() : bias_; }
 
 std::string Ia3Kind::describe() const { return fmt::format("IA3 ({})", describe_base()); }
 
-uint64_t Ia3Kind::storage_bytes() const {
-  return WrappingKind::storage_bytes() + static_cast<uint64_t>(l_.nbytes()) + (bias_.defined() ? static_cast<uint64_t>(bias_.nbytes()) : 0);
-}
-
-void Ia3Kind::for_each_tensor(const std::string& prefix, const TensorVisitor& visit) {
-  WrappingKind::for_each_tensor(prefix, visit);
-  if (bias_.defined()) visit(prefix + ".bias", bias_);
-}
-
 void Ia3Kind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) { visit(module + ".ia3_l", l_); }
+
+BottleneckKind::BottleneckKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor down, Tensor up, Form form, std::shared_ptr<AdapterDropout> dropout,
+                               Tensor bias)
+    : WrappingKind(std::move(base), std::move(bias)), down_(std::move(down)), up_(std::move(up)), form_(form), dropout_(std::move(dropout)) {
+  FRUGAL_ASSERT(is_float(down_, {down_.size(0), form.place == Place::output ? out_features() : in_features()}));
+  FRUGAL_ASSERT(is_float(up_, {form.place == Place::input ? in_features() : out_features(), down_.size(0)}));
+  FRUGAL_ASSERT(form.place == Place::output || !holds_bias());
+}
+
+namespace {
+
+using Function = BottleneckKind::Function;
+
+Tensor activated(const Tensor& x, Function function) {
+  switch (function) {
+    case Function::relu: return at::relu(x);
+    case Function::tanh: return at::tanh(x);
+    case Function::gelu: return at::gelu(x);
+    case Function::silu: return at::silu(x);
+  }
+  return x;
+}
+
+// The same number by number: ATen computes the last few of a range in another way than the others, so that a row would depend on the batch.
+void activate_each(Tensor& x, Function function) {
+  const std::span<float> values(x.mutable_data_ptr<float>(), static_cast<size_t>(x.numel()));
+  for (float& v : values) {
+    switch (function) {
+      case Function::relu: v = std::max(v, 0.0f); break;
+      case Function::tanh: v = std::tanh(v); break;
+      case Function::gelu: v = 0.5f * v * (1 + std::erf(v * static_cast<float>(std::numbers::sqrt2 / 2))); break;
+      case Function::silu: v = v / (1 + std::exp(-v)); break;
+    }
+  }
+}
+
+}  // namespace
+
+Tensor BottleneckKind::change(const Tensor& x) const {
+  Tensor inner = ops::float_linear(dropped(dropout_, x), down_, invariant_);
+  if (invariant_ && !ops::wants_gradient({inner}))
+    activate_each(inner, form_.function);
+  else
+    inner = activated(inner, form_.function);
+  return ops::float_linear(inner * form_.scale, up_, invariant_);
+}
+
+Tensor BottleneckKind::forward(const Activation& input) const {
+  if (form_.place == Place::input) return base_forward(Activation(input.values() + change(input.values())));
+  const Tensor out = base_forward(input);
+  return out + change(form_.place == Place::output ? out : input.values());
+}
+
+Tensor BottleneckKind::dense() const { fail(ErrorKind::unsupported, "{}: has an activation inside, so it is no matrix", describe()); }
+
+std::string BottleneckKind::describe() const { return fmt::format("bottleneck {} ({})", down_.size(0), describe_base()); }
+
+void BottleneckKind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) {
+  visit(module + ".adapter_down.weight", down_);
+  visit(module + ".adapter_up.weight", up_);
+}
 
 }  // namespace frugal::nn

@@ -40,6 +40,8 @@ class AdapterKind : public LinearKind {
   // The adapter's own tensors by the names that the PEFT format gives them: "<module>.lora_A.weight".
   virtual void for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) = 0;
   virtual bool wraps() const { return false; }  // the kinds that were there are inside
+  // Whether it is a matrix, so that dense() gives one; otherwise that throws Error{unsupported}.
+  virtual bool linear() const { return true; }
   void for_each_tensor(const std::string& prefix, const TensorVisitor& visit) override { for_each_adapter_tensor(prefix, visit); }
   void set_execution(Execution execution) override { invariant_ = execution == Execution::packed; }
 
@@ -85,7 +87,7 @@ class VeraKind : public AdapterKind {
   std::shared_ptr<AdapterDropout> dropout_;
 };
 
-// Stands around the sum of the kinds that were there.
+// Stands around the sum of the kinds that were there. What works on their output takes the Linear's bias in, which then has none itself.
 class WrappingKind : public AdapterKind {
  public:
   int64_t out_features() const override { return base_.front()->out_features(); }
@@ -95,15 +97,21 @@ class WrappingKind : public AdapterKind {
   void for_each_tensor(const std::string& prefix, const TensorVisitor& visit) override;
   void set_execution(Execution execution) override;
   bool wraps() const override { return true; }
+  bool holds_bias() const { return bias_.defined(); }
+  // What is left to a Linear that gets dense() as its weight; undefined without a bias.
+  virtual Tensor merged_bias() const { return bias_; }
 
  protected:
-  explicit WrappingKind(std::vector<std::shared_ptr<LinearKind>> base);
-  Tensor base_forward(const Activation& input) const;
+  explicit WrappingKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor bias = {});
+  Tensor base_forward(const Activation& input) const;  // with the bias, if it is here
   Tensor base_dense() const;
   std::string describe_base() const;
 
  private:
   std::vector<std::shared_ptr<LinearKind>> base_;
+
+ protected:
+  Tensor bias_;
 };
 
 // magnitude * (W + scale * B A) / |W + scale * B A|, norms over rows (arXiv 2402.09353, equation 5). No gradient flows through the norm
@@ -133,19 +141,48 @@ class DoraKind : public WrappingKind {
 class Ia3Kind : public WrappingKind {
  public:
   enum class Place { output, input };
-  // l: [out, 1] or [1, in], float32. bias: of the Linear, which then has none itself; undefined with Place::input.
+  // l: [out, 1] or [1, in], float32. bias: of the Linear; undefined with Place::input.
   Ia3Kind(std::vector<std::shared_ptr<LinearKind>> base, Tensor l, Place place, Tensor bias = {});
   Tensor forward(const Activation& input) const override;
   Tensor dense() const override;
-  Tensor scaled_bias() const;  // what is left to a Linear that gets dense() as its weight; undefined without bias
+  Tensor merged_bias() const override;
   std::string describe() const override;
-  uint64_t storage_bytes() const override;
-  void for_each_tensor(const std::string& prefix, const TensorVisitor& visit) override;
+  uint64_t storage_bytes() const override { return WrappingKind::storage_bytes() + static_cast<uint64_t>(l_.nbytes()); }
+  uint64_t resident_bytes() const override { return WrappingKind::resident_bytes() + static_cast<uint64_t>(l_.nbytes()); }
   void for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) override;
 
  private:
-  Tensor l_, bias_;
+  Tensor l_;
   Place place_;
+};
+
+// A narrow layer with an activation f, added to a matrix's output, to its input, or beside it (arXiv 1902.00751, 2304.01933):
+//   output: h + scale * up f(down h), h = W x + bias;  input: W (x + scale * up f(down x)) + bias;  parallel: W x + scale * up f(down x) + bias.
+class BottleneckKind : public WrappingKind {
+ public:
+  enum class Place { output, input, parallel };
+  enum class Function { relu, tanh, gelu, silu };
+  struct Form {
+    Place place = Place::output;
+    Function function = Function::relu;
+    double scale = 1;
+  };
+  // down [size, width of what it reads], up [width of what it is added to, size], float32. bias: of the Linear with Place::output.
+  BottleneckKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor down, Tensor up, Form form, std::shared_ptr<AdapterDropout> dropout = nullptr,
+                 Tensor bias = {});
+  Tensor forward(const Activation& input) const override;
+  bool linear() const override { return false; }
+  Tensor dense() const override;
+  std::string describe() const override;
+  uint64_t storage_bytes() const override { return WrappingKind::storage_bytes() + static_cast<uint64_t>(down_.nbytes() + up_.nbytes()); }
+  uint64_t resident_bytes() const override { return WrappingKind::resident_bytes() + static_cast<uint64_t>(down_.nbytes() + up_.nbytes()); }
+  void for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) override;
+
+ private:
+  Tensor change(const Tensor& x) const;
+  Tensor down_, up_;
+  Form form_;
+  std::shared_ptr<AdapterDropout> dropout_;
 };
 
 }  // namespace frugal::nn

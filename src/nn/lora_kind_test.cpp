@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "tiny_model.h"
 
 namespace frugal::nn {
@@ -74,7 +75,7 @@ std::vector<Adapted> adapted(const Base& base, const std::shared_ptr<AdapterDrop
   add("DoRA", std::make_shared<DoraKind>(base.kinds, trained({kRank, kIn}), trained({kOut, kRank}), trained({kOut}, 4), 0.7, dropout), bias, bias);
   add("IA3 inputs", std::make_shared<Ia3Kind>(base.kinds, trained({1, kIn}, 1), Ia3Kind::Place::input), bias, bias);
   const auto outputs = std::make_shared<Ia3Kind>(base.kinds, trained({kOut, 1}, 1), Ia3Kind::Place::output, bias);
-  add("IA3 outputs", outputs, {}, outputs->scaled_bias().detach());
+  add("IA3 outputs", outputs, {}, outputs->merged_bias().detach());
   return result;
 }
 
@@ -148,6 +149,56 @@ TEST(LoraKind, GradientsReachTheAdapterAndTheInputOnly) {
       }
       for (const auto& kind : base.kinds) {
         kind->for_each_tensor("b", [](const std::string& name, Tensor& tensor) { EXPECT_FALSE(tensor.grad().defined()) << name; });
+      }
+    }
+  }
+}
+
+TEST(LoraKind, BottlenecksComputeTheirDefinitionAndItsGradientsAndRowsAlone) {
+  using Place = BottleneckKind::Place;
+  using Function = BottleneckKind::Function;
+  const std::pair<Function, Tensor (*)(const Tensor&)> functions[] = {
+      {Function::relu, [](const Tensor& x) { return x.clamp_min(0); }},
+      {Function::tanh, [](const Tensor& x) { return 2 / (1 + (-2 * x).exp()) - 1; }},
+      {Function::gelu, [](const Tensor& x) { return x * 0.5 * (1 + (x / std::sqrt(2.0)).erf()); }},
+      {Function::silu, [](const Tensor& x) { return x / (1 + (-x).exp()); }}};
+  for (const Base& base : bases()) {
+    for (const Place place : {Place::output, Place::input, Place::parallel}) {
+      for (const auto& [function, definition] : functions) {
+        const int64_t size = 5, reads = place == Place::output ? kOut : kIn, writes = place == Place::input ? kIn : kOut;
+        const Tensor bias = at::randn({kOut}), down = trained({size, reads}), up = trained({writes, size});
+        Linear linear("m", base.kinds.front(), place == Place::output ? Tensor() : bias);
+        linear.replace(std::make_shared<BottleneckKind>(base.kinds, down, up, BottleneckKind::Form{place, function, 0.7}, nullptr,
+                                                        place == Place::output ? bias : Tensor()));
+        Tensor dense = base.kinds.front()->dense().detach();
+        for (size_t i = 1; i < base.kinds.size(); ++i) dense = dense + base.kinds[i]->dense().detach();
+        const Tensor x = at::randn({9, kIn});
+        const auto narrow = [&, f = definition](const Tensor& read) { return 0.7 * at::linear(f(at::linear(read, down)), up); };
+        const Tensor before = at::linear(x, dense, bias);
+        const Tensor want = place == Place::output  ? before + narrow(before)
+                            : place == Place::input ? at::linear(x + narrow(x), dense, bias)
+                                                    : before + narrow(x);
+        const Tensor weights = at::randn({9, kOut});
+        const auto gradients = [&](const Tensor& out) {
+          down.mutable_grad() = Tensor();
+          up.mutable_grad() = Tensor();
+          (out * weights).sum().backward();
+          return at::cat({down.grad().flatten(), up.grad().flatten()});
+        };
+        const Tensor want_gradients = gradients(want);
+        const std::string what = fmt::format("{} place {} function {}", base.name, static_cast<int>(place), static_cast<int>(function));
+        linear.set_execution(Execution::expanded);
+        const Tensor out = linear.forward(Activation(x));
+        EXPECT_LT(relative_error(out.detach(), want.detach()), 1e-5) << what;
+        EXPECT_LT(relative_error(gradients(out), want_gradients), 1e-5) << what;
+        EXPECT_THROW(linear.dense(), Error);
+        const at::NoGradGuard no_grad;
+        linear.set_execution(Execution::packed);
+        const Tensor together = linear.forward(Activation(x));
+        EXPECT_LT(relative_error(together, want), base.packed_tolerance) << what;
+        for (int64_t row = 0; row < 9; ++row) {
+          EXPECT_TRUE(at::equal(linear.forward(Activation(x.narrow(0, row, 1).clone())), together.narrow(0, row, 1))) << what;
+        }
       }
     }
   }

@@ -49,8 +49,8 @@ std::vector<train::Parameter> Adapter::parameters() {
   std::vector<train::Parameter> result;
   for_each_tensor([&](const std::string& name, Tensor& tensor) {
     if (!tensor.requires_grad()) return;
-    const bool a = name.ends_with(".lora_A.weight"), b = name.ends_with(".lora_B.weight");
-    result.push_back({name, tensor, b ? b_rate_ : 1, a || b});  // the others are factors, not drawn to zero
+    // Matrices end so; the others are factors, not drawn to zero.
+    result.push_back({name, tensor, name.ends_with(".lora_B.weight") ? b_rate_ : 1, name.ends_with(".weight")});
   });
   return result;
 }
@@ -103,6 +103,7 @@ void Adapter::merge(std::optional<at::ScalarType> encoded) {
   require_outermost();
   std::vector<at::ScalarType> types;
   for (const AdapterSite& site : sites_) {
+    if (!site.kind->linear()) fail(ErrorKind::unsupported, "{}: {} is no matrix and cannot be merged", site.linear->name(), site.kind->describe());
     const std::optional<at::ScalarType> type = float_type(site.before);
     if (!type && !encoded) {
       fail(ErrorKind::unsupported, "{}: a weight of kind {} cannot take the adapter in, only plain floats can", site.linear->name(),
@@ -116,8 +117,8 @@ void Adapter::merge(std::optional<at::ScalarType> encoded) {
   for (size_t i = 0; i < sites_.size(); ++i) {
     const AdapterSite& site = sites_[i];
     site.linear->replace(std::move(merged[i]));
-    const auto* ia3 = dynamic_cast<const nn::Ia3Kind*>(site.kind.get());
-    if (ia3 && ia3->scaled_bias().defined()) site.linear->mutable_bias() = ia3->scaled_bias();
+    const auto* wrapping = dynamic_cast<const nn::WrappingKind*>(site.kind.get());
+    if (wrapping && wrapping->holds_bias()) site.linear->mutable_bias() = wrapping->merged_bias();
     if (site.linear == &model_->head) model_->spec.tied_embeddings = false;
   }
   sites_.clear();

@@ -51,7 +51,7 @@ class Adapter {
 
   // The Linears as they were before, to the bit.
   void detach();
-  // The Linears as plain matrices with the adapter in them, in the float type that they had; an encoded weight (quantized, sparse, low-rank)
+  // The Linears as plain matrices with the adapter in them (Error{unsupported} where it is none), in the float type that they had; an encoded weight (quantized, sparse, low-rank)
   // becomes `encoded`, or Error{unsupported} without one, before anything has changed. Then Model::set_execution is to be called.
   void merge(std::optional<at::ScalarType> encoded = at::kHalf);
 

@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <set>
@@ -47,6 +48,7 @@ class Attacher {
       case PeftType::lora: return make_lora(linear);
       case PeftType::ia3: return make_ia3(linear);
       case PeftType::vera: return make_vera(linear);
+      case PeftType::bottleneck: return make_bottleneck(linear);
     }
     return nullptr;
   }
@@ -88,6 +90,19 @@ class Attacher {
                                           trained(linear, ".vera_lambda_b", {linear.out_features()}), dropout_);
   }
 
+  // Serial ones stand behind a module; before gate and up, which would otherwise have one each behind them.
+  std::shared_ptr<nn::AdapterKind> make_bottleneck(const Linear& linear) {
+    using Kind = nn::BottleneckKind;
+    const bool before = linear.name().ends_with(".gate_proj") || linear.name().ends_with(".up_proj");
+    const Kind::Place place = config_.parallel ? Kind::Place::parallel : before ? Kind::Place::input : Kind::Place::output;
+    const auto function = std::ranges::find(io::kBottleneckActivations, config_.activation) - std::begin(io::kBottleneckActivations);
+    const int64_t in = place == Kind::Place::output ? linear.out_features() : linear.in_features();
+    const int64_t out = place == Kind::Place::input ? linear.in_features() : linear.out_features();
+    Tensor down = trained(linear, ".adapter_down.weight", {config_.rank, in}), up = trained(linear, ".adapter_up.weight", {out, config_.rank});
+    return std::make_shared<Kind>(linear.kinds(), std::move(down), std::move(up), Kind::Form{place, static_cast<Kind::Function>(function), config_.scaling},
+                                  dropout_, place == Kind::Place::output ? linear.bias() : Tensor());
+  }
+
   // Summands go together; what stands around others would have to say around which.
   void require_room(const AdapterSite& site) const {
     for (const auto& kind : site.before) {
@@ -106,8 +121,7 @@ class Attacher {
       return;
     }
     site.linear->replace(site.kind);
-    const auto* ia3 = dynamic_cast<const nn::Ia3Kind*>(site.kind.get());
-    if (ia3 && ia3->scaled_bias().defined()) site.linear->mutable_bias() = Tensor();
+    if (static_cast<const nn::WrappingKind&>(*site.kind).holds_bias()) site.linear->mutable_bias() = Tensor();
   }
 
   PeftConfig scaled_config() const {
@@ -138,11 +152,11 @@ class NewTensors : public AdapterTensors {
       : generator_(at::detail::createCPUGenerator(seed)), projection_(at::detail::createCPUGenerator(config.projection_key)) {}
 
   Tensor take(const Linear& linear, std::string_view part, at::IntArrayRef shape) override {
-    if (part == ".lora_A.weight") {
-      const double bound = 1 / std::sqrt(static_cast<double>(linear.in_features()));  // Kaiming's with a = sqrt(5)
+    if (part == ".lora_A.weight" || part == ".adapter_down.weight") {
+      const double bound = 1 / std::sqrt(static_cast<double>(shape[1]));  // Kaiming's with a = sqrt(5)
       return at::empty(shape, at::kFloat).uniform_(-bound, bound, generator_);
     }
-    if (part == ".lora_B.weight" || part == ".vera_lambda_b") return at::zeros(shape, at::kFloat);
+    if (part == ".lora_B.weight" || part == ".vera_lambda_b" || part == ".adapter_up.weight") return at::zeros(shape, at::kFloat);
     if (part == ".vera_lambda_d") return at::full(shape, 0.1, at::kFloat);
     if (part == ".ia3_l") return at::ones(shape, at::kFloat);
     FRUGAL_ASSERT(part == ".lora_magnitude_vector");

@@ -1,3 +1,4 @@
+#include "tune/bottleneck_adapter.h"
 #include "tune/dora.h"
 #include "tune/ia3.h"
 #include "tune/lora.h"
@@ -8,7 +9,7 @@
 namespace frugal::tune {
 
 const MethodTable<AttachFunction>& adapter_table() {
-  static const MethodTable<AttachFunction> table({lora_row(), dora_row(), lora_plus_row(), lora_fa_row(), ia3_row(), vera_row()});
+  static const MethodTable<AttachFunction> table({lora_row(), dora_row(), lora_plus_row(), lora_fa_row(), ia3_row(), vera_row(), bottleneck_adapter_row()});
   return table;
 }
 
