@@ -52,6 +52,14 @@ def test_an_adapter_changes_the_answer_and_scaled_by_zero_it_does_not(frugal, ti
         assert text_of(frugal, model, "--lora", adapters / "dora") != text_of(frugal, model)
 
 
+def test_a_gguf_file_takes_the_adapter_of_the_directory_it_was_made_from(frugal, tiny, adapters, tmp_path):
+    """Its rows of queries and keys lie in another order than the adapter's."""
+    gguf = tmp_path / "model.gguf"
+    assert frugal("convert", tiny / "model", gguf, "--dtype", "F32").code == 0
+    lora = ("--exact", "--lora", adapters / "one")
+    assert text_of(frugal, gguf, *lora) == text_of(frugal, tiny / "model", *lora) != text_of(frugal, gguf, "--exact")
+
+
 def test_what_is_no_adapter_is_named(frugal, tiny, adapters, tmp_path):
     one = adapters / "one"
     (tmp_path / "pickle").mkdir()
