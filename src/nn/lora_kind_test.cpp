@@ -154,6 +154,25 @@ TEST(LoraKind, GradientsReachTheAdapterAndTheInputOnly) {
   }
 }
 
+// Of the input itself: what the backward keeps otherwise has the rank's width.
+TEST(LoraKind, OnlyALearningAKeepsTheInputForTheBackward) {
+  const Base base = bases().front();
+  for (const bool learns : {true, false}) {
+    Tensor a = trained({kRank, kIn});
+    a.set_requires_grad(learns);
+    Linear linear("m", base.kinds.front());
+    linear.replace({base.kinds.front(), std::make_shared<LoraKind>(a, trained({kOut, kRank}), 0.7)});
+    const Tensor leaf = at::randn({9, kIn}).requires_grad_();
+    Tensor x = leaf + 1;
+    const auto storage = x.storage().getWeakStorageImpl();
+    const Tensor out = linear.forward(Activation(x));
+    x = Tensor();
+    EXPECT_EQ(storage.expired(), !learns);
+    out.sum().backward();
+    EXPECT_TRUE(leaf.grad().defined());
+  }
+}
+
 TEST(LoraKind, BottlenecksComputeTheirDefinitionAndItsGradientsAndRowsAlone) {
   using Place = BottleneckKind::Place;
   using Function = BottleneckKind::Function;

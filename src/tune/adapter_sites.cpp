@@ -185,6 +185,14 @@ class FileTensors : public AdapterTensors {
 
   void finish() override {
     if (unused_.empty()) return;
+    for (const std::string& name : unused_) {
+      // Of embed_tokens as a target, or what peft saves along when the head is one.
+      const bool whole = name.ends_with(".base_layer.weight") || name == "model.embed_tokens.weight" || name == "lm_head.weight";
+      if (!whole && name.find(".lora_embedding_") == name.npos) continue;
+      fail(ErrorKind::unsupported, "{}: tensor {}: {}", adapter_.path, printable(name, 200),
+           whole ? "a whole weight beside the adapter is not supported (peft leaves it out with save_embedding_layers=False)"
+                 : "an adapter at an embedding is not supported");
+    }
     fail(ErrorKind::corrupt_file,
          "{}: {} of the tensors belong to no module of the model that target_modules means, {} the first of them; is the adapter for another model?",
          adapter_.path, unused_.size(), printable(*unused_.begin(), 200));

@@ -157,6 +157,14 @@ TEST(AdapterTorture, G7_NumbersThatAreNotFiniteAreRefused) {
   }
 }
 
+TEST(AdapterTorture, G10_WeightsAndEmbeddingsBesideTheAdapterAreNamed) {
+  for (const char* name : {"lm_head.base_layer.weight", "model.embed_tokens.weight", "lm_head.weight", "model.embed_tokens.lora_embedding_A"}) {
+    Tensors tensors = fitting();
+    tensors[name] = {{kRank, kHidden}};
+    EXPECT_THAT(outcome(config(), tensors), AllOf(StartsWith("unsupported"), HasSubstr(name)));
+  }
+}
+
 TEST(AdapterTorture, G9_AThousandCyclesOfLoadAndDetachKeepNoMemory) {
   const TemporaryFolder folder;
   write(folder, config(), fitting());
