@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "base/file.h"
+#include "base/rng.h"
 #include "data/test_support.h"
 #include "io/gguf.h"
 
@@ -70,6 +71,79 @@ TEST(ChatEncoder, MasksWhatTransformersMasks) {
   EXPECT_EQ(cases, count);
   EXPECT_EQ(tokenizers.size(), 5u);
   EXPECT_LT(refused, count / 20);
+}
+
+// A template drawn from what templates do, with {% generation %} around what the assistant says or without it. Both render alike.
+std::string random_template(uint64_t seed, bool tagged) {
+  Rng rng(seed);
+  const auto pick = [&](std::initializer_list<std::string> some) { return *(some.begin() + static_cast<std::ptrdiff_t>(rng.below(some.size()))); };
+  const std::string open = tagged ? "{% generation %}" : "", close = tagged ? "{% endgeneration %}" : "";
+  const std::string line = "{{ '\n' }}", system = "<|im_start|>system" + line + "You are good<|im_end|>" + line;
+  const std::string before = pick({"", "{{ bos_token }}", "{% if messages and messages[0].role != 'system' %}" + system + "{% endif %}", system});
+  const std::string in_loop = pick({"", "", "{% if loop.first and m.role != 'system' %}" + system + "{% endif %}"});
+  const std::string header = pick({"<|im_start|>{{ ROLE }}" + line, "[{{ ROLE }}] ", "<s>{{ ROLE | upper }}:", "{{ ROLE }}" + line + line});
+  const std::string end = pick({"<|im_end|>", "<|im_end|>", "</s>", "{{ eos_token if m.role == 'assistant' else '' }}", ""});
+  const std::string between = pick({line, "", " ", "<s>"});
+  const std::string content =
+      pick({"{{ m.content }}", "{{ m.content | trim }}", " {{ m.content | trim }}", "{{ m.content if loop.last else m.content.split('|')[-1] }}",
+            "{% if loop.last %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}",
+            "{{ m.content }}{% if not loop.last %}{{ m.reasoning_content }}{% endif %}", "<think></think>{{ m.content }}"});
+  const std::string users =
+      pick({"{{ m.content }}", "{{ m.content }}", "{{ m.content }}{{ ' /think' if loop.last }}", "{{ messages | length if loop.first }}{{ m.content }}"});
+  // Whether the prompt has no header, opens a thought (which answers that begin with one need not learn, whatever their tags say), ...
+  const uint64_t drawn = rng.below(5), prompt = drawn == 1 && content.find("<think>") != content.npos ? 4 : drawn;
+  const std::string closing = pick({"", "", "{{ '' if add_generation_prompt else eos_token }}"});
+  const auto header_of = [&](std::string role) {
+    std::string text = header;
+    for (size_t at; (at = text.find("ROLE")) != text.npos;) text.replace(at, 4, role);
+    return text;
+  };
+  const bool all = prompt == 0;  // no prompt: the header is the assistant's to say
+  const bool ends = !end.empty();
+  return before + "{% for m in messages %}" + in_loop + "{% if m.role == 'assistant' %}" + (all ? open : "") + header_of("m.role") + (all ? "" : open) +
+         content + end + (ends ? close : "") + between + (ends ? "" : close) + "{% else %}" + header_of("m.role") + users + end + between +
+         "{% endif %}{% endfor %}" +
+         (all ? ""
+              : "{% if add_generation_prompt %}" + header_of("'assistant'") + (prompt == 1 ? "<think>" : "") + (prompt == 2 ? "Q: " : "") + "{% endif %}") +
+         closing;
+}
+
+TEST(ChatEncoder, MasksRightlyOrRefusesWhateverATemplateDoes) {
+  Rng rng(testing::test_seed());
+  int compared = 0, refused = 0;
+  for (int round = 0; round < 1500; ++round) {
+    const uint64_t seed = rng.next();
+    const ByteModel tagged(random_template(seed, true)), plain(random_template(seed, false));
+    Conversation talk;
+    const auto text = [&] {
+      const std::string_view words[] = {"a", "0", "\n", " ", "|", "1", "[assistant] ", "<|im_end|>", "<think>", "</think>", "assistant\n\n", "ASSISTANT:"};
+      std::string result;
+      for (uint64_t i = rng.below(5); i-- > 0;) result += words[rng.below(std::size(words))];
+      return result;
+    };
+    if (rng.below(3) == 0) talk.messages.push_back({{"role", "system"}, {"content", text()}});
+    for (uint64_t i = rng.below(6) + 1; i-- > 0;) {
+      const bool answer = rng.below(8) == 0 ? rng.below(2) : !talk.messages.empty() && talk.messages.back()["role"] == "user";
+      talk.messages.push_back({{"role", answer ? "assistant" : "user"}, {"content", text() + (answer ? rng.below(2) ? "e" : "e \n" : "")}});
+      if (answer) talk.messages.back()["reasoning_content"] = text();
+    }
+    Sequence truth;
+    try {
+      truth = *ChatEncoder(tagged.model(), {}).encode(talk);
+    } catch (const Error&) {
+      continue;
+    }
+    try {
+      const Sequence made = *ChatEncoder(plain.model(), {}).encode(talk);
+      ASSERT_EQ(plain.shown(made.tokens, made.trained), tagged.shown(truth.tokens, truth.trained)) << plain.chat_template.source() << "\n"
+                                                                                                   << talk.messages.dump();
+      ++compared;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("cannot tell which tokens it has"));
+      ++refused;
+    }
+  }
+  EXPECT_GT(compared, 400);
 }
 
 TEST(ChatEncoder, MasksRealRowsOfTheRealModelAsTransformersDoes) {

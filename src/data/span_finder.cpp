@@ -69,23 +69,30 @@ size_t SpanFinder::start_of_answer(size_t index) const {
 }
 
 size_t SpanFinder::limit_of_answer(size_t index, size_t begin) const {
-  size_t limit = whole_.text.size();
-  if (index + 1 < messages_.size()) {
-    const MarkedText upto = render_(first(index + 1), false);
-    limit = common(upto);
-    if (limit < upto.text.size()) {
-      // Another message follows in the place of the next one.
-      Json others = messages_;
-      const Json& content = messages_[index + 1]["content"];
-      others[index + 1] = {{"role", messages_[index + 1]["role"]}, {"content", content.is_string() && content.get<std::string>().starts_with("0") ? "1" : "0"}};
-      const MarkedText other = render_(others, false);
-      limit = common(other);
-      if (limit == whole_.text.size() || last_end(limit) <= begin)
-        refuse(index, "the template writes it otherwise once a message follows, and ends it with no token of an end of turn");
-    }
+  if (index + 1 == messages_.size()) return whole_.text.size();
+  const MarkedText upto = render_(first(index + 1), false);
+  const size_t limit = common(upto);
+  if (limit == upto.text.size()) {
     if (limit < begin) refuse(index, "its rendering ends before its prompt does");
+    if (last_end(limit) > begin) return limit;
+    // No token says that it is whole: nothing of it may follow.
+    const size_t next = start_of_next(index);
+    size_t at = limit;
+    while (at < next && !whole_.from_data[at]) ++at;
+    if (at >= next) return limit;
+  } else if (const size_t next = start_of_next(index); next < whole_.text.size() && last_end(next) > begin) {
+    return next;
   }
-  return limit;
+  refuse(index, "the template writes it otherwise once a message follows, and ends it with no token of an end of turn");
+}
+
+// Where the contents of the next message begin: the first difference to a conversation that has another one there.
+size_t SpanFinder::start_of_next(size_t index) const {
+  Json others = messages_;
+  const std::string content = messages_[index + 1]["content"].get<std::string>();
+  const size_t begin = content.find_first_not_of(" \t\r\n");
+  others[index + 1] = {{"role", messages_[index + 1]["role"]}, {"content", begin != content.npos && content[begin] == '0' ? "1" : "0"}};
+  return common(render_(others, false));
 }
 
 size_t SpanFinder::whole_prefix(size_t count) const {

@@ -6,6 +6,7 @@
 //                       that close the text, or write an answer otherwise once another question follows, as those that drop its
 //                       thinking do), the next message is exchanged for another one, and the answer ends before the first
 //                       difference. Of what lies there it ends with the first end of a turn after its content, if there is one.
+//                       Where no token ends a turn, nothing of it may follow in the whole.
 //
 // Texts are compared with the marks of what came from data, so that contents never pass for a header. When the messages before an
 // answer are rendered otherwise alone than in the whole (a system prompt that moves to the last question, thinking that is dropped
@@ -52,6 +53,7 @@ class SpanFinder {
   size_t last_end(size_t limit) const;  // of the ends up to `limit`; 0 where there is none
   size_t start_of_answer(size_t index) const;
   size_t limit_of_answer(size_t index, size_t begin) const;  // before the next message
+  size_t start_of_next(size_t index) const;
   size_t whole_prefix(size_t count) const;
   [[noreturn]] void refuse(size_t index, std::string_view reason) const;
 
