@@ -103,7 +103,7 @@ TEST_F(Parquet, GivesRowsOrErrorsWhateverBitsAreFlipped) {
   Rng rng(testing::test_seed());
   std::vector<std::string> files;
   for (int i = 0; i < kFiles; ++i) files.push_back(file(i));
-  const int rounds = std::stoi(testing::environment_or("FRUGAL_PARQUET_ROUNDS", "1500"));
+  const int rounds = std::stoi(testing::environment_or("FRUGAL_PARQUET_ROUNDS", "600"));
   for (int round = 0; round < rounds; ++round) {
     std::string bytes = files[rng.below(files.size())];
     uint32_t footer = 0;
