@@ -211,13 +211,13 @@ TEST(OptimizerTable, AResumedRunEqualsTheUnbrokenOne) {
       const auto draw = [&](Problem& problem, int part) { at::manual_seed(test_seed() + part); };
       std::unique_ptr<Optimizer> optimizer = make(step, whole.parameters());
       draw(whole, 1);
-      run(*optimizer, whole, 0, 12);
+      run(*optimizer, whole, 0, 7);
       draw(whole, 2);
-      run(*optimizer, whole, 12, 30);
+      run(*optimizer, whole, 7, 16);
 
       std::unique_ptr<Optimizer> first = make(step, broken.parameters());
       draw(broken, 1);
-      run(*first, broken, 0, 12);
+      run(*first, broken, 0, 7);
       const std::map<std::string, Tensor> saved = state_of(*first);
       first.reset();
       std::unique_ptr<Optimizer> second = make(step, broken.parameters());
@@ -231,7 +231,7 @@ TEST(OptimizerTable, AResumedRunEqualsTheUnbrokenOne) {
       });
       EXPECT_EQ(loaded, saved.size());
       draw(broken, 2);
-      run(*second, broken, 12, 30);
+      run(*second, broken, 7, 16);
       expect_equal(whole.values(), broken.values(), step);
       const std::map<std::string, Tensor> end = state_of(*optimizer), resumed = state_of(*second);
       for (const auto& [name, tensor] : end) {

@@ -4,7 +4,7 @@
 //                                       itself drew, B g'^2 the Gauss-Newton-Bartlett estimate of the Hessian's diagonal
 //   w <- (1 - rate decay) w - rate sign(m) min(|m| / (rho h + 1e-15), 1)
 //
-// As the published program: h is first estimated after step k - 2 (from 0), and until then every number moves by the rate; B is a
+// As the published program: h is first estimated after the k-th step, and until then every number moves by the rate; B is a
 // factor of h here, of rho there. State: 8 bytes a parameter. Cost: one pass over memory, and a forward and backward every k steps.
 #include <algorithm>
 #include <cmath>
@@ -32,7 +32,7 @@ class Sophia : public PerParameter<State> {
     for (const Parameter& parameter : parameters_) states_.push_back({zeros_like(parameter), zeros_like(parameter)});
   }
 
-  bool wants_hessian(int64_t step) const override { return (step + 1) % interval_ == interval_ - 1; }
+  bool wants_hessian(int64_t step) const override { return step % interval_ == interval_ - 1; }
 
   void update_hessian(double batch_tokens) override {
     const c10::NoGradGuard guard;

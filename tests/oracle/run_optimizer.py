@@ -40,7 +40,7 @@ class PaperLion(torch.optim.Optimizer):
 
 
 class PublishedSophia(torch.optim.Optimizer):
-    """SophiaG of the paper's repository (Liuhong99/Sophia, sophia.py) and its loop, without the options that it leaves off."""
+    """SophiaG of the paper's repository (Liuhong99/Sophia, sophia.py) and its loop (train_sophiag.py), without the options that it leaves off."""
 
     def __init__(self, params, lr, betas=(0.965, 0.99), rho=0.04, weight_decay=0.1, interval=10):
         super().__init__(params, dict(lr=lr, betas=betas, rho=rho, weight_decay=weight_decay))
@@ -50,7 +50,7 @@ class PublishedSophia(torch.optim.Optimizer):
                 self.state[p] = {"exp_avg": torch.zeros_like(p), "hessian": torch.zeros_like(p)}
 
     def wants_hessian(self, step):
-        return (step + 1) % self.interval == self.interval - 1
+        return step % self.interval == self.interval - 1
 
     @torch.no_grad()
     def update_hessian(self):
