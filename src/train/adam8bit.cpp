@@ -43,10 +43,17 @@ class DynamicCode {
   }
 
   float decode(uint8_t code) const { return values_[code]; }
-  uint8_t encode(float x) const {
-    const uint32_t bits = std::bit_cast<uint32_t>(x);
-    const uint8_t code = first_[bits >> 31][std::min(bits << 1 >> 17, kKeys - 1)];
-    return code + (x > middles_[code]);
+  // Of numbers of -1..1; count is at most a block.
+  void encode(const float* numbers, int64_t count, uint8_t* codes) const {
+    int32_t keys[kBlock];
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t bits = std::bit_cast<int32_t>(numbers[i]);
+      keys[i] = std::min((bits & 0x7fffffff) >> 16, kLastKey) + (bits < 0 ? kNegative : 0);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const uint8_t code = first_[keys[i]];
+      codes[i] = code + (numbers[i] > middles_[code]);
+    }
   }
 
  private:
@@ -56,21 +63,21 @@ class DynamicCode {
     return i < (parts + 1) / 2 ? 0.1f + step * static_cast<float>(i) : 1.0f - step * static_cast<float>(parts - i);
   }
 
-  // By sign and the upper bits of a float (its exponent and 7 bits of fraction) up to 1: the code of the numbers with these bits, or
-  // one less, since no two middles share them.
+  // By the upper bits of a number's size (its exponent and 7 bits of fraction) up to 1, and its sign: the code of the numbers with
+  // these bits, or one less, since no two middles share them.
   void make_first() {
-    for (uint32_t key = 0; key < kKeys; ++key) {
+    for (int32_t key = 0; key <= kLastKey; ++key) {
       const float low = std::bit_cast<float>(key << 16), high = std::bit_cast<float>((key + 1) << 16);
-      first_[0][key] = static_cast<uint8_t>(std::lower_bound(middles_.begin(), middles_.end(), low) - middles_.begin());
-      first_[1][key] = static_cast<uint8_t>(std::upper_bound(middles_.begin(), middles_.end(), -high) - middles_.begin());
+      first_[key] = static_cast<uint8_t>(std::lower_bound(middles_.begin(), middles_.end(), low) - middles_.begin());
+      first_[kNegative + key] = static_cast<uint8_t>(std::upper_bound(middles_.begin(), middles_.end(), -high) - middles_.begin());
       const auto inside = [&](float from, float to) { return std::count_if(middles_.begin(), middles_.end(), [=](float x) { return from <= x && x < to; }); };
       FRUGAL_ASSERT(inside(low, high) <= 1 && inside(-high, -low) <= 1);
     }
   }
 
-  static constexpr uint32_t kKeys = 0x3F81;
+  static constexpr int32_t kLastKey = 0x3F80, kNegative = 0x4000;  // 1.0
   std::array<float, 256> values_, middles_;
-  std::array<std::array<uint8_t, kKeys>, 2> first_;
+  std::array<uint8_t, 2 * kNegative> first_;
 };
 
 struct State {
@@ -94,13 +101,14 @@ struct Moment {
     const float scale = *absmax;
     for (int64_t i = 0; i < count; ++i) numbers[i] = code.decode(bytes[i]) * scale;
   }
-  void encode(const float* numbers, int64_t count) const {
+  void encode(float* numbers, int64_t count) const {  // which are divided by the largest
     // Numbers without sign are ordered as their bits are, and the compiler makes vectors of integers.
     int32_t largest = 0;
     for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<int32_t>(numbers[i]) & 0x7fffffff);
     *absmax = std::bit_cast<float>(largest);
     const float scale = 1 / std::max(*absmax, 1e-38f);
-    for (int64_t i = 0; i < count; ++i) bytes[i] = code.encode(numbers[i] * scale);
+    for (int64_t i = 0; i < count; ++i) numbers[i] *= scale;
+    code.encode(numbers, count, bytes);
   }
 };
 
