@@ -47,8 +47,8 @@ double weighted_sum(const Tensor& losses, const Tensor& weights) {
 
 class FusedHead : public torch::autograd::Function<FusedHead> {
  public:
-  static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight, const Tensor& targets, const Tensor& row_weights, double softcap,
-                        double scale, bool training) {
+  static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight, const Tensor& targets, const std::optional<Tensor>& row_weights,
+                        double softcap, double scale, bool training) {
     const int64_t rows = hidden.size(0), step = rows_at_once(weight.size(0));
     const bool wants_hidden = training && hidden.requires_grad(), wants_weight = training && weight.requires_grad();
     Tensor gradient = wants_hidden ? at::empty_like(hidden) : Tensor();
@@ -57,7 +57,7 @@ class FusedHead : public torch::autograd::Function<FusedHead> {
     for (int64_t begin = 0; begin < rows; begin += step) {
       const int64_t count = std::min(step, rows - begin);
       const Tensor part = hidden.narrow(0, begin, count);
-      const Tensor factors = row_weights.defined() ? row_weights.narrow(0, begin, count) : Tensor();
+      const Tensor factors = row_weights ? row_weights->narrow(0, begin, count) : Tensor();
       Tensor logits = at::mm(part, weight.t());
       loss += weighted_sum(losses_in_place(logits, targets.narrow(0, begin, count), softcap), factors);
       if (factors.defined() && (wants_hidden || wants_weight)) logits.mul_(factors.unsqueeze(1));
@@ -103,7 +103,8 @@ Tensor cross_entropy(const nn::Model& model, const Tensor& hidden, const Tensor&
   if (simple) {
     const Tensor weight = model.head.dense();
     if (!weight.requires_grad() || weight.is_leaf())
-      return FusedHead::apply(inputs, weight, learned, factors, model.spec.logit_softcap, scale, at::GradMode::is_enabled());
+      return FusedHead::apply(inputs, weight, learned, factors.defined() ? std::optional(factors) : std::nullopt, model.spec.logit_softcap, scale,
+                              at::GradMode::is_enabled());
   }
   Tensor loss = at::zeros({}, at::kDouble);
   const int64_t step = rows_at_once(model.spec.vocab);
