@@ -264,6 +264,19 @@ def test_a_new_model_is_trained_from_a_text_and_its_own_tokenizer(frugal, tiny, 
     assert (tmp_path / "again/model.safetensors").read_bytes() == (output / "model.safetensors").read_bytes()
 
 
+def test_preferences_are_learned_against_the_model_as_it_was(frugal, tiny, tmp_path):
+    rows = tmp_path / "pairs.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"What is a {subject}?", "chosen": f"A {subject} is small.", "rejected": f"A {subject} is large."}) + "\n" for subject in SUBJECTS))
+    run = frugal("tune", tiny / "model", "--data", rows, "--rl", "dpo", "-o", tmp_path / "out", "--num-epochs", 6, "--micro-batch-size", 5, "--learning-rate", "5e-3", "--json")
+    assert run.code == 0, run.err
+    assert run.json["train_loss_first"] == pytest.approx(0.6931472, abs=1e-5)  # ln 2: the model is its own reference
+    assert run.json["train_loss_last"] < 0.5
+    log = [json.loads(line) for line in (tmp_path / "out/trainer_log.jsonl").read_text().splitlines()]
+    assert log[-1]["rewards/accuracies"] == 1 and log[-1]["rewards/margins"] > log[1]["rewards/margins"]
+    run = frugal("tune", tiny / "model", "--data", rows, "-o", tmp_path / "no")
+    assert run.code == 2 and "--rl dpo" in run.err
+
+
 @pytest.mark.parametrize("arguments,message", [
     (["--heads", 5], "no multiple of num_attention_heads"), (["--kv-heads", 3], "no multiple of num_key_value_heads"), (["--hidden-sise", 64], "hidden-sise"),
     (["--sequence-len", 1], "sequence_len"), (["--optimizer", "adamw:beta3=1"], "beta3"), (["--lr-scheduler-type", "cosin"], "cosin"), (["--method", "lora"], "--method")])

@@ -151,31 +151,45 @@ Checkpoint read_checkpoint(const std::string& folder) {
 
 std::optional<Checkpoint> newest_checkpoint(const std::string& output) {
   const auto found = checkpoints_in(output);
-  std::string first_problem;
+  std::vector<std::pair<std::string, std::string>> bad;  // folder, what is wrong
   for (const auto& [step, folder] : found) {
     try {
       Checkpoint checkpoint = read_checkpoint(folder);
       if (checkpoint.step != step) fail(ErrorKind::corrupt_file, "{}: holds step {}", folder, checkpoint.step);
+      for (const auto& [other, problem] : bad) {
+        const std::string aside = other + ".unusable";
+        log_warning("a checkpoint cannot be used, an earlier one is taken; it is now {}: {}", aside, problem);
+        std::error_code code;
+        fs::remove_all(aside, code);
+        fs::rename(other, aside, code);
+        if (code) fail(ErrorKind::io, "{}: cannot be renamed: {}", other, code.message());
+      }
       return checkpoint;
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::corrupt_file && error.kind() != ErrorKind::io) throw;
-      if (first_problem.empty()) first_problem = error.what();
-      log_warning("a checkpoint cannot be used, an earlier one is tried: {}", error.what());
+      bad.emplace_back(folder, error.what());
     }
   }
-  if (!found.empty()) fail(ErrorKind::corrupt_file, "{}: none of {} checkpoints can be used; the newest: {}", output, found.size(), first_problem);
+  if (!found.empty()) fail(ErrorKind::corrupt_file, "{}: none of {} checkpoints can be used; the newest: {}", output, found.size(), bad.front().second);
   return {};
+}
+
+bool has_checkpoints(const std::string& output) { return !checkpoints_in(output).empty(); }
+
+void remove_checkpoints(const std::string& output) {
+  for (const auto& [step, folder] : checkpoints_in(output)) {
+    // The manifest first: what a kill leaves of the rest is no checkpoint any more.
+    fs::remove(fs::path(folder) / kManifest);
+    fs::remove_all(folder);
+  }
 }
 
 void prune_checkpoints(const std::string& output, int64_t keep) {
   std::error_code code;
   const auto found = checkpoints_in(output);
-  if (keep > 0) {
-    for (size_t i = static_cast<size_t>(keep); i < found.size(); ++i) {
-      // The manifest first: what a kill leaves of the rest is no checkpoint any more.
-      fs::remove(fs::path(found[i].second) / kManifest, code);
-      fs::remove_all(found[i].second, code);
-    }
+  for (size_t i = static_cast<size_t>(keep); keep > 0 && i < found.size(); ++i) {
+    fs::remove(fs::path(found[i].second) / kManifest, code);
+    fs::remove_all(found[i].second, code);
   }
 }
 

@@ -3,7 +3,7 @@
 //   output/checkpoint-40/                 the folder appears by one rename, after all in it is synced
 //     parameters.safetensors              what trains, float32, by name
 //     optimizer.safetensors               the optimizer's state, by name
-//     trainer_state.json                  step, epoch, cursor, log_history (as transformers writes it), seed, fingerprints
+//     trainer_state.json                  step, epoch, log_history (as transformers writes it), what a resumed run must agree in
 //     manifest.json                       format version, and SHA-256 and size of every other file
 //     adapter_config.json, ...            what else the run puts there for other tools
 #pragma once
@@ -34,11 +34,13 @@ void write_checkpoint(const std::string& output, const Checkpoint& checkpoint, c
 // Throws Error{corrupt_file} with the file and what is wrong: a missing or changed file, a manifest of another step, a newer format version.
 Checkpoint read_checkpoint(const std::string& folder);
 
-// Of all checkpoints in `output` the newest that can be read; each newer one that cannot is reported by log_warning. None there at all: nothing.
-// All of them bad: Error{corrupt_file}.
+// Of all checkpoints in `output` the newest that can be read; each newer one that cannot is reported by log_warning and renamed, so that it neither
+// counts nor is in the way: "checkpoint-40.unusable". None there at all: nothing. All of them bad: Error{corrupt_file}, and none is renamed.
 std::optional<Checkpoint> newest_checkpoint(const std::string& output);
 
-// Removes the oldest until `keep` are left (0: keeps all), and what killed saves left behind.
+bool has_checkpoints(const std::string& output);
+void remove_checkpoints(const std::string& output);
+// Removes the oldest until `keep` are left (0: keeps all).
 void prune_checkpoints(const std::string& output, int64_t keep);
 
 // Writes tensors as safetensors, F32, F64, I64, I32, U8 or I8 as they are.

@@ -1,12 +1,14 @@
 #include "train/cross_entropy.h"
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
 #include "base/error.h"
+#include "nn/lora_kind.h"
 #include "ops/ops.h"
 
 namespace frugal::train {
@@ -99,7 +101,7 @@ Tensor cross_entropy(const nn::Model& model, const Tensor& hidden, const Tensor&
   const bool all = rows.numel() == targets.numel();
   const auto chosen = [&](const Tensor& x) { return all || !x.defined() ? x : x.index_select(0, rows); };
   const Tensor learned = chosen(targets), inputs = chosen(hidden).contiguous(), factors = chosen(weights);
-  const bool simple = model.head.kinds().size() == 1 && !model.head.bias().defined();
+  const bool simple = model.head.kinds().size() == 1 && !model.head.bias().defined() && !dynamic_cast<const nn::AdapterKind*>(model.head.kinds().front().get());
   if (simple) {
     const Tensor weight = model.head.dense();
     if (!weight.requires_grad() || weight.is_leaf())
@@ -128,6 +130,20 @@ Tensor token_losses(const nn::Model& model, const Tensor& hidden, const Tensor& 
     losses.index_copy_(0, part, losses_in_place(logits, targets.index_select(0, part), 0));
   }
   return losses;
+}
+
+Tensor drawn_targets(const nn::Model& model, const Tensor& hidden, const Tensor& targets, uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  const Tensor rows = learned_rows(model, hidden, targets);
+  Tensor drawn = targets.clone();
+  const at::Generator generator = at::detail::createCPUGenerator(seed);
+  const int64_t step = rows_at_once(model.spec.vocab);
+  for (int64_t begin = 0; begin < rows.numel(); begin += step) {
+    const Tensor part = rows.narrow(0, begin, std::min(step, rows.numel() - begin));
+    const Tensor chances = at::softmax(model.logits(hidden.detach().index_select(0, part)), -1);
+    drawn.index_copy_(0, part, at::multinomial(chances, 1, /*replacement=*/true, generator).squeeze(1));
+  }
+  return drawn;
 }
 
 }  // namespace frugal::train

@@ -21,4 +21,7 @@ at::Tensor cross_entropy(const nn::Model& model, const at::Tensor& hidden, const
 // -log softmax(head(hidden))[target] of each row, [tokens] float32, 0 where there is no target; without gradient.
 at::Tensor token_losses(const nn::Model& model, const at::Tensor& hidden, const at::Tensor& targets);
 
+// Where there is a target, one that the model draws instead, by `seed`; without gradient.
+at::Tensor drawn_targets(const nn::Model& model, const at::Tensor& hidden, const at::Tensor& targets, uint64_t seed);
+
 }  // namespace frugal::train

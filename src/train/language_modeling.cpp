@@ -62,6 +62,14 @@ double LanguageModeling::accumulate(const MicroBatch& batch, double scale, uint6
   return loss.item<double>() / scale;
 }
 
+void LanguageModeling::accumulate_drawn(const MicroBatch& batch, double scale, uint64_t seed) {
+  if (options_.seed_randomness) options_.seed_randomness(seed);
+  const TokenBatch tokens = token_batch(dataset_, batch.examples);
+  if (tokens.batch.tokens.empty()) return;
+  const Tensor hidden = hidden_states(model_, tokens.batch, options_.recompute);
+  torch::autograd::backward({cross_entropy(model_, hidden, drawn_targets(model_, hidden, tokens.targets, seed), scale)}, {});
+}
+
 std::optional<double> LanguageModeling::evaluate() {
   if (!held_out_) return {};
   const at::NoGradGuard no_grad;

@@ -31,8 +31,8 @@ class Optimizer {
   virtual bool wants_hessian(int64_t step) const { return false; }
   virtual void update_hessian(double batch_tokens) {}
 
-  // Methods that average their parameters: moves them to the point that is evaluated and saved, and back to the one where gradients
-  // are taken, where a new optimizer is. A step at the point of evaluation is Error{internal}.
+  // Methods that average their parameters: moves them to the point that is evaluated and given to others, and back, to the bit, to the one where
+  // gradients are taken, where a new optimizer is and a checkpoint is written. A step at the point of evaluation is Error{internal}.
   virtual void to_evaluation_point() {}
   virtual void to_training_point() {}
 };

@@ -136,7 +136,9 @@ struct RunLog::Events {
     append_number(out, masked(bytes));
     file.write(out.data(), static_cast<std::streamsize>(out.size()));
     file.flush();
-    if (!file) fail(ErrorKind::io, "cannot write {}", path);
+    const bool written = file.good();
+    file.clear();
+    if (!written) fail(ErrorKind::io, "cannot write {}", path);
   }
   std::string path;
   std::ofstream file;

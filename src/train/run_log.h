@@ -17,13 +17,13 @@ struct LogRow {
   uint64_t peak_rss_bytes = 0;
   double eval_loss = 0;                    // with has_eval
   Json metrics = Json::object();           // further numbers by name
-  bool has_eval = false, skipped = false;  // skipped: loss or gradient was not finite, nothing was changed
+  bool has_eval = false, skipped = false;  // skipped: nothing was changed (not finite, or a spike)
 
   Json line() const;     // of trainer_log.jsonl
   Json history() const;  // of trainer_state.json's log_history, with transformers' names
 };
 
-// Rows that a killed run wrote after its last checkpoint (steps above `resumed_step`) are removed first; 0 begins anew. Throws Error{io}.
+// Rows that a killed run wrote after its last checkpoint (steps above `resumed_step`) are removed first, of TensorBoard's only by what it shows; 0 begins anew. Throws Error{io}.
 class RunLog {
  public:
   RunLog(std::string output, int64_t resumed_step);

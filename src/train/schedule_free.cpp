@@ -30,25 +30,27 @@ class ScheduleFree : public PerParameter<State> {
     visit("step", step_);
     visit("lr_max", lr_max_);
     visit("weight_sum", weight_sum_);
-    visit("at_evaluation_point", at_evaluation_point_);
     PerParameter::for_each_state(visit);
   }
 
-  void to_evaluation_point() override { move_to(1, 1 - 1 / settings_.beta1); }
-  void to_training_point() override { move_to(0, 1 - settings_.beta1); }
-
- private:
-  // Parameters a share of the way to z.
-  void move_to(double point, double share) {
-    double& now = *at_evaluation_point_.mutable_data_ptr<double>();
-    if (now == point) return;
+  // The training point is kept meanwhile and set back: computed back it would differ in the last bits.
+  void to_evaluation_point() override {
+    if (!training_point_.empty()) return;
     const c10::NoGradGuard guard;
-    for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].tensor.detach().lerp_(states_[i].z, share);
-    now = point;
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      training_point_.push_back(parameters_[i].tensor.detach().clone());
+      parameters_[i].tensor.detach().lerp_(states_[i].z, 1 - 1 / settings_.beta1);
+    }
+  }
+  void to_training_point() override {
+    const c10::NoGradGuard guard;
+    for (size_t i = 0; i < training_point_.size(); ++i) parameters_[i].tensor.detach().copy_(training_point_[i]);
+    training_point_.clear();
   }
 
+ private:
   void begin_step(double learning_rate) override {
-    FRUGAL_ASSERT(*at_evaluation_point_.const_data_ptr<double>() == 0);
+    FRUGAL_ASSERT(training_point_.empty());
     double& lr_max = *lr_max_.mutable_data_ptr<double>();
     double& weight_sum = *weight_sum_.mutable_data_ptr<double>();
     lr_max = std::max(lr_max, learning_rate);
@@ -75,8 +77,8 @@ class ScheduleFree : public PerParameter<State> {
 
   AdamSettings settings_;
   at::Tensor step_ = zeros({}, at::kDouble), lr_max_ = zeros({}, at::kDouble), weight_sum_ = zeros({}, at::kDouble);
-  at::Tensor at_evaluation_point_ = zeros({}, at::kDouble);
-  double share_ = 0, correction_ = 1;  // of this step
+  std::vector<at::Tensor> training_point_;  // while at the point of evaluation
+  double share_ = 0, correction_ = 1;       // of this step
 };
 
 }  // namespace

@@ -2,13 +2,11 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
+#include <limits>
+#include <optional>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -25,74 +23,81 @@ namespace {
 constexpr int kNonFiniteInARow = 3;
 constexpr double kMeanDecay = 0.9;  // of the running mean of the loss
 
-// Only one process trains into a folder; the lock goes with the process, however it ends.
-class FolderLock {
- public:
-  explicit FolderLock(const std::string& output) {
-    std::error_code code;
-    std::filesystem::create_directories(output, code);
-    if (code) fail(ErrorKind::io, "{}: cannot be created: {}", output, code.message());
-    const std::string path = output + "/.lock";
-    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd_ < 0) fail(ErrorKind::io, "{}: cannot be opened: {}", path, std::generic_category().message(errno));
-    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-      ::close(fd_);
-      fail(ErrorKind::invalid_input, "{}: another process trains into this folder", output);
-    }
-  }
-  ~FolderLock() { ::close(fd_); }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
- private:
-  int fd_;
-};
-
 struct Step {
   std::vector<const MicroBatch*> batches;
   int64_t epoch = 0;
 };
 
-// Where each step's micro-batches are: the epochs one after the other, the last step of each perhaps with fewer.
+// Where each step's micro-batches are: the epochs one after the other, the last step of each perhaps with fewer. Packing may give an epoch
+// a few more or fewer than another.
 class Plan {
  public:
   Plan(Objective& objective, const TrainerOptions& options) : objective_(objective), accumulation_(options.gradient_accumulation_steps) {
     load(0);
     if (micro_.empty()) fail(ErrorKind::invalid_input, "there is nothing to train on");
-    steps_per_epoch_ = (std::ssize(micro_) + accumulation_ - 1) / accumulation_;
-    total_ = options.max_steps > 0 ? options.max_steps
-                                   : std::max<int64_t>(1, static_cast<int64_t>(std::ceil(options.num_epochs * static_cast<double>(steps_per_epoch_) - 1e-9)));
+    total_ = options.max_steps;
+    if (total_ > 0) return;
+    const auto whole = static_cast<int64_t>(options.num_epochs);
+    const double rest = options.num_epochs - static_cast<double>(whole);
+    total_ = first_of(whole);
+    if (rest > 1e-9) total_ += static_cast<int64_t>(std::ceil(rest * static_cast<double>(first_of(whole + 1) - first_of(whole)) - 1e-9));
   }
   int64_t total() const { return total_; }
-  double epoch_after(int64_t step) const { return static_cast<double>(step) / static_cast<double>(steps_per_epoch_); }
+  double epoch_after(int64_t step) {
+    const int64_t epoch = epoch_of(step), begin = first_of(epoch);
+    return static_cast<double>(epoch) + static_cast<double>(step - begin) / static_cast<double>(first_of(epoch + 1) - begin);
+  }
   // Valid until the next call.
   Step step(int64_t index) {
-    Step step{{}, index / steps_per_epoch_};
+    Step step{{}, epoch_of(index)};
     load(step.epoch);
-    const int64_t begin = index % steps_per_epoch_ * accumulation_;
+    const int64_t begin = (index - first_of(step.epoch)) * accumulation_;
     for (int64_t i = begin; i < std::min(begin + accumulation_, std::ssize(micro_)); ++i) step.batches.push_back(&micro_[static_cast<size_t>(i)]);
     return step;
   }
 
  private:
-  // Packing may give another epoch a few micro-batches more or fewer than the first: the last step takes what is there.
+  // The step that an epoch begins with.
+  int64_t first_of(int64_t epoch) {
+    while (std::ssize(firsts_) <= epoch) load(std::ssize(firsts_) - 1);
+    return firsts_[static_cast<size_t>(epoch)];
+  }
+  int64_t epoch_of(int64_t step) {
+    int64_t epoch = 0;
+    while (first_of(epoch + 1) <= step) ++epoch;
+    return epoch;
+  }
   void load(int64_t epoch) {
-    if (epoch == epoch_) return;
-    micro_ = objective_.epoch(epoch);
+    if (epoch != epoch_) micro_ = objective_.epoch(epoch);
     epoch_ = epoch;
+    if (std::ssize(firsts_) == epoch + 1) firsts_.push_back(firsts_.back() + std::max<int64_t>(1, (std::ssize(micro_) + accumulation_ - 1) / accumulation_));
   }
   Objective& objective_;
-  int64_t accumulation_, steps_per_epoch_ = 1, total_ = 0, epoch_ = -1;
+  int64_t accumulation_, total_ = 0, epoch_ = -1;
   std::vector<MicroBatch> micro_;
+  std::vector<int64_t> firsts_ = {0};
+};
+
+// Parameters are where others see them, as long as it lives.
+class AtEvaluationPoint {
+ public:
+  explicit AtEvaluationPoint(Optimizer& optimizer) : optimizer_(optimizer) { optimizer_.to_evaluation_point(); }
+  ~AtEvaluationPoint() { optimizer_.to_training_point(); }
+  AtEvaluationPoint(const AtEvaluationPoint&) = delete;
+  AtEvaluationPoint& operator=(const AtEvaluationPoint&) = delete;
+
+ private:
+  Optimizer& optimizer_;
 };
 
 class Run {
  public:
-  Run(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const TrainerOptions& options, Json fingerprint,
-      const CheckpointFiles& files)
+  Run(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
+      Json fingerprint, const CheckpointFiles& files)
       : objective_(objective),
         parameters_(parameters),
         optimizer_(optimizer),
+        folder_(folder),
         options_(options),
         files_(files),
         plan_(objective, options),
@@ -103,31 +108,31 @@ class Run {
     fingerprint_["total_steps"] = plan_.total();
     fingerprint_["learning_rate"] = options.learning_rate;
     fingerprint_["max_grad_norm"] = options.max_grad_norm;
+    if (options.spikes == SpikePolicy::skip) fingerprint_["spike_factor"] = options.spike_factor;
   }
 
   TrainResult run() {
-    if (options_.resume) resume();
+    if (folder_.resumes()) resume();
     result_.first_step = step_;
     result_.total_steps = plan_.total();
-    RunLog log(options_.output, step_);
+    log_.emplace(folder_.path(), step_);
     Progress progress("train", plan_.total());
-    progress.step(step_);
-    bool unsaved = false;
     try {
+      progress.step(step_);
+      if (pending_) finish_step();
       while (step_ < plan_.total()) {
-        const LogRow row = one_step();
-        unsaved = true;
+        pending_ = one_step();
         ++step_;
-        finish_row(row, log);
-        progress.step(1, fmt::format("loss {:.4f}", row.loss));
-        if (step_ < plan_.total() && options_.save_steps > 0 && (step_ % options_.save_steps == 0 || save_is_due_) && save(false)) unsaved = false;
+        is_saved_ = false;
+        finish_step();
+        progress.step(1, fmt::format("loss {:.4f}", history_.empty() ? 0.0 : result_.loss_last));
+        if (step_ < plan_.total() && options_.save_steps > 0 && (step_ % options_.save_steps == 0 || save_is_due_)) save(false);
         stop_point();
       }
     } catch (const Interrupted&) {
       result_.stopped = true;
-      clear_stop();  // a second signal leaves at once
     }
-    if (unsaved || step_ == plan_.total()) save(true);
+    if (!is_saved_) save(true);
     optimizer_.to_evaluation_point();
     result_.steps = step_;
     result_.tokens = tokens_;
@@ -145,22 +150,23 @@ class Run {
       targets += batch->targets;
       tokens += batch->tokens;
     }
+    Rng seeds(options_.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(step_) + 1);
+    const uint64_t hessian_seed = seeds.next();
+    if (step_ > 0 && hessian_step_ != step_ && optimizer_.wants_hessian(step_ - 1)) update_hessian(step, targets, hessian_seed);
     clear_gradients();
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
     double loss = 0;
-    Rng seeds(options_.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(step_) + 1);
     for (const MicroBatch* batch : step.batches) loss += objective_.accumulate(*batch, scale, seeds.next());
     loss *= scale;
     const at::NoGradGuard no_grad;
     LogRow row;
     row.loss = loss;
     row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
-    row.grad_norm = clip_gradients(parameters_, options_.max_grad_norm);
+    row.grad_norm = options_.max_grad_norm > 0 ? clip_gradients(parameters_, options_.max_grad_norm) : gradient_norm(parameters_);
     row.metrics = objective_.metrics();
     row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
     if (!row.skipped) {
       optimizer_.step(row.learning_rate);
-      if (optimizer_.wants_hessian(step_)) update_hessian(step, seeds.next());
       mean_loss_ = mean_loss_ > 0 ? kMeanDecay * mean_loss_ + (1 - kMeanDecay) * loss : loss;
       non_finite_ = 0;
     } else {
@@ -174,17 +180,14 @@ class Run {
     return row;
   }
 
-  // Gauss-Newton-Bartlett (Sophia, arXiv 2305.14342, algorithm 2): the gradient for labels that the model itself draws.
-  void update_hessian(const Step& step, uint64_t seed) {
-    int64_t targets = 0;
-    for (const MicroBatch* batch : step.batches) targets += batch->targets;
+  // Gauss-Newton-Bartlett (Sophia, arXiv 2305.14342, algorithm 2), between two steps: the gradient for labels that the model itself draws.
+  void update_hessian(const Step& step, int64_t targets, uint64_t seed) {
     clear_gradients();
-    {
-      const at::AutoGradMode grad(true);
-      Rng seeds(seed);
-      for (const MicroBatch* batch : step.batches) objective_.accumulate_drawn(*batch, 1.0 / static_cast<double>(std::max<int64_t>(1, targets)), seeds.next());
-    }
+    Rng seeds(seed);
+    for (const MicroBatch* batch : step.batches) objective_.accumulate_drawn(*batch, 1.0 / static_cast<double>(std::max<int64_t>(1, targets)), seeds.next());
     optimizer_.update_hessian(static_cast<double>(targets));
+    hessian_step_ = step_;
+    is_saved_ = false;
   }
 
   void clear_gradients() const {
@@ -204,6 +207,7 @@ class Run {
     const bool skip = options_.spikes == SpikePolicy::skip;
     log_warning("step {}: the loss is {:.4g}, its running mean {:.4g}; {} (examples {})", step_ + 1, loss, mean_loss_, skip ? "the step is skipped" : "a spike",
                 examples_of(step));
+    if (skip) mean_loss_ = kMeanDecay * mean_loss_ + (1 - kMeanDecay) * std::min(loss, options_.spike_factor * mean_loss_);  // a loss that stays is learned
     return skip;
   }
 
@@ -211,77 +215,110 @@ class Run {
     log_warning("step {}: loss {}, gradient norm {}: the step is skipped, nothing has changed (examples {})", step_ + 1, row.loss, row.grad_norm,
                 examples_of(step));
     if (++non_finite_ < kNonFiniteInARow) return;
+    if (!is_saved_) save(true);
     fail(ErrorKind::invalid_input,
-         "{} steps in a row had a loss or gradient that is not finite, up to step {}: the run ends, its last checkpoint is kept; a lower learning rate or "
+         "{} steps in a row had a loss or gradient that is not finite, up to step {}: the run ends, with a checkpoint of step {}; a lower learning rate or "
          "other data may help",
-         kNonFiniteInARow, step_ + 1);
+         kNonFiniteInARow, step_ + 1, step_);
   }
 
-  void finish_row(LogRow row, RunLog& log) {
+  // Evaluates if it is time and writes the row of the step that was done. What a stop leaves of it is done when the run goes on.
+  void finish_step() {
+    LogRow row = *pending_;
     row.step = step_;
     row.total_steps = plan_.total();
     row.epoch = plan_.epoch_after(step_);
-    if (step_ == 1) loss_first_ = row.loss;
-    if (!row.skipped) result_.loss_last = row.loss;
-    result_.loss_first = loss_first_;
     const bool last = step_ == plan_.total();
     if (last || (options_.eval_steps > 0 && step_ % options_.eval_steps == 0)) {
-      optimizer_.to_evaluation_point();
-      const auto loss = objective_.evaluate();
-      optimizer_.to_training_point();
-      if (loss) {
+      const AtEvaluationPoint there(optimizer_);
+      if (const auto loss = objective_.evaluate()) {
         row.has_eval = result_.has_eval = true;
         row.eval_loss = result_.eval_loss = *loss;
       }
     }
+    pending_.reset();
+    if (step_ == 1) result_.loss_first = row.loss;
+    if (!row.skipped) result_.loss_last = row.loss;
     if (step_ % options_.logging_steps != 0 && step_ != 1 && !last && !row.has_eval && !row.skipped) return;
     row.elapsed_seconds = watch_.seconds();
-    const auto done = static_cast<double>(step_ - result_.first_step);
+    const auto done = static_cast<double>(std::max<int64_t>(1, step_ - result_.first_step));
     row.remaining_seconds = row.elapsed_seconds / done * static_cast<double>(plan_.total() - step_);
     row.peak_rss_bytes = peak_rss_bytes();
     history_.push_back(row.history());
     try {
-      log.write(row);
+      log_->write(row);
     } catch (const Error& error) {
       log_warning("the log is not complete: {}", error.what());
     }
   }
 
-  // Whether it is written; at the `end` of the run not to be able to is an error.
-  bool save(bool end) {
+  // What one_step found out, of a step whose row is not written.
+  static Json numbers_of(const LogRow& row) {
+    return {{"loss", row.loss},
+            {"grad_norm", row.grad_norm},
+            {"learning_rate", row.learning_rate},
+            {"tokens_per_second", row.tokens_per_second},
+            {"tokens", row.tokens},
+            {"skipped", row.skipped},
+            {"metrics", row.metrics}};
+  }
+  static LogRow row_of(const JsonObject& numbers) {
+    LogRow row;
+    const auto number = [&](const char* name) { return numbers.has(name) ? numbers.number(name, -1e300, 1e300) : std::numeric_limits<double>::quiet_NaN(); };
+    row.loss = number("loss");
+    row.grad_norm = number("grad_norm");
+    row.learning_rate = number("learning_rate");
+    row.tokens_per_second = number("tokens_per_second");
+    row.tokens = numbers.integer("tokens", 0, INT64_MAX);
+    row.skipped = numbers.boolean_or("skipped", false);
+    row.metrics = numbers.object("metrics").json();
+    return row;
+  }
+
+  // At the `end` of the run it is an error when it cannot be written.
+  void save(bool end) {
     Checkpoint checkpoint{step_, {}, {}, {}};
     for (const Parameter& parameter : parameters_) checkpoint.parameters[parameter.name] = parameter.tensor;
     optimizer_.for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[name] = state; });
-    checkpoint.state = {{"global_step", step_},        {"max_steps", plan_.total()}, {"epoch", plan_.epoch_after(step_)}, {"num_input_tokens_seen", tokens_},
-                        {"skipped_steps", skipped_},   {"mean_loss", mean_loss_},    {"loss_first", loss_first_},         {"loss_last", result_.loss_last},
-                        {"fingerprint", fingerprint_}, {"log_history", history_}};
+    checkpoint.state = {{"global_step", step_},
+                        {"max_steps", plan_.total()},
+                        {"epoch", plan_.epoch_after(step_)},
+                        {"num_input_tokens_seen", tokens_},
+                        {"skipped_steps", skipped_},
+                        {"not_finite_in_a_row", non_finite_},
+                        {"hessian_step", hessian_step_},
+                        {"mean_loss", mean_loss_},
+                        {"loss_first", result_.loss_first},
+                        {"loss_last", result_.loss_last},
+                        {"fingerprint", fingerprint_},
+                        {"unfinished_step", pending_ ? numbers_of(*pending_) : Json()},
+                        {"log_history", history_}};
     try {
-      write_checkpoint(options_.output, checkpoint, add_files());
+      write_checkpoint(folder_.path(), checkpoint, add_files());
     } catch (const Error& error) {
       if (end || error.kind() == ErrorKind::internal) throw;
       log_warning("no checkpoint at step {}, it is tried again after the next: {}", step_, error.what());
       save_is_due_ = true;
-      return false;
+      return;
     }
     save_is_due_ = false;
-    prune_checkpoints(options_.output, options_.save_total_limit);
-    return true;
+    is_saved_ = true;
+    prune_checkpoints(folder_.path(), options_.save_total_limit);
   }
 
   // Other tools get the point that is evaluated.
   CheckpointFiles add_files() const {
     if (!files_) return {};
     return [this](const std::string& folder) {
-      optimizer_.to_evaluation_point();
+      const AtEvaluationPoint there(optimizer_);
       files_(folder);
-      optimizer_.to_training_point();
     };
   }
 
   void resume() {
-    const auto checkpoint = newest_checkpoint(options_.output);
+    const auto checkpoint = newest_checkpoint(folder_.path());
     if (!checkpoint) return;
-    const std::string where = fmt::format("{}/checkpoint-{}", options_.output, checkpoint->step);
+    const std::string where = fmt::format("{}/checkpoint-{}", folder_.path(), checkpoint->step);
     require_equal(checkpoint->state.value("fingerprint", Json::object()), where);
     const auto load = [&](const TensorMap& from, const std::string& name, at::Tensor& to) {
       const auto found = from.find(name);
@@ -308,10 +345,14 @@ class Run {
     if (step_ > plan_.total()) state.fail_at("global_step", fmt::format("is beyond the run's {} steps", plan_.total()));
     tokens_ = state.integer("num_input_tokens_seen", 0, INT64_MAX);
     skipped_ = state.integer("skipped_steps", 0, INT64_MAX);
-    mean_loss_ = state.number_or("mean_loss", 0, 0, 1e300);
-    loss_first_ = result_.loss_first = state.number_or("loss_first", 0, -1e300, 1e300);
-    result_.loss_last = state.number_or("loss_last", 0, -1e300, 1e300);
+    non_finite_ = static_cast<int>(state.integer("not_finite_in_a_row", 0, kNonFiniteInARow));
+    hessian_step_ = state.integer("hessian_step", -1, INT64_MAX);
+    mean_loss_ = state.number("mean_loss", 0, 1e300);
+    result_.loss_first = state.number("loss_first", -1e300, 1e300);
+    result_.loss_last = state.number("loss_last", -1e300, 1e300);
+    if (state.has("unfinished_step")) pending_ = row_of(state.object("unfinished_step"));
     history_ = checkpoint->state.value("log_history", Json::array());
+    is_saved_ = true;
     log_info("resumed at step {} of {}", step_, plan_.total());
   }
 
@@ -324,13 +365,16 @@ class Run {
   }
   void differs(const std::string& where, const std::string& key, const Json& stored, const Json& here) const {
     const std::string what = fmt::format("{}: {} was {}, is {} now", where, key, stored.dump(), here.dump());
-    if (!options_.allow_changes) fail(ErrorKind::invalid_input, "{}: the run would not go on as it began; --allow-changes lets it", what);
+    // What was drawn from the seed and does not train is not in the checkpoint.
+    if (!options_.allow_changes || key == "seed")
+      fail(ErrorKind::invalid_input, "{}: the run would not go on as it began{}", what, key == "seed" ? "" : "; --allow-changes lets it");
     log_warning("{}: the run does not go on as it began", what);
   }
 
   Objective& objective_;
   const std::vector<Parameter>& parameters_;
   Optimizer& optimizer_;
+  const RunFolder& folder_;
   const TrainerOptions& options_;
   const CheckpointFiles& files_;
   Plan plan_;
@@ -338,19 +382,20 @@ class Run {
   Json history_ = Json::array();
   TrainResult result_;
   Stopwatch watch_;
-  int64_t step_ = 0, tokens_ = 0, skipped_ = 0;
+  std::optional<RunLog> log_;
+  std::optional<LogRow> pending_;  // of a step that is done, until its row is written
+  int64_t step_ = 0, tokens_ = 0, skipped_ = 0, hessian_step_ = -1;
   int non_finite_ = 0;
-  double mean_loss_ = 0, loss_first_ = 0;
-  bool save_is_due_ = false;
+  double mean_loss_ = 0;
+  bool save_is_due_ = false, is_saved_ = true;  // saved: there is nothing that the newest checkpoint does not hold
 };
 
 }  // namespace
 
-TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const TrainerOptions& options, const Json& fingerprint,
-                  const CheckpointFiles& files) {
+TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
+                  const Json& fingerprint, const CheckpointFiles& files) {
   FRUGAL_ASSERT(options.gradient_accumulation_steps > 0 && options.logging_steps > 0);
-  const FolderLock lock(options.output);
-  return Run(objective, parameters, optimizer, options, fingerprint, files).run();
+  return Run(objective, parameters, optimizer, folder, options, fingerprint, files).run();
 }
 
 }  // namespace frugal::train

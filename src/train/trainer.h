@@ -9,6 +9,7 @@
 #include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/parameter.h"
+#include "train/run_folder.h"
 #include "train/run_log.h"
 #include "train/schedule.h"
 
@@ -17,7 +18,6 @@ namespace frugal::train {
 enum class SpikePolicy { report, skip };
 
 struct TrainerOptions {
-  std::string output;     // folder of checkpoints and logs
   int64_t max_steps = 0;  // 0: num_epochs decides
   double num_epochs = 1;
   int64_t gradient_accumulation_steps = 1;  // micro-batches a step
@@ -31,7 +31,6 @@ struct TrainerOptions {
   int64_t eval_steps = 0;    // 0: at the end only
   double spike_factor = 10;  // a loss above so many times the running mean is a spike; 0: none is
   SpikePolicy spikes = SpikePolicy::report;
-  bool resume = false;         // from the newest checkpoint in `output` that is whole; none there: from the start
   bool allow_changes = false;  // a resumed run that differs from what it was is reported instead of refused
 };
 
@@ -46,11 +45,12 @@ struct TrainResult {
 // What else goes into a checkpoint's folder, for other tools (an adapter, a whole model).
 using CheckpointFiles = std::function<void(const std::string& folder)>;
 
-// Trains `parameters` in place. What ends a run early: a stop that was asked for (base/progress.h: finishes no step, writes a checkpoint, returns),
-// or three steps in a row whose loss or gradient is not finite (Error{invalid_input}; they change nothing, and the last checkpoint is kept). A
+// Trains `parameters` in place and leaves them where they are evaluated; checkpoints and logs go into `folder`, which says whether the run goes on
+// from the newest checkpoint there. What ends a run early: a stop that was asked for (base/progress.h: finishes no step, writes a checkpoint,
+// returns), or three steps in a row whose loss or gradient is not finite (a checkpoint is written, Error{invalid_input}; they change nothing). A
 // checkpoint that cannot be written is reported and tried again at the next step; only at the end of the run is it an error.
 // `fingerprint` is what a resumed run must agree in, beside the objective's: Error{invalid_input} names the first difference.
-TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const TrainerOptions& options, const Json& fingerprint,
-                  const CheckpointFiles& files = {});
+TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
+                  const Json& fingerprint, const CheckpointFiles& files = {});
 
 }  // namespace frugal::train

@@ -30,7 +30,8 @@ class Quadratic : public Objective {
   explicit Quadratic(const std::vector<Parameter>& parameters, size_t examples = 11) : parameters_(parameters), examples_(examples) {}
   std::vector<MicroBatch> epoch(int64_t epoch) override {
     std::vector<MicroBatch> batches;
-    for (size_t i = 0; i < examples_; ++i) batches.push_back({{(i * 7 + static_cast<size_t>(epoch)) % examples_}, 3, 2});
+    const size_t size = static_cast<size_t>(epoch) < sizes.size() ? sizes[static_cast<size_t>(epoch)] : examples_;
+    for (size_t i = 0; i < size; ++i) batches.push_back({{(i * 7 + static_cast<size_t>(epoch)) % examples_}, 3, 2});
     return batches;
   }
   double accumulate(const MicroBatch& batch, double scale, uint64_t seed) override {
@@ -47,18 +48,29 @@ class Quadratic : public Objective {
     (loss * scale).backward();
     return loss.item<double>();
   }
-  std::optional<double> evaluate() override { return parameters_[0].tensor.square().mean().item<double>(); }
+  std::optional<double> evaluate() override {
+    if (before_evaluation) before_evaluation(++evaluations);
+    return parameters_[0].tensor.square().mean().item<double>();
+  }
   Json fingerprint() const override { return {{"data", data}}; }
 
-  std::function<void(int64_t call)> before;
+  std::function<void(int64_t call)> before, before_evaluation;
+  std::vector<size_t> sizes;  // of the first epochs, where they are not all the same
   double factor = 1;
-  int64_t calls = 0;
+  int64_t calls = 0, evaluations = 0;
   std::string data = "quadratic";
   std::vector<uint64_t> learned;
 
  private:
   const std::vector<Parameter>& parameters_;
   size_t examples_;
+};
+
+struct TestOptions {
+  std::string output;
+  TrainerOptions options;
+  bool resume = false;
+  CheckpointFiles files;
 };
 
 // All that one process has: parameters, optimizer, objective.
@@ -72,9 +84,11 @@ struct Process {
     const auto& row = optimizer_table().at(text.id);
     optimizer = row.function(parameters, Options(row.id, row.options, text.options));
   }
-  TrainResult run(TrainerOptions options) {
+  TrainResult run(TestOptions test) {
+    TrainerOptions& options = test.options;
     if (options.schedule.canonical().empty()) options.schedule = Options("schedule", schedule_options(), {{"warmup_steps", "4"}});
-    return train(objective, parameters, *optimizer, options, {{"method", "test"}});
+    const RunFolder folder(test.output, test.resume ? Existing::resume : Existing::refuse);
+    return train(objective, parameters, *optimizer, folder, options, {{"method", "test"}}, test.files);
   }
   std::string state() {
     std::string all;
@@ -88,15 +102,15 @@ struct Process {
   Quadratic objective{parameters};
 };
 
-TrainerOptions options_for(const std::string& output) {
-  TrainerOptions options;
-  options.output = output;
+TestOptions options_for(const std::string& output) {
+  TestOptions test{output, {}, false, {}};
+  TrainerOptions& options = test.options;
   options.num_epochs = 3;
   options.gradient_accumulation_steps = 2;
   options.learning_rate = 0.05;
   options.save_steps = 4;
   options.seed = 5;
-  return options;
+  return test;
 }
 
 std::vector<std::pair<int64_t, double>> logged(const std::string& output) {
@@ -149,13 +163,18 @@ TEST_F(TrainerTest, StepsEpochsAndLossesAreThoseOfTheDefinition) {
 
 // T10, T11: a stop in any micro-batch of any step (accumulation, warm-up, ends of epochs, the last step), a resume, and all is as if nothing was.
 TEST_F(TrainerTest, StoppedAnywhereAndResumedEqualsTheWholeRunToTheBit) {
-  for (const std::string optimizer : {"adamw", "sgd:momentum=0.9", "lion"}) {
+  for (const std::string optimizer : {"adamw", "sgd:momentum=0.9", "schedule-free"}) {
     Process whole(optimizer);
-    whole.run(options_for(folder_ / ("whole" + optimizer.substr(0, 3))));
+    TestOptions unbroken = options_for(folder_ / ("whole" + optimizer.substr(0, 3)));
+    unbroken.options.eval_steps = 5;
+    whole.run(unbroken);
     const auto rows = logged(folder_ / ("whole" + optimizer.substr(0, 3)));
     for (int64_t stop = 1 + static_cast<int64_t>(testing::test_seed() % 3); stop <= 33; stop += optimizer == "adamw" ? 3 : 8) {
       const std::string output = folder_ / fmt::format("{}-{}", optimizer.substr(0, 3), stop);
-      TrainerOptions options = options_for(output);
+      TestOptions options = options_for(output);
+      // Others get the point of evaluation while the run goes on from where it was.
+      options.files = [](const std::string& folder) { std::ofstream(folder + "/for-others") << "whole"; };
+      options.options.eval_steps = 5;
       {
         Process first(optimizer);
         first.objective.before = [&](int64_t call) {
@@ -186,6 +205,89 @@ TEST_F(TrainerTest, StoppedAnywhereAndResumedEqualsTheWholeRunToTheBit) {
   }
 }
 
+// A stop within an evaluation: its row and its figure are not lost.
+TEST_F(TrainerTest, AStopDuringAnEvaluationIsMadeUpFor) {
+  for (const std::string optimizer : {"adamw", "schedule-free"}) {
+    Process whole(optimizer);
+    TestOptions options = options_for(folder_ / ("whole" + optimizer));
+    options.options.eval_steps = 6;
+    const TrainResult want = whole.run(options);
+    for (const int64_t at : {1, 3}) {
+      options.output = folder_ / fmt::format("{}{}", optimizer, at);
+      options.resume = false;
+      Process first(optimizer);
+      first.objective.before_evaluation = [&](int64_t call) {
+        if (call != at) return;
+        request_stop();
+        stop_point();
+      };
+      EXPECT_TRUE(first.run(options).stopped);
+      clear_stop();
+      options.resume = true;
+      Process second(optimizer);
+      const TrainResult result = second.run(options);
+      EXPECT_EQ(result.eval_loss, want.eval_loss);
+      EXPECT_EQ(second.state(), whole.state()) << optimizer << " at " << at;
+      EXPECT_EQ(logged(options.output), logged(folder_ / ("whole" + optimizer))) << optimizer << " at " << at;
+    }
+  }
+}
+
+// Packing gives epochs that differ.
+TEST_F(TrainerTest, EpochsMayHaveDifferentNumbersOfMicroBatches) {
+  Process process;
+  process.objective.sizes = {5, 8, 2};
+  const TrainResult result = process.run(options_for(folder_ / "out"));
+  EXPECT_EQ(result.steps, 3 + 4 + 1);
+  EXPECT_EQ(process.objective.learned.size(), 15u);
+  Process part;
+  part.objective.sizes = {5, 8, 2};
+  TestOptions options = options_for(folder_ / "part");
+  options.options.num_epochs = 1.5;
+  EXPECT_EQ(part.run(options).steps, 3 + 2);
+}
+
+TEST_F(TrainerTest, GradientsOfAnyLengthAreTakenWhereTheyAreNotClipped) {
+  Process process;
+  TestOptions options = options_for(folder_ / "out");
+  options.options.max_grad_norm = 0;
+  EXPECT_EQ(process.run(options).steps, 18);
+}
+
+TEST_F(TrainerTest, AFolderThatHoldsNoRunIsLeftAlone) {
+  const fs::path folder = std::string(folder_ / "mine");
+  fs::create_directories(folder);
+  std::ofstream(folder / "model.safetensors") << "precious";
+  for (const Existing existing : {Existing::refuse, Existing::resume, Existing::replace}) {
+    EXPECT_NE(io::outcome_of([&] { RunFolder run(folder, existing); }).find("no run of frugal's"), std::string::npos);
+  }
+  EXPECT_EQ(read_text_file((folder / "model.safetensors").string(), 100), "precious");
+  const std::string run = folder_ / "run";
+  Process process;
+  process.run(options_for(run));
+  fs::create_directories(run + "/checkpoint-mine");
+  fs::create_directories(run + "/checkpoint-4.tmp.99");
+  EXPECT_NE(io::outcome_of([&] { RunFolder again(run, Existing::refuse); }).find("--resume goes on"), std::string::npos);
+  const RunFolder again(run, Existing::replace);
+  EXPECT_FALSE(has_checkpoints(run));
+  EXPECT_TRUE(fs::exists(run + "/checkpoint-mine"));
+}
+
+TEST_F(TrainerTest, AResultTakesThePlaceOfAnEarlierOneWithItsShards) {
+  const RunFolder run(folder_ / "run", Existing::refuse);
+  const fs::path output = run.path(), made = output / ".result";
+  for (const char* name : {"model.safetensors.index.json", "model-00001-of-00002.safetensors", "config.json", "mine.txt"})
+    std::ofstream(output / name) << "old";
+  fs::create_directories(made);
+  for (const char* name : {"config.json", "model.safetensors"}) std::ofstream(made / name) << "new";
+  run.take_result(made);
+  std::vector<std::string> left;
+  for (const auto& entry : fs::directory_iterator(output)) left.push_back(entry.path().filename());
+  std::sort(left.begin(), left.end());
+  EXPECT_EQ(left, (std::vector<std::string>{".lock", "config.json", "mine.txt", "model.safetensors"}));
+  EXPECT_EQ(read_text_file((output / "config.json").string(), 100), "new");
+}
+
 // As after kill -9: whatever was done since the last checkpoint is lost, log lines included.
 TEST_F(TrainerTest, GoesOnFromTheLastCheckpointAfterADeath) {
   Process whole;
@@ -195,7 +297,7 @@ TEST_F(TrainerTest, GoesOnFromTheLastCheckpointAfterADeath) {
   first.objective.before = [](int64_t call) {
     if (call == 15) throw Death{};
   };
-  TrainerOptions options = options_for(folder_ / "out");
+  TestOptions options = options_for(folder_ / "out");
   EXPECT_THROW(first.run(options), Death);
   EXPECT_EQ(logged(folder_ / "out").size(), 7u);
   options.resume = true;
@@ -231,7 +333,7 @@ TEST_F(TrainerTest, StepsThatAreNotFiniteAreSkippedAndThreeEndTheRun) {
   EXPECT_THROW(process.run(options_for(output)), Error);
   const auto last = newest_checkpoint(output);
   ASSERT_TRUE(last);
-  EXPECT_EQ(last->step, 4);
+  EXPECT_EQ(last->step, 7);  // the two that were skipped are counted
   Process weights;
   weights.parameters[0].tensor.mutable_data_ptr<float>()[0] = std::numeric_limits<float>::infinity();
   EXPECT_THROW(write_checkpoint(folder_ / "no", {1, {{"global_step", 1}}, {{"w", weights.parameters[0].tensor}}, {}}), Error);
@@ -243,8 +345,8 @@ TEST_F(TrainerTest, SpikesAreReportedWithTheirExamplesAndSkippedIfWanted) {
   for (const SpikePolicy policy : {SpikePolicy::report, SpikePolicy::skip}) {
     Process process;
     process.objective.before = [&](int64_t call) { process.objective.factor = call == 16 || call == 17 ? 1000 : 1; };
-    TrainerOptions options = options_for(folder_ / fmt::format("out{}", static_cast<int>(policy)));
-    options.spikes = policy;
+    TestOptions options = options_for(folder_ / fmt::format("out{}", static_cast<int>(policy)));
+    options.options.spikes = policy;
     said_.clear();
     EXPECT_EQ(process.run(options).skipped, policy == SpikePolicy::skip ? 1 : 0);
     EXPECT_NE(said_.find("step 9"), std::string::npos) << said_;
@@ -273,16 +375,16 @@ TEST_F(TrainerTest, AResumedRunMustBeTheSame) {
   const std::string output = folder_ / "out";
   Process first;
   first.run(options_for(output));
-  TrainerOptions options = options_for(output);
+  TestOptions options = options_for(output);
   options.resume = true;
-  const auto refused = [&](Process& process, const TrainerOptions& changed) { return io::outcome_of([&] { process.run(changed); }); };
+  const auto refused = [&](Process& process, const TestOptions& changed) { return io::outcome_of([&] { process.run(changed); }); };
   {
     Process process;
     process.objective.data = "other";
     EXPECT_NE(refused(process, options).find("objective/data was \"quadratic\", is \"other\" now"), std::string::npos);
   }
-  TrainerOptions longer = options;
-  longer.num_epochs = 4;
+  TestOptions longer = options;
+  longer.options.num_epochs = 4;
   Process process;
   EXPECT_NE(refused(process, longer).find("total_steps was 18, is 24 now"), std::string::npos);
   Process other_shape;
@@ -292,7 +394,7 @@ TEST_F(TrainerTest, AResumedRunMustBeTheSame) {
   EXPECT_NE(refused(other_optimizer, options).find("optimizer states"), std::string::npos);
   Process wanted;
   wanted.objective.data = "other";
-  options.allow_changes = true;
+  options.options.allow_changes = true;
   EXPECT_EQ(refused(wanted, options), "ok");
   EXPECT_NE(said_.find("objective/data"), std::string::npos);
 }
@@ -301,8 +403,8 @@ TEST_F(TrainerTest, AResumedRunMustBeTheSame) {
 TEST_F(TrainerTest, BrokenCheckpointsAreRefusedLoudlyAndTheOneBeforeIsUsed) {
   const std::string output = folder_ / "out";
   Process process;
-  TrainerOptions options = options_for(output);
-  options.save_total_limit = 0;
+  TestOptions options = options_for(output);
+  options.options.save_total_limit = 0;
   process.run(options);
   const fs::path newest = output + "/checkpoint-18", copy = folder_ / "copy";
   fs::copy(newest, copy, fs::copy_options::recursive);
@@ -317,6 +419,7 @@ TEST_F(TrainerTest, BrokenCheckpointsAreRefusedLoudlyAndTheOneBeforeIsUsed) {
     EXPECT_NE(said_.find("checkpoint-18"), std::string::npos) << what << ": " << said_;
     fs::remove_all(newest);
     fs::copy(copy, newest, fs::copy_options::recursive);
+    EXPECT_TRUE(fs::exists(newest.string() + ".unusable")) << what;
   };
   std::vector<std::string> files;
   for (const auto& entry : fs::directory_iterator(newest)) files.push_back(entry.path().filename());
@@ -395,8 +498,8 @@ TEST_F(TrainerTest, ACheckpointThatCannotBeWrittenIsTriedAgain) {
     if (call == 8) std::ofstream(output + "/checkpoint-4") << "in the way";  // of the rename
     if (call == 11) fs::remove(output + "/checkpoint-4");
   };
-  TrainerOptions options = options_for(output);
-  options.save_total_limit = 0;
+  TestOptions options = options_for(output);
+  options.options.save_total_limit = 0;
   const std::string ended = io::outcome_of([&] { process.run(options); });
   EXPECT_EQ(ended, "ok") << said_;
   EXPECT_NE(said_.find("no checkpoint at step 4"), std::string::npos) << said_;

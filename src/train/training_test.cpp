@@ -12,6 +12,7 @@
 #include "train/full_parameters.h"
 #include "train/language_modeling.h"
 #include "train/optimizer.h"
+#include "train/preference.h"
 #include "train/schedule.h"
 
 namespace frugal::train {
@@ -191,6 +192,72 @@ TEST(Training, HeldOutLossIsTheMeanOverTargets) {
     }
   }
   EXPECT_NEAR(objective.evaluate().value(), sum / static_cast<double>(count), 1e-5);
+}
+
+TEST(Training, DrawnTargetsFollowTheModelsDistribution) {
+  at::manual_seed(testing::test_seed());
+  const nn::Model model = testing::tiny_model({.vocab = 5});
+  const Tensor hidden = at::randn({1, model.spec.hidden}).expand({20'000, -1}).contiguous() * 0.2;
+  Tensor targets = at::zeros({20'000}, at::kLong);
+  targets[7] = kIgnored;
+  const Tensor drawn = drawn_targets(model, hidden, targets, 3);
+  EXPECT_EQ(drawn[7].item<int64_t>(), kIgnored);
+  EXPECT_TRUE(at::equal(drawn, drawn_targets(model, hidden, targets, 3)));
+  EXPECT_FALSE(at::equal(drawn, drawn_targets(model, hidden, targets, 4)));
+  const Tensor chances = at::softmax(model.logits(hidden.narrow(0, 0, 1)), -1)[0];
+  for (int64_t id = 0; id < 5; ++id) {
+    const double chance = chances[id].item<double>();
+    EXPECT_NEAR((drawn == id).sum().item<double>() / 19'999, chance, 5 * std::sqrt(chance * (1 - chance) / 20'000)) << id;
+  }
+}
+
+// Equation 7 of arXiv 2305.18290 from simple operators: log p of both answers under the model and under the one that it was.
+TEST(Training, PreferenceLossAndGradientsEqualTheDefinition) {
+  Rng rng(testing::test_seed());
+  at::manual_seed(testing::test_seed());
+  nn::Model model = testing::tiny_model();
+  const std::vector<Parameter> parameters = all_parameters(model);
+  data::Dataset dataset = random_dataset(rng, model.spec.vocab, 8, 20);
+  dataset.pairs = true;
+  const PreferenceOptions options{0.3, 0.1};
+  Preference objective(model, dataset, {}, options);
+  const auto log_likelihood = [&](uint64_t id) {
+    const data::Example example = dataset.example(id);
+    const Tensor logits = at::log_softmax(model.forward(nn::Batch::single(example.tokens, nullptr)).logits, -1);
+    Tensor sum = at::zeros({});
+    for (size_t i = 1; i < example.tokens.size(); ++i) {
+      if (example.trained[i]) sum = sum + logits[static_cast<int64_t>(i - 1)][example.tokens[i]];
+    }
+    return sum;
+  };
+  std::vector<double> reference;
+  for (const uint64_t id : all_of(dataset)) reference.push_back(log_likelihood(id).item<double>());
+  {
+    const at::NoGradGuard no_grad;  // the model goes away from its reference
+    for (const Parameter& parameter : parameters) Tensor(parameter.tensor).add_(at::randn_like(parameter.tensor) * 0.02);
+  }
+  const MicroBatch batch{{2, 0, 3}, 0, 3};
+  Tensor loss = at::zeros({});
+  double margins = 0, right = 0;
+  for (const uint64_t pair : batch.examples) {
+    const Tensor margin = options.beta * ((log_likelihood(2 * pair) - reference[2 * pair]) - (log_likelihood(2 * pair + 1) - reference[2 * pair + 1]));
+    loss = loss - (1 - options.label_smoothing) * at::log_sigmoid(margin) - options.label_smoothing * at::log_sigmoid(-margin);
+    margins += margin.item<double>() / 3;
+    right += margin.item<double>() > 0 ? 1.0 / 3 : 0;
+  }
+  clear(parameters);
+  (loss / 3).backward();
+  std::vector<Tensor> want;
+  for (const Parameter& parameter : parameters) want.push_back(parameter.tensor.grad().clone());
+  clear(parameters);
+  EXPECT_NEAR(objective.accumulate(batch, 1.0 / 3, 0), loss.item<double>(), 1e-5);
+  for (size_t i = 0; i < parameters.size(); ++i) EXPECT_LT(relative_error(parameters[i].tensor.grad(), want[i]), 1e-4) << parameters[i].name;
+  const Json metrics = objective.metrics();
+  EXPECT_NEAR(metrics["rewards/margins"].get<double>(), margins, 1e-5);
+  EXPECT_NEAR(metrics["rewards/accuracies"].get<double>(), right, 1e-9);
+  EXPECT_TRUE(objective.metrics().empty());
+  dataset.pairs = false;
+  EXPECT_THROW(Preference(model, dataset, {}, {}), Error);
 }
 
 }  // namespace

@@ -1,0 +1,76 @@
+#include "train/run_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <vector>
+
+#include "base/error.h"
+#include "train/checkpoint.h"
+
+namespace frugal::train {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kLock = ".lock";  // also the mark of a run's folder
+constexpr const char* kIndex = "model.safetensors.index.json";
+
+void sync_folder(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) fail(ErrorKind::io, "{}: cannot be opened: {}", path, std::generic_category().message(errno));
+  const bool synced = ::fsync(fd) == 0;
+  ::close(fd);
+  if (!synced) fail(ErrorKind::io, "{}: cannot be synced: {}", path, std::generic_category().message(errno));
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const std::string& path, Existing existing) : path_(path), resumes_(existing == Existing::resume) {
+  std::error_code code;
+  fs::create_directories(path, code);
+  if (code) fail(ErrorKind::io, "{}: cannot be created: {}", path, code.message());
+  if (!fs::exists(fs::path(path) / kLock) && !fs::is_empty(path, code)) {
+    fail(ErrorKind::invalid_input, "{}: holds files, but no run of frugal's: choose a new or an empty folder", path);
+  }
+  const std::string lock = path + "/" + kLock;
+  lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0) fail(ErrorKind::io, "{}: cannot be opened: {}", lock, std::generic_category().message(errno));
+  try {
+    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) fail(ErrorKind::invalid_input, "{}: another process trains into this folder", path);
+    if (existing == Existing::refuse && has_checkpoints(path)) {
+      fail(ErrorKind::invalid_input, "{}: holds the checkpoints of a run; --resume goes on with it, --overwrite removes them", path);
+    }
+    if (existing == Existing::replace) {
+      remove_checkpoints(path);
+      for (const char* part : {"runs", "initial", "trainer_log.jsonl"}) fs::remove_all(fs::path(path) / part);
+    }
+  } catch (...) {
+    ::close(lock_);
+    throw;
+  }
+}
+
+RunFolder::~RunFolder() { ::close(lock_); }
+
+void RunFolder::take_result(const std::string& from) const {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(from)) files.push_back(entry.path());
+  std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { return (a.extension() == ".json") < (b.extension() == ".json"); });
+  const fs::path output = path_;
+  fs::remove(output / kIndex);  // readers prefer it to the file without shards
+  std::vector<fs::path> shards;
+  for (const auto& entry : fs::directory_iterator(output)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("model-") && name.ends_with(".safetensors")) shards.push_back(entry.path());
+  }
+  for (const fs::path& shard : shards) fs::remove(shard);
+  for (const fs::path& file : files) fs::rename(file, output / file.filename());
+  fs::remove_all(from);
+  sync_folder(path_);
+}
+
+}  // namespace frugal::train
