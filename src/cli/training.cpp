@@ -8,11 +8,13 @@
 #include <filesystem>
 #include <set>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/progress.h"
+#include "cli/resources.h"
 #include "cli/terminal.h"
 #include "text/tokenizer.h"
 #include "train/language_modeling.h"
@@ -68,7 +70,7 @@ std::string joined_names(const YAML::Node& node, const std::string& where) {
   return names;
 }
 
-// Axolotl's: {path, type, split, field_messages, message_property_mappings: {role, content}, roles_to_train, train_on_eos}.
+// Axolotl's: {path, type, field_messages, message_property_mappings: {role, content}, roles_to_train, train_on_eos}.
 data::Source source_of(const YAML::Node& node, const std::string& where, const Options& run) {
   if (node.IsScalar()) return source_of(node.Scalar(), run);
   if (!node.IsMap()) fail(ErrorKind::invalid_input, "{}: must be a path or a map with one", where);
@@ -82,11 +84,13 @@ data::Source source_of(const YAML::Node& node, const std::string& where, const O
       const std::string type = scalar(pair.second, at);
       source.kind = type == "chat_template" ? data::RowKind::chat : type == "completion" ? data::RowKind::text : data::row_kind(type);
     } else if (key == "roles_to_train") {
+      if (!pair.second.IsSequence() || pair.second.size() == 0) fail(ErrorKind::invalid_input, "{}: must be a list of roles", at);
       source.mask.roles_to_train.clear();
       for (const auto& role : pair.second) source.mask.roles_to_train.insert(scalar(role, at));
     } else if (key == "train_on_eos") {
       source.mask.train_on_eos = data::train_on_eos(scalar(pair.second, at));
     } else if (key == "message_property_mappings") {
+      if (!pair.second.IsMap()) fail(ErrorKind::invalid_input, "{}: must be a map", at);
       for (const auto& mapping : pair.second) {
         const std::string property = key + "." + mapping.first.as<std::string>();
         data::field_of(source.fields, property) = scalar(mapping.second, at);
@@ -98,13 +102,19 @@ data::Source source_of(const YAML::Node& node, const std::string& where, const O
   return source;
 }
 
+bool truth(const YAML::Node& node, const std::string& where) {
+  bool value = false;
+  if (!node.IsScalar() || !YAML::convert<bool>::decode(node, value)) fail(ErrorKind::invalid_input, "{}: must be true or false", where);
+  return value;
+}
+
 // What the keys of a LoRA in Axolotl's words are in ours.
 struct AdapterKeys {
   std::string adapter;  // "lora"
   std::vector<std::pair<std::string, std::string>> options;
+  bool dora = false, plus = false;
 
   bool take(const std::string& key, const YAML::Node& node, const std::string& where) {
-    const auto truth = [&] { return scalar(node, where) == "true"; };
     if (key == "adapter") {
       adapter = scalar(node, where);
     } else if (key == "lora_r") {
@@ -116,22 +126,26 @@ struct AdapterKeys {
     } else if (key == "lora_target_modules") {
       options.emplace_back("target", joined_names(node, where));
     } else if (key == "lora_target_linear") {
-      if (truth()) options.emplace_back("target", "all-linear");
+      if (truth(node, where)) options.emplace_back("target", "all-linear");
     } else if (key == "peft_use_rslora") {
-      options.emplace_back("rslora", scalar(node, where));
+      options.emplace_back("rslora", truth(node, where) ? "true" : "false");
     } else if (key == "peft_use_dora") {
-      if (truth()) adapter = "dora";
+      dora = truth(node, where);
     } else if (key == "loraplus_lr_ratio") {
-      adapter = "lora-plus";
+      plus = true;
       options.emplace_back("ratio", scalar(node, where));
     } else {
       return false;
     }
     return true;
   }
-  std::string method() const {
-    std::string text = adapter;
-    for (size_t i = 0; i < options.size(); ++i) text += fmt::format("{}{}={}", i == 0 ? ":" : ",", options[i].first, options[i].second);
+  // "lora:r=16,..."; empty where the file says nothing of adapters.
+  std::string method(const std::string& path) const {
+    if (adapter.empty() && (dora || plus || !options.empty())) fail(ErrorKind::invalid_input, "{}: has options of a LoRA, but no adapter", path);
+    if ((dora || plus) && adapter != "lora") fail(ErrorKind::invalid_input, "{}: peft_use_dora and loraplus_lr_ratio go with adapter: lora", path);
+    if (dora && plus) fail(ErrorKind::invalid_input, "{}: peft_use_dora and loraplus_lr_ratio do not go together", path);
+    std::string text = dora ? "dora" : plus ? "lora-plus" : adapter;
+    for (size_t k = 0; k < options.size(); ++k) text += fmt::format("{}{}={}", k == 0 ? ":" : ",", options[k].first, options[k].second);
     return text;
   }
 };
@@ -139,6 +153,13 @@ struct AdapterKeys {
 constexpr const char* kAdapterKeys[] = {"adapter",         "lora_r",        "lora_alpha",       "lora_dropout", "lora_target_modules", "lora_target_linear",
                                         "peft_use_rslora", "peft_use_dora", "loraplus_lr_ratio"};
 constexpr const char* kFileKeys[] = {"base_model", "method", "datasets", "test_datasets", "output_dir"};
+
+// YAML has more words for true than our options.
+std::string option_text(const std::string& name, const YAML::Node& node, const std::string& where) {
+  const OptionSpec* spec = find_spec(training_options(), name);
+  if (spec && spec->type == OptionType::boolean) return truth(node, where) ? "true" : "false";
+  return scalar(node, where);
+}
 
 // transformers' names of optimizers that are rows of ours.
 std::string optimizer_row(const std::string& name) {
@@ -187,12 +208,14 @@ ConfigFile parse_config(const YAML::Node& root, const std::string& path, const s
     } else if (std::find(own_keys.begin(), own_keys.end(), key) != own_keys.end()) {
       file.extra[key] = scalar(pair.second, where);
     } else {
-      file.options[key == "lr_scheduler" ? "lr_scheduler_type" : key] = scalar(pair.second, where);
+      const std::string name = key == "lr_scheduler" ? "lr_scheduler_type" : key;
+      if (!file.options.emplace(name, option_text(name, pair.second, where)).second)
+        fail(ErrorKind::invalid_input, "{}: lr_scheduler and lr_scheduler_type are one key", path);
     }
   }
-  if (!adapter.adapter.empty() && !file.method.empty()) fail(ErrorKind::invalid_input, "{}: has both method and adapter", path);
-  if (adapter.adapter.empty() && !adapter.options.empty()) fail(ErrorKind::invalid_input, "{}: has options of a LoRA, but no adapter", path);
-  if (!adapter.adapter.empty()) file.method = adapter.method();
+  const std::string adapter_method = adapter.method(path);
+  if (!adapter_method.empty() && !file.method.empty()) fail(ErrorKind::invalid_input, "{}: has both method and adapter", path);
+  if (!adapter_method.empty()) file.method = adapter_method;
   return file;
 }
 
@@ -209,7 +232,6 @@ ConfigFile read_config(const std::string& path, const std::vector<std::string>& 
 std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const TrainingJob& job, train::LanguageModelingOptions options) {
   const bool pairs = job.data.train.pairs;
   if (plan.run.text("rl") == "dpo") {
-    if (job.data.held_out) fail(ErrorKind::unsupported, "dpo: held-out data is not evaluated yet");
     return std::make_unique<train::Preference>(*job.model.model, job.data.train, std::move(options),
                                                train::PreferenceOptions{plan.run.number("rl_beta"), plan.run.number("dpo_label_smoothing")});
   }
@@ -217,22 +239,12 @@ std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const T
   return std::make_unique<train::LanguageModeling>(*job.model.model, job.data.train, job.data.held_out ? &*job.data.held_out : nullptr, std::move(options));
 }
 
-bool has_checkpoints(const std::string& output) {
-  std::error_code code;
-  for (const auto& entry : fs::directory_iterator(output, code)) {
-    if (entry.path().filename().string().starts_with("checkpoint-")) return true;
-  }
-  return false;
-}
-
-// Files that another folder holds complete take the place of those in `output`, each by one rename; what others look for first comes last.
-void move_into(const fs::path& from, const fs::path& output) {
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(from)) files.push_back(entry.path());
-  std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { return (a.extension() == ".json") < (b.extension() == ".json"); });
-  for (const fs::path& file : files) fs::rename(file, output / file.filename());
-  fs::remove_all(from);
-}
+// Templates that write the date get the one that Llama 3's falls back to: tokens must be the same on every day.
+class SteadyClock final : public Clock {
+ public:
+  double seconds() const override { return system_clock().seconds(); }
+  int64_t unix_time() const override { return 1'721'995'200; }  // 2024-07-26T12:00:00Z
+};
 
 data::Dataset load_part(const nn::LoadedModel& model, const std::vector<data::Source>& sources, const data::LoadOptions& options, const char* what) {
   data::TextModel text;
@@ -241,6 +253,8 @@ data::Dataset load_part(const nn::LoadedModel& model, const std::vector<data::So
   text.chat_template_problem = model.chat_template_problem;
   text.bos_text = model.bos_text;
   text.eos_text = model.eos_text;
+  static const SteadyClock clock;
+  text.clock = &clock;
   data::Dataset dataset = data::load_dataset(sources, options, text);
   print_note(fmt::format("{}: {}", what, data::to_string(dataset.report)));
   return dataset;
@@ -259,17 +273,17 @@ const std::vector<OptionSpec>& training_options() {
       number_option("val_set_size", 0, 0, 1e9, "held out of the data: a share below 1, else a number of examples"),
       integer_option("micro_batch_size", 4, 1, 1 << 20, "examples (packed: sequences) that are computed at once"),
       integer_option("gradient_accumulation_steps", 1, 1, 1 << 20, "micro-batches of a step"),
-      number_option("num_epochs", 3, 0, 1e6, "times through the data"),
+      number_option("num_epochs", 3, 1e-6, 1e6, "times through the data"),
       integer_option("max_steps", 0, 0, int64_t{1} << 40, "steps in place of epochs (0: epochs)"),
       number_option("learning_rate", 0, 0, 1e3, "highest learning rate (0: the method's)"),
       text_option("optimizer", "adamw", "row of the optimizers, with options: adamw:beta2=0.95"),
-      number_option("weight_decay", 0, 0, 100, "of matrices, where the optimizer has it"),
+      number_option("weight_decay", 0, 0, 100, "of matrices, in place of the optimizer's own"),
       number_option("max_grad_norm", 1, 0, 1e9, "longest gradient (0: not clipped)"),
       boolean_option("gradient_checkpointing", false, "keep the blocks' inputs only, and compute them again in backward"),
       integer_option("recompute_every", 1, 1, 1 << 20, "with gradient_checkpointing: only each of so many blocks"),
       boolean_option("load_in_4bit", false, "keep the base model as its file has it, decoded at each use: less memory, slower"),
       integer_option("logging_steps", 1, 1, 1 << 30, "steps between lines of the log"),
-      integer_option("save_steps", 0, 0, int64_t{1} << 40, "steps between checkpoints (0: at the end)"),
+      integer_option("save_steps", 500, 0, int64_t{1} << 40, "steps between checkpoints (0: at the end)"),
       integer_option("save_total_limit", 2, 0, 1 << 20, "checkpoints that are kept (0: all)"),
       integer_option("eval_steps", 0, 0, int64_t{1} << 40, "steps between evaluations (0: at the end)"),
       choice_option("rl", "none", {"none", "dpo"}, "dpo: learn from rows with a chosen and a rejected answer (arXiv 2305.18290)"),
@@ -302,7 +316,31 @@ void add_training_flags(Verb& verb, TrainingValues& values) {
   }
 }
 
-TrainingPlan training_plan(const TrainingValues& values, const std::string& default_data_message, const std::vector<std::string>& own_keys) {
+namespace {
+
+// An option that would change nothing is a mistake, not to be passed over.
+void refuse_idle_options(const TrainingValues& values, const TrainingPlan& plan, bool pretrains) {
+  const Options& run = plan.run;
+  const auto refuse = [&](const char* name, bool idle, const char* why) {
+    if (run.given(name) && idle) fail(ErrorKind::invalid_input, "{}: changes nothing {}", name, why);
+  };
+  refuse("recompute_every", !run.boolean("gradient_checkpointing"), "without gradient_checkpointing");
+  const bool dpo = run.text("rl") == "dpo";
+  refuse("rl_beta", !dpo, "without rl: dpo");
+  refuse("dpo_label_smoothing", !dpo, "without rl: dpo");
+  const bool evaluates = !plan.eval_data.empty() || run.number("val_set_size") > 0;
+  refuse("eval_steps", !evaluates, "without held-out data");
+  refuse("spike_policy", run.number("spike_factor") == 0, "where spike_factor is 0");
+  refuse("load_in_4bit", pretrains || plan.method == "full", "where the whole model trains: that takes floats");
+  for (const char* name : {"over_length", "train_on_inputs", "train_on_eos"}) refuse(name, pretrains, "of texts, which are cut and learned whole");
+  if (pretrains && dpo) fail(ErrorKind::invalid_input, "rl: frugal tune learns from preferences");
+  if (dpo && evaluates) fail(ErrorKind::unsupported, "rl: held-out pairs are not evaluated yet");
+  if (values.resume && values.overwrite) fail(ErrorKind::invalid_input, "--resume goes on with what is there, --overwrite removes it: give one");
+}
+
+}  // namespace
+
+TrainingPlan training_plan(const TrainingValues& values, bool pretrains, const std::vector<std::string>& own_keys) {
   const ConfigFile file = read_config(values.config, own_keys);
   std::map<std::string, std::string> given = file.options;
   for (const auto& [name, value] : values.flags) given[name] = value;
@@ -324,10 +362,13 @@ TrainingPlan training_plan(const TrainingValues& values, const std::string& defa
   };
   plan.data = sources(values.data, file.datasets, "datasets");
   plan.eval_data = sources(values.eval_data, file.test_datasets, "test_datasets");
-  if (plan.data.empty()) fail(ErrorKind::invalid_input, "{}", default_data_message);
+  if (plan.data.empty()) fail(ErrorKind::invalid_input, "--data names the {} to learn from", pretrains ? "texts" : "rows");
   if (plan.output.empty() && values.show == 0) fail(ErrorKind::invalid_input, "-o names the folder that the result goes to");
   if (!plan.eval_data.empty() && plan.run.number("val_set_size") > 0)
     fail(ErrorKind::invalid_input, "held-out data is either given or a part of the data (val_set_size), not both");
+  refuse_idle_options(values, plan, pretrains);
+  train::schedule_factor(plan.schedule, 0, std::max<int64_t>(1, plan.run.integer("max_steps")));  // what it refuses, it refuses now
+  optimizer_of(plan);
   return plan;
 }
 
@@ -365,18 +406,27 @@ void show_examples(const nn::LoadedModel& model, const data::Dataset& dataset, i
   }
 }
 
-void prepare_output(const TrainingValues& values, const std::string& output) {
-  if (!has_checkpoints(output) || values.resume) return;
-  if (!values.overwrite) fail(ErrorKind::invalid_input, "{}: holds the checkpoints of a run; --resume goes on with it, --overwrite removes them", output);
-  for (const auto& entry : fs::directory_iterator(output)) {
-    if (entry.path().filename().string().starts_with("checkpoint-")) fs::remove_all(entry.path());
+train::Existing existing_of(const TrainingValues& values) {
+  return values.resume ? train::Existing::resume : values.overwrite ? train::Existing::replace : train::Existing::refuse;
+}
+
+void move_files(const std::string& from, const std::string& folder) {
+  for (const auto& entry : fs::directory_iterator(from)) fs::rename(entry.path(), fs::path(folder) / entry.path().filename());
+  fs::remove(from);
+}
+
+void stoppable(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Interrupted&) {
+    if (exit_code_after_stop() != 128 + SIGTERM) throw;
+    print_note("stopped before the training began");
   }
 }
 
 train::TrainerOptions trainer_options(const TrainingValues& values, const TrainingPlan& plan, const Context& context, double default_rate) {
   const Options& run = plan.run;
   train::TrainerOptions options;
-  options.output = plan.output;
   options.max_steps = run.integer("max_steps");
   options.num_epochs = run.number("num_epochs");
   options.gradient_accumulation_steps = run.integer("gradient_accumulation_steps");
@@ -390,7 +440,6 @@ train::TrainerOptions trainer_options(const TrainingValues& values, const Traini
   options.eval_steps = run.integer("eval_steps");
   options.spike_factor = run.number("spike_factor");
   options.spikes = run.text("spike_policy") == "skip" ? train::SpikePolicy::skip : train::SpikePolicy::report;
-  options.resume = values.resume;
   options.allow_changes = values.allow_changes;
   return options;
 }
@@ -401,25 +450,30 @@ train::CheckpointFiles whole_model_files(const Context& context, const nn::Loade
     options.format = nn::SaveFormat::huggingface;
     options.float_format = "F32";
     context.loader.save(model, folder + "/.model", options);
-    move_into(folder + "/.model", folder);
+    move_files(folder + "/.model", folder);
   };
 }
 
-void run_training(const Context& context, const TrainingPlan& plan, TrainingJob& job) {
-  StepText optimizer_text = parse_step(plan.run.text("optimizer"));
-  optimizer_text.id = optimizer_row(optimizer_text.id);
-  const auto& row = train::optimizer_table().at(optimizer_text.id);
-  const bool decays = find_spec(row.options, "weight_decay");
-  const bool typed =
-      std::any_of(optimizer_text.options.begin(), optimizer_text.options.end(), [](const auto& option) { return option.first == "weight_decay"; });
-  if (decays && !typed) optimizer_text.options.emplace_back("weight_decay", fmt::format("{}", plan.run.number("weight_decay")));
-  if (!decays && plan.run.given("weight_decay")) fail(ErrorKind::invalid_input, "weight_decay: the optimizer {} has none", row.id);
-  const Options optimizer_options(row.id, row.options, optimizer_text.options);
+OptimizerChoice optimizer_of(const TrainingPlan& plan) {
+  StepText text = parse_step(plan.run.text("optimizer"));
+  text.id = optimizer_row(text.id);
+  const auto& row = train::optimizer_table().at(text.id);
+  if (plan.run.given("weight_decay")) {
+    const bool typed = std::any_of(text.options.begin(), text.options.end(), [](const auto& option) { return option.first == "weight_decay"; });
+    if (typed) fail(ErrorKind::invalid_input, "weight_decay is given twice: by itself and with the optimizer");
+    if (!find_spec(row.options, "weight_decay")) fail(ErrorKind::invalid_input, "weight_decay: the optimizer {} has none", row.id);
+    text.options.emplace_back("weight_decay", fmt::format("{}", plan.run.number("weight_decay")));
+  }
+  return {&row, Options(row.id, row.options, text.options)};
+}
 
+void run_training(const Context& context, const TrainingPlan& plan, const train::RunFolder& folder, TrainingJob& job) {
+  const OptimizerChoice choice = optimizer_of(plan);
   uint64_t trainable = 0;
   for (const train::Parameter& parameter : job.parameters) trainable += static_cast<uint64_t>(parameter.tensor.numel());
-  const auto optimizer = row.function(job.parameters, optimizer_options);
-  job.fingerprint["optimizer"] = optimizer_options.canonical().empty() ? row.id : row.id + ":" + optimizer_options.canonical();
+  const auto optimizer = choice.row->function(job.parameters, choice.options);
+  job.fingerprint["optimizer"] = choice.options.canonical().empty() ? choice.row->id : choice.row->id + ":" + choice.options.canonical();
+  job.fingerprint["model"] = weights_hash(job.model);
   job.fingerprint["schedule"] = plan.schedule.canonical();
   job.fingerprint["threads"] = context.threads;
   train::LanguageModelingOptions objective_options;
@@ -431,7 +485,7 @@ void run_training(const Context& context, const TrainingPlan& plan, TrainingJob&
   objective_options.set_training = job.set_training;
   const std::unique_ptr<train::Objective> objective = objective_of(plan, job, std::move(objective_options));
   const train::TrainResult result =
-      train::train(*objective, job.parameters, *optimizer, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr);
+      train::train(*objective, job.parameters, *optimizer, folder, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr);
   if (result.stopped) {
     print_note(fmt::format("stopped after step {} of {}; --resume goes on", result.steps, result.total_steps));
     if (exit_code_after_stop() != 128 + SIGTERM) throw Interrupted{};
@@ -440,7 +494,7 @@ void run_training(const Context& context, const TrainingPlan& plan, TrainingJob&
     fs::remove_all(made);
     fs::create_directories(made);
     job.files(made);
-    move_into(made, plan.output);
+    folder.take_result(made);
   }
   if (context.json) {
     Json summary = {{"output", plan.output},

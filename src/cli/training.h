@@ -38,7 +38,8 @@ struct TrainingPlan {
   Options run, schedule;
   std::string output;
 };
-TrainingPlan training_plan(const TrainingValues& values, const std::string& default_data_message, const std::vector<std::string>& own_keys = {});
+// pretrains: of `train`, which reads texts only.
+TrainingPlan training_plan(const TrainingValues& values, bool pretrains, const std::vector<std::string>& own_keys = {});
 
 // Tokenized data: what is trained on and what is held out (eval data, or a part of the first by val_set_size). `concatenate`: texts are cut into
 // sequences of one length (pre-training).
@@ -51,27 +52,42 @@ TrainingData load_training_data(const Context& context, const TrainingPlan& plan
 // The first `count` examples with what is learned marked: coloured on a terminal, in brackets elsewhere.
 void show_examples(const nn::LoadedModel& model, const data::Dataset& dataset, int64_t count);
 
-// A folder that may be written into: refused when it holds checkpoints, unless the run is resumed or they may be removed.
-void prepare_output(const TrainingValues& values, const std::string& output);
+// What the flags say of a folder that is there already.
+train::Existing existing_of(const TrainingValues& values);
 
 train::TrainerOptions trainer_options(const TrainingValues& values, const TrainingPlan& plan, const Context& context, double default_rate);
 
-// Runs it on the model's parameters, writes what `finish` makes beside the checkpoints when it ends, and prints the summary.
+// What is trained, and what becomes of it.
 struct TrainingJob {
   nn::LoadedModel& model;
   const TrainingData& data;
   std::vector<train::Parameter> parameters;
   train::TrainerOptions options;
   Json fingerprint;                               // of the method
+  std::string what;                               // for the summary: "adapter", "model"
+  train::CheckpointFiles files;                   // of the output, at the end
+  bool checkpoints_have_files = false;            // and of every checkpoint
   std::function<void(uint64_t)> seed_randomness;  // see train::LanguageModelingOptions
   std::function<void(bool)> set_training;
-  train::Recompute recompute;           // how randomness is kept; `every` is the plan's
-  train::CheckpointFiles files;         // of the output, at the end
-  bool checkpoints_have_files = false;  // and of every checkpoint
-  std::string what;                     // for the summary: "adapter", "model"
+  train::Recompute recompute;  // how randomness is kept; `every` is the plan's
 };
+
+// The row of the plan's optimizer and its options, checked.
+struct OptimizerChoice {
+  const MethodRow<train::OptimizerFactory>* row;
+  Options options;
+};
+OptimizerChoice optimizer_of(const TrainingPlan& plan);
+
+// Trains, writes the result beside the checkpoints, and prints the summary.
+void run_training(const Context& context, const TrainingPlan& plan, const train::RunFolder& folder, TrainingJob& job);
+
 // The model as a directory that transformers reads, in float32.
 train::CheckpointFiles whole_model_files(const Context& context, const nn::LoadedModel& model);
-void run_training(const Context& context, const TrainingPlan& plan, TrainingJob& job);
+// Everything in `from` is now in `folder`; `from` is gone.
+void move_files(const std::string& from, const std::string& folder);
+
+// Runs `work`; SIGTERM before the training began is no failure.
+void stoppable(const std::function<void()>& work);
 
 }  // namespace frugal::cli
