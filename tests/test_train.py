@@ -284,3 +284,54 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(frugal, ti
     run = frugal("train", "--tokenizer", tiny / "model", "--data", tiny / "text.txt", "--width", 64, "--heads", 4, "-o", tmp_path / "out", "--max-steps", 1, *arguments)
     assert run.code == 2 and message in run.err, run.err
     assert not list(tmp_path.glob("out/checkpoint-*")) and not (tmp_path / "out/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("arguments,message", [
+    (["--recompute-every", 2], "gradient_checkpointing"), (["--rl-beta", 0.2], "rl: dpo"), (["--eval-steps", 2], "held-out"), (["--method", "full", "--load-in-4bit", "true"], "load_in_4bit"),
+    (["--resume", "--overwrite"], "give one"), (["--weight-decay", 0.1, "--optimizer", "adamw:weight_decay=0.2"], "twice"), (["--optimizer", "adamw:beta3=1"], "beta3"),
+    (["--lr-scheduler-type", "constant", "--warmup-steps", 3], "constant_with_warmup"), (["--method", "lora:rank=3"], "rank"), (["--max-grad-norm", -1], "max_grad_norm")])
+def test_options_that_mean_nothing_are_refused_and_what_is_there_stays(frugal, tiny, rows, tuned, tmp_path, arguments, message):
+    output = tmp_path / "out"
+    subprocess.run(["cp", "-r", tuned[0], output], check=True)
+    more = [] if "--resume" in arguments else ["--overwrite"]
+    run = frugal("tune", tiny / "model", "--data", rows, "-o", output, *more, *arguments)
+    assert run.code == 2 and message in run.err, run.err
+    assert result_files(output) == result_files(tuned[0])
+
+
+def test_a_folder_of_something_else_is_left_alone(frugal, tiny, rows, tmp_path):
+    model = tmp_path / "model"
+    subprocess.run(["cp", "-r", tiny / "model", model], check=True)
+    before = (model / "model.safetensors").read_bytes()
+    for more in ([], ["--overwrite"], ["--resume"]):
+        run = frugal("tune", model, "--data", rows, "--method", "full", "-o", model, "--max-steps", 1, *more)
+        assert run.code == 2 and "no run of frugal's" in run.err, run.err
+    assert (model / "model.safetensors").read_bytes() == before
+
+
+def test_dora_and_booleans_as_yaml_has_them(frugal, tiny, rows, tmp_path):
+    config = tmp_path / "tune.yaml"
+    config.write_text(f"peft_use_dora: yes\nadapter: lora\nlora_r: 2\nsample_packing: True\ngradient_checkpointing: on\nmax_steps: 1\ndatasets: [{{path: {rows}, roles_to_train: [assistant]}}]\n")
+    run = frugal("tune", tiny / "model", "--config", config, "-o", tmp_path / "out")
+    assert run.code == 0, run.err
+    adapter = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert adapter["use_dora"] is True and adapter["base_model_name_or_path"] == str(tiny / "model")
+
+
+def test_every_optimizer_learns(frugal, tiny, rows, tmp_path):
+    rates = {"adamw": "1e-2", "adafactor": "1e-2", "adam8bit": "1e-2", "lion": "3e-3", "sophia:hessian_interval=3": "1e-2", "muon": "1e-2", "schedule-free": "1e-2", "sgd": "1", "galore:rank=4": "1e-1"}
+    for optimizer, rate in rates.items():
+        run = frugal("tune", tiny / "model", "--data", rows, "-o", tmp_path / optimizer.split(":")[0], "--max-steps", 12, "--micro-batch-size", 10, "--optimizer", optimizer,
+                     "--learning-rate", rate, "--lr-scheduler-type", "constant_with_warmup", "--json")
+        assert run.code == 0, (optimizer, run.err)
+        assert run.json["train_loss_last"] < run.json["train_loss_first"] - 0.2, (optimizer, run.json)
+
+
+@pytest.mark.parametrize("method", ["lora", "lora:rslora=true", "lora-plus", "lora-fa", "dora", "ia3", "vera", "bottleneck-adapter"])
+def test_every_adapter_learns_and_can_be_used(frugal, tiny, rows, tmp_path, method):
+    run = frugal("tune", tiny / "model", "--data", rows, "--eval-data", rows, "-o", tmp_path / "out", "--method", method, "--max-steps", 10, "--micro-batch-size", 10, "--learning-rate", "2e-2",
+                 "--json")
+    assert run.code == 0, run.err
+    assert run.json["train_loss_last"] < run.json["train_loss_first"] - 0.1, run.json
+    run = frugal("generate", tiny / "model", "--lora", tmp_path / "out", "-p", "What is a lamp?", "-n", 8, "--temp", 0, "--json")
+    assert run.code == 0, run.err
