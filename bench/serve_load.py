@@ -206,7 +206,8 @@ def idle(options, report):
 
 
 def streams(options, report):
-    server = start(options, "--parallel", max(256, options.streams + 24))
+    raise_descriptors()
+    server = start(options, "--parallel", max(256, options.streams + 24), "--max-queued-requests", options.streams)
     kinds = 50
     whole = [server.complete(f"Stream {i}:", options.tokens).text for i in range(kinds)]
     requests = [Request(asking(f"Stream {i % kinds}:", options.tokens), keep=True) for i in range(options.streams)]

@@ -35,7 +35,7 @@ constexpr std::chrono::seconds kEnd{15};  // of models and threads, which takes 
 struct ServeValues {
   std::vector<std::string> models, keys, hosts;
   std::string host = "127.0.0.1", key_file, alias, ledger, metrics_prefix = "frugal", tool_call_parser, pooling;
-  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30, hang_seconds = 300, per_key = 0;
+  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30, hang_seconds = 300, per_key = 0, waiting = 256;
   CacheValues cache;
   AdapterValues adapters;
   TemplateValues chat_template;
@@ -151,6 +151,7 @@ std::shared_ptr<serve::ServedModel> load_served(const Context& context, const Se
     log_warning("a context of {} tokens is more than the {} that {} was trained with", options.context, loaded.model->spec.context_length, loaded.name);
   }
   options.cache_bytes = cache_bytes(values, loaded, options.context, options.cache, available);
+  options.most_waiting = static_cast<size_t>(values.waiting);
   options.scheduler.most_running = values.parallel;
   options.scheduler.step_tokens = std::max(values.batch, values.parallel + 1);
   options.scheduler.share_beginnings = !values.no_prefix;
@@ -316,6 +317,7 @@ void add_serve(CLI::App& app, Context& context) {
       .text("--alias,--served-model-name", values->alias, "Name of the model for clients (-a)")
       .integer("-c,--ctx-size,--max-model-len", values->context, 0, int64_t{1} << 30, "Context in tokens (0: the model's)")
       .integer("--parallel,--max-num-seqs", values->parallel, 1, 4096, "Sequences that run at once, at most (-np)")
+      .integer("--max-queued-requests", values->waiting, 1, 1 << 20, "Requests that wait for their turn, at most; one more is a 503")
       .integer("-b,--batch-size,--max-num-batched-tokens", values->batch, 1, int64_t{1} << 20, "Tokens of one step, at most")
       .integer("--kv-cache-mib", values->cache_mib, 0, int64_t{1} << 30, "Memory for keys and values (0: chosen by what is free)")
       .integer("--memory-limit-mib", values->memory_mib, 0, int64_t{1} << 30,

@@ -334,6 +334,8 @@ void refuse_idle_options(const TrainingValues& values, const TrainingPlan& plan,
   refuse("load_in_4bit", pretrains || plan.method == "full", "where the whole model trains: that takes floats");
   for (const char* name : {"over_length", "train_on_inputs", "train_on_eos"}) refuse(name, pretrains, "of texts, which are cut and learned whole");
   if (pretrains && dpo) fail(ErrorKind::invalid_input, "rl: frugal tune learns from preferences");
+  if (dpo && optimizer_of(plan).row->id == "sophia")
+    fail(ErrorKind::unsupported, "rl: preferences have no labels that sophia could draw: choose another optimizer");
   if (dpo && evaluates) fail(ErrorKind::unsupported, "rl: held-out pairs are not evaluated yet");
   if (values.resume && values.overwrite) fail(ErrorKind::invalid_input, "--resume goes on with what is there, --overwrite removes it: give one");
 }

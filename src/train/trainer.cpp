@@ -119,7 +119,10 @@ class Run {
     Progress progress("train", plan_.total());
     try {
       progress.step(step_);
-      if (pending_) finish_step();
+      if (pending_) {
+        finish_step();
+        is_saved_ = false;
+      }
       while (step_ < plan_.total()) {
         pending_ = one_step();
         ++step_;

@@ -229,6 +229,9 @@ TEST_F(TrainerTest, AStopDuringAnEvaluationIsMadeUpFor) {
       EXPECT_EQ(result.eval_loss, want.eval_loss);
       EXPECT_EQ(second.state(), whole.state()) << optimizer << " at " << at;
       EXPECT_EQ(logged(options.output), logged(folder_ / ("whole" + optimizer))) << optimizer << " at " << at;
+      Process third(optimizer);  // and nothing is made up for twice
+      EXPECT_EQ(third.run(options).eval_loss, 0);
+      EXPECT_EQ(logged(options.output), logged(folder_ / ("whole" + optimizer))) << optimizer << " at " << at;
     }
   }
 }

@@ -78,6 +78,26 @@ struct NormGradientArguments {
   float weight_offset = 0;
 };
 
+// gemm.h. Panels of rows (of a) or columns (of b): [depth][gemm_rows or gemm_columns] each, filled up with zeros.
+struct GemmPackArguments {
+  const float* data = nullptr;
+  int64_t outer = 0;  // stride from one row of a (column of b) to the next
+  int64_t inner = 0;  // along k
+  int64_t count = 0;  // of rows or columns
+  int64_t depth = 0;
+  bool columns = false;  // panels of b
+  float* panels = nullptr;
+};
+struct GemmBlockArguments {
+  const float* a_panels = nullptr;
+  const float* b_panels = nullptr;
+  int64_t m = 0, n = 0, depth = 0;
+  float* c = nullptr;
+  int64_t c_stride = 0;
+  float alpha = 1;
+  bool accumulate = false;
+};
+
 struct RopeArguments {
   float* x = nullptr;
   int64_t stride = 0;
@@ -144,6 +164,9 @@ struct KernelTable {
   void (*gated_activation)(const GateRows& rows, GateKind kind, int64_t row_begin, int64_t row_end);
   void (*rms_norm_backward)(const NormGradientArguments& arguments, float* weight_gradient, int64_t row_begin, int64_t row_end);
   void (*gated_activation_backward)(const GateGradientRows& rows, GateKind kind, int64_t row_begin, int64_t row_end);
+  int gemm_rows, gemm_columns;  // of a register tile
+  void (*gemm_pack)(const GemmPackArguments& arguments, int64_t panel_begin, int64_t panel_end);
+  void (*gemm_block)(const GemmBlockArguments& arguments);
   void (*softmax)(const float* x, float* out, int64_t columns, int64_t row_begin, int64_t row_end);
   void (*log_softmax)(const float* x, float* out, int64_t columns, int64_t row_begin, int64_t row_end);
   void (*exponential)(const float* x, float* out, int64_t count);

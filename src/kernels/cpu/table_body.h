@@ -12,6 +12,7 @@
 #include "kernels/cpu/activation_body.h"
 #include "kernels/cpu/attention_body.h"
 #include "kernels/cpu/float_matmul_body.h"
+#include "kernels/cpu/gemm_body.h"
 #include "kernels/cpu/norm_body.h"
 #include "kernels/cpu/packed_matmul_body.h"
 #include "kernels/cpu/quantize_body.h"
@@ -37,10 +38,10 @@ inline int64_t float_loop(int64_t iterations) {
 
 extern const KernelTable kTable;
 const KernelTable kTable = {
-    FRUGAL_ISA_ID, kLaneRows,   kSignedBytes, matmul_packed,    quantize,         attention,         attention_merge,
-    rms_norm,      layer_norm,  rope_halves,  rope_interleaved, gated_activation, rms_norm_backward, gated_activation_backward,
-    softmax,       log_softmax, exponential,  to_f16,           matmul_float,     read_memory,       integer_loop,
-    float_loop,
+    FRUGAL_ISA_ID, kLaneRows,    kSignedBytes, matmul_packed,    quantize,         attention,         attention_merge,
+    rms_norm,      layer_norm,   rope_halves,  rope_interleaved, gated_activation, rms_norm_backward, gated_activation_backward,
+    kGemmRows,     kGemmColumns, gemm_pack,    gemm_block,       softmax,          log_softmax,       exponential,
+    to_f16,        matmul_float, read_memory,  integer_loop,     float_loop,
 };
 
 }  // namespace frugal::kernels::FRUGAL_ISA_NS
