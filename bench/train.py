@@ -130,7 +130,7 @@ def main():
     report = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        common = ["--max-steps", options.steps, "-t", options.threads, "--lr-scheduler-type", "constant", "--over-length", "truncate"]
+        common = ["--max-steps", options.steps, "-t", options.threads, "--lr-scheduler-type", "constant"]
         if options.verb == "small":
             frugal("tokenizer", "train", CACHE / "text/calibration.txt", "-o", folder / "tokenizer", "--vocab-size", 8192)
             shape = ["--tokenizer", folder / "tokenizer", "--width", 320, "--layers", 6, "--heads", 5, "--intermediate-size", 864]
@@ -142,7 +142,7 @@ def main():
             model = CACHE / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
             frugal("convert", model, folder / "base", "--format", "hf", "--expand", "--dtype", "F32")
             rows_of(folder, folder / "base", 512, 32)
-            command = ["tune", model, "--data", folder / "rows.jsonl", "--sequence-len", 512, "--micro-batch-size", 1, "--learning-rate", "2e-4", "--method",
+            command = ["tune", model, "--data", folder / "rows.jsonl", "--sequence-len", 512, "--micro-batch-size", 1, "--learning-rate", "2e-4", "--over-length", "truncate", "--method",
                        f"lora:r={RANK},alpha={2 * RANK}", *common]
             spec = {"model": str(folder / "base"), "data": str(folder / "ids.safetensors"), "batch": 1, "rate": 2e-4}
         compare(options, folder, {**spec, "steps": options.steps, "threads": options.threads, "lora": options.verb == "lora"}, command, report)

@@ -2,6 +2,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 
+#include "ops/gemm.h"
 #include "ops/packed_linear.h"
 
 namespace frugal::ops {
@@ -19,11 +20,11 @@ class FrozenLinear : public torch::autograd::Function<FrozenLinear> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, const c10::intrusive_ptr<WeightMaker>& maker) {
     context->saved_data["maker"] = c10::IValue::make_capsule(maker);
-    return at::linear(x, maker->weight());
+    return gemm(x, maker->weight().t());
   }
   static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
     const auto maker = c10::static_intrusive_pointer_cast<WeightMaker>(context->saved_data["maker"].toCapsule());
-    return {at::matmul(gradients[0], maker->weight()), Tensor()};
+    return {gemm(gradients[0], maker->weight()), Tensor()};
   }
 };
 

@@ -8,7 +8,9 @@
 #include <array>
 #include <functional>
 
+#include "base/error.h"
 #include "base/team.h"
+#include "ops/gemm.h"
 #include "ops/packed_linear.h"
 #include "oracle.h"
 
@@ -97,6 +99,23 @@ TEST_F(OpsTest, GradientsEqualThoseOfTheDefinitions) {
         {at::randn({90, 6, 24}), at::randn({90, 2, 24}), at::randn({90, 2, 24})}, [&](const auto& x) { return attention(x[0], x[1], x[2], ranges, options); },
         [&](const auto& x) { return attention_reference(x[0], x[1], x[2], ranges, options); }, "attention");
   }
+}
+
+TEST_F(OpsTest, GemmAndDenseLinearEqualTheDefinitionsInEveryArrangement) {
+  const Tensor a = at::randn({70, 33}), b = at::randn({33, 41});
+  EXPECT_LT(relative_error(gemm(a, b), at::matmul(a, b)), 1e-6);
+  EXPECT_LT(relative_error(gemm(a.t().contiguous().t(), b.t().contiguous().t()), at::matmul(a, b)), 1e-6);
+  EXPECT_LT(relative_error(gemm(a.narrow(0, 3, 20).narrow(1, 2, 30), b.narrow(0, 1, 30)), at::matmul(a.narrow(0, 3, 20).narrow(1, 2, 30), b.narrow(0, 1, 30))),
+            1e-6);
+  Tensor c = at::randn({70, 41});
+  const Tensor before = c.clone();
+  gemm_into(c, a, b, 0.5, true);
+  EXPECT_LT(relative_error(c, before + 0.5 * at::matmul(a, b)), 1e-6);
+  EXPECT_EQ(gemm(a.narrow(0, 0, 0), b).size(0), 0);
+  expect_equal_gradients(
+      {at::randn({5, 12}), at::randn({7, 12})}, [](const auto& x) { return dense_linear(x[0], x[1]); }, [](const auto& x) { return at::linear(x[0], x[1]); },
+      "dense_linear");
+  EXPECT_THROW(gemm(a.to(at::kDouble), b.to(at::kDouble)), Error);
 }
 
 TEST_F(OpsTest, FrozenLinearGivesItsInputTheGradientOfLinear) {

@@ -26,7 +26,7 @@ at::Tensor packed_linear(const PackedMatrix& matrix, const QuantizedActivations&
 
 // x [tokens, in] float32 times weight [out, in] (float32, float16, bfloat16) transposed -> [tokens, out] float32.
 // `invariant`: own kernels, where a row's result does not depend on the other rows; otherwise the BLAS, which is faster for
-// many rows. With a gradient wanted always ATen.
+// many rows. With a gradient wanted it is dense_linear.
 at::Tensor float_linear(const at::Tensor& x, const at::Tensor& weight, bool invariant);
 
 // x [tokens, in] times a weight [out, in] float32 that takes no gradient; backward asks for the weight again, so that nothing of its size is kept

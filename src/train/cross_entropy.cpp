@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "nn/lora_kind.h"
-#include "ops/ops.h"
+#include "ops/gemm.h"
 
 namespace frugal::train {
 namespace {
@@ -60,15 +60,14 @@ class FusedHead : public torch::autograd::Function<FusedHead> {
       const int64_t count = std::min(step, rows - begin);
       const Tensor part = hidden.narrow(0, begin, count);
       const Tensor factors = row_weights ? row_weights->narrow(0, begin, count) : Tensor();
-      Tensor logits = at::mm(part, weight.t());
+      Tensor logits = ops::gemm(part, weight.t());
       loss += weighted_sum(losses_in_place(logits, targets.narrow(0, begin, count), softcap), factors);
       if (factors.defined() && (wants_hidden || wants_weight)) logits.mul_(factors.unsqueeze(1));
       if (wants_hidden) {
         Tensor into = gradient.narrow(0, begin, count);
-        at::mm_out(into, logits, weight);
-        into.mul_(scale);
+        ops::gemm_into(into, logits, weight, scale);
       }
-      if (wants_weight) weight.mutable_grad().addmm_(logits.t(), part, 1, scale);
+      if (wants_weight) ops::gemm_into(weight.mutable_grad(), logits.t(), part, scale, /*accumulate=*/true);
     }
     if (wants_hidden) context->save_for_backward({gradient});
     return at::scalar_tensor(loss * scale, at::kDouble);

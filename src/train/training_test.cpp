@@ -250,10 +250,10 @@ TEST(Training, PreferenceLossAndGradientsEqualTheDefinition) {
   std::vector<Tensor> want;
   for (const Parameter& parameter : parameters) want.push_back(parameter.tensor.grad().clone());
   clear(parameters);
-  EXPECT_NEAR(objective.accumulate(batch, 1.0 / 3, 0), loss.item<double>(), 1e-5);
+  EXPECT_NEAR(objective.accumulate(batch, 1.0 / 3, 0), loss.item<double>(), 1e-4);  // sums of log-likelihoods in float
   for (size_t i = 0; i < parameters.size(); ++i) EXPECT_LT(relative_error(parameters[i].tensor.grad(), want[i]), 1e-4) << parameters[i].name;
   const Json metrics = objective.metrics();
-  EXPECT_NEAR(metrics["rewards/margins"].get<double>(), margins, 1e-5);
+  EXPECT_NEAR(metrics["rewards/margins"].get<double>(), margins, 1e-4);
   EXPECT_NEAR(metrics["rewards/accuracies"].get<double>(), right, 1e-9);
   EXPECT_TRUE(objective.metrics().empty());
   dataset.pairs = false;

@@ -1,0 +1,17 @@
+// Products of float matrices on our own kernel (kernels/cpu/gemm.h): as fast as the BLAS or faster, and of each number the same bits whatever the other
+// rows and the number of threads.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace frugal::ops {
+
+// a [m, k], b [k, n], float32 on the CPU, any strides (a transposed view costs no copy) -> [m, n]. No gradient.
+at::Tensor gemm(const at::Tensor& a, const at::Tensor& b);
+// c = alpha * a b, or c += alpha * a b; c [m, n] with contiguous rows.
+void gemm_into(at::Tensor& c, const at::Tensor& a, const at::Tensor& b, double alpha = 1, bool accumulate = false);
+
+// x [tokens, in] times weight [out, in] transposed -> [tokens, out], with gradients for both.
+at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight);
+
+}  // namespace frugal::ops
