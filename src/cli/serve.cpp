@@ -35,7 +35,8 @@ constexpr std::chrono::seconds kEnd{15};  // of models and threads, which takes 
 struct ServeValues {
   std::vector<std::string> models, keys, hosts;
   std::string host = "127.0.0.1", key_file, alias, ledger, metrics_prefix = "frugal", tool_call_parser, pooling;
-  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30, hang_seconds = 300, per_key = 0, waiting = 256;
+  int64_t port = 8080, context = 0, parallel = 256, batch = 512, cache_mib = 0, memory_mib = 0, ping_seconds = 30, hang_seconds = 300, per_key = 0,
+          waiting = 256;
   CacheValues cache;
   AdapterValues adapters;
   TemplateValues chat_template;

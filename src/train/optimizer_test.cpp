@@ -365,7 +365,7 @@ TEST(OptimizerTable, StateTakesTheBytesOfItsMoments) {
   EXPECT_EQ(bytes_of("adam8bit", rows, columns), 2 * rows * columns + 2 * 4 * blocks + 8 * rows + 2 * 4);
   EXPECT_LT(bytes_of("adam8bit", 500, columns), 0.27 * bytes_of("adamw", 500, columns));
   EXPECT_EQ(bytes_of("muon", rows, columns), 4 * rows * columns + 8 * rows + 4);
-  EXPECT_EQ(bytes_of("schedule-free", rows, columns), 8 * count + 4 * 8);
+  EXPECT_EQ(bytes_of("schedule-free", rows, columns), 8 * count + 3 * 8);
   const int64_t longer = std::max(rows, columns), shorter = std::min(rows, columns);
   EXPECT_EQ(bytes_of("galore:rank=5", rows, columns), 4 * 5 * (2 * longer + shorter) + 8 * rows + 2 * 4);
 }

@@ -63,6 +63,12 @@ def mutated(draw):
     return data, True
 
 
+def is_at_work(server):
+    before = server.steps()
+    time.sleep(2)
+    return server.steps() != before
+
+
 @case("random")
 def random_changes(bench):
     """Random changes of valid requests on every endpoint: never a 5xx, never a crash"""
@@ -71,12 +77,13 @@ def random_changes(bench):
     statuses = {}
     while time.monotonic() < end:
         data, whole = mutated(draw)
-        with bench.server.connect(timeout=240 if whole else 1) as connection:  # without max_tokens an answer may fill the context
+        with bench.server.connect(timeout=30 if whole else 1) as connection:
             try:
                 connection.send(data)
                 status = connection.answer().status
-            except (Closed, TimeoutError, ConnectionError):
-                assert not whole, (seed, data[:2000])
+            except (Closed, TimeoutError, ConnectionError) as failure:
+                # Without max_tokens an answer may fill the context, which takes minutes: then the server is at work on it.
+                assert not whole or (isinstance(failure, TimeoutError) and is_at_work(bench.server)), (seed, data[:2000])
                 continue
             except ValueError as failure:  # no answer that HTTP knows
                 raise AssertionError((seed, data[:2000])) from failure
