@@ -251,6 +251,12 @@ void AtomicFile::commit() {
   sync_path(parent_of(path_));
 }
 
+void write_text_file(const std::string& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
 void require_free_output(const std::string& path, bool replace, std::string_view mark) {
   if (path.empty()) fail(ErrorKind::invalid_input, "the output has no name");
   std::error_code code;

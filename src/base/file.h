@@ -63,6 +63,9 @@ class AtomicFile {
   uint64_t size_ = 0;
 };
 
+// A whole file through AtomicFile.
+void write_text_file(const std::string& path, std::string_view text);
+
 // For work that ends in writing `path`: throws before it when something is there (an empty directory is nothing) and `replace`
 // is not set, when it is a directory without a file named `mark` (which such results have), or when its folder cannot be written
 // into.

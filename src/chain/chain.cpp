@@ -163,10 +163,12 @@ Workbench::Workbench(nn::LoadedModel& loaded_model, CalibrationText calibration_
   if (text.tokens.size() > wanted) text.tokens.resize(wanted);
 }
 
-std::string ParsedStep::text() const {
+std::string canonical_text(const std::string& id, const Options& options) {
   const std::string given = options.canonical();
-  return given.empty() ? row->id : fmt::format("{}:{}", row->id, given);
+  return given.empty() ? id : fmt::format("{}:{}", id, given);
 }
+
+std::string ParsedStep::text() const { return canonical_text(row->id, options); }
 
 ParsedStep parse_chain_step(const StepTable& table, const std::string& text) {
   const StepText step = parse_step(text);

@@ -12,6 +12,9 @@
 
 namespace frugal::chain {
 
+// "id:key=value,...", or "id" where nothing was given: equal methods have equal texts.
+std::string canonical_text(const std::string& id, const Options& options);
+
 struct ParsedStep {
   const StepRow* row = nullptr;
   Options options;

@@ -1,34 +1,13 @@
 #include "cli/recipe.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <set>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/options.h"
+#include "cli/yaml.h"
 
 namespace frugal::cli {
 namespace {
-
-constexpr size_t kMaxRecipeBytes = size_t{1} << 20;
-
-void check_keys(const YAML::Node& map, const std::string& where, const std::vector<std::string>& known) {
-  if (!map.IsMap()) fail(ErrorKind::invalid_input, "{}: must be a map", where);
-  std::set<std::string> seen;
-  for (const auto& pair : map) {
-    const auto key = pair.first.as<std::string>();
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
-      fail(ErrorKind::invalid_input, "{}: unknown key \"{}\"{}", where, printable(key), did_you_mean(key, known));
-    }
-    if (!seen.insert(key).second) fail(ErrorKind::invalid_input, "{}: key {} is given twice", where, key);
-  }
-}
-
-std::string scalar(const YAML::Node& node, const std::string& where) {
-  if (!node.IsScalar()) fail(ErrorKind::invalid_input, "{}: must be a single value", where);
-  return node.Scalar();
-}
 
 int64_t integer(const YAML::Node& node, const std::string& where, int64_t min, int64_t max) {
   const int64_t value = parse_integer(scalar(node, where), where);
@@ -104,12 +83,9 @@ Recipe parse(const YAML::Node& root, const std::string& path) {
 }  // namespace
 
 Recipe read_recipe(const std::string& path) {
-  const std::string text = read_text_file(path, kMaxRecipeBytes);
-  try {
-    return parse(YAML::Load(text), path);
-  } catch (const YAML::Exception& error) {
-    fail(ErrorKind::invalid_input, "{}: {}", path, error.what());
-  }
+  Recipe recipe;
+  read_yaml(path, [&](const YAML::Node& root) { recipe = parse(root, path); });
+  return recipe;
 }
 
 }  // namespace frugal::cli

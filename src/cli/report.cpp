@@ -13,20 +13,14 @@ struct ReportValues {
   std::string output = "report.html";
 };
 
-void write_whole(const std::string& path, const std::string& text) {
-  AtomicFile file(path);
-  file.write(text);
-  file.commit();
-}
-
 void run(const Context& context, const ReportValues& values) {
   if (!values.output.ends_with(".html")) fail(ErrorKind::invalid_input, "the output must end in .html, is {}", printable(values.output));
   const chain::LedgerContents contents = chain::read_ledgers(values.ledgers);
   if (contents.rows.empty()) fail(ErrorKind::invalid_input, "the ledger has no rows to report");
   const std::string picture = values.output.substr(0, values.output.size() - 5) + ".svg";
   const std::string page = eval::report_html(contents.rows), drawing = eval::report_svg(contents.rows);
-  write_whole(picture, drawing);
-  write_whole(values.output, page);
+  write_text_file(picture, drawing);
+  write_text_file(values.output, page);
   if (context.json) {
     print_json({{"report", values.output}, {"svg", picture}, {"rows", contents.rows.size()}, {"skipped", contents.problems.size()}});
   } else {

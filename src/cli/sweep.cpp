@@ -173,16 +173,12 @@ class Sweep {
     const std::vector<chain::LedgerRow> rows = chain::latest_evaluations({all.begin() + static_cast<int64_t>(earlier_rows_), all.end()});
     const fs::path out(values_.output);
     for (const auto& [name, text] : {std::pair{"report.html", eval::report_html(all)}, std::pair{"report.svg", eval::report_svg(all)}}) {
-      AtomicFile file((out / name).string());
-      file.write(text);
-      file.commit();
+      write_text_file((out / name).string(), text);
     }
     const chain::LedgerRow* chosen = choose(rows);
     std::string chosen_path = model_path_;
     if (chosen && !chosen->chain.empty()) chosen_path = (out / "models" / file_name_of(chosen->name)).string();
-    AtomicFile file((out / "chosen.txt").string());
-    file.write(chosen_path + "\n");
-    file.commit();
+    write_text_file((out / "chosen.txt").string(), chosen_path + "\n");
     if (!values_.keep_models) {
       for (const RecipeChain& chain : recipe_.chains) {
         const fs::path path = out / "models" / file_name_of(chain.name);

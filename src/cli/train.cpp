@@ -1,6 +1,4 @@
 // frugal train: pre-training, of a new model or of one that is there.
-#include <algorithm>
-
 #include "base/error.h"
 #include "cli/context.h"
 #include "cli/resources.h"
@@ -80,18 +78,14 @@ void add_train(CLI::App& app, Context& context) {
                        [&context, values] { stoppable([&] { run(context, *values); }); });
   verb.text("model,-m,--model,--hf-repo", values->model, "Path or hub name of a model to go on with; without it a new one is made")
       .text("--tokenizer", values->tokenizer, "Folder with the new model's tokenizer");
-  const std::map<std::string, std::string> short_names = {{"hidden_size", ",--width"},
-                                                          {"num_hidden_layers", ",--layers"},
-                                                          {"num_attention_heads", ",--heads"},
-                                                          {"num_key_value_heads", ",--kv-heads"},
-                                                          {"max_position_embeddings", ",--context"}};
+  const std::map<std::string, std::string> short_names = {{"hidden_size", "--width"},
+                                                          {"num_hidden_layers", "--layers"},
+                                                          {"num_attention_heads", "--heads"},
+                                                          {"num_key_value_heads", "--kv-heads"},
+                                                          {"max_position_embeddings", "--context"}};
   for (const OptionSpec& spec : train::shape_options()) {
-    std::string dashed = spec.name;
-    std::replace(dashed.begin(), dashed.end(), '_', '-');
     const auto found = short_names.find(spec.name);
-    verb.each(
-        "--" + dashed + ",--" + spec.name + (found == short_names.end() ? "" : found->second),
-        [values, name = spec.name](const std::string& text) { values->shape[name] = text; }, fmt::format("{} [{}]", spec.help, spec.fallback));
+    add_option_flag(verb, spec, values->shape, found == short_names.end() ? "" : found->second);
   }
   add_training_flags(verb, values->training);
 }

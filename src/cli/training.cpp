@@ -2,20 +2,19 @@
 
 #include <signal.h>
 #include <unistd.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <set>
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/progress.h"
+#include "chain/chain.h"
 #include "cli/resources.h"
 #include "cli/terminal.h"
+#include "cli/yaml.h"
 #include "text/tokenizer.h"
 #include "train/language_modeling.h"
 #include "train/preference.h"
@@ -23,13 +22,6 @@
 namespace frugal::cli {
 namespace fs = std::filesystem;
 namespace {
-
-constexpr size_t kMaxConfigBytes = size_t{1} << 20;
-
-std::string with_dashes(std::string name) {
-  std::replace(name.begin(), name.end(), '_', '-');
-  return name;
-}
 
 const OptionSpec* find_spec(const std::vector<OptionSpec>& specs, std::string_view name) {
   const auto found = std::find_if(specs.begin(), specs.end(), [&](const OptionSpec& spec) { return spec.name == name; });
@@ -55,11 +47,6 @@ data::Source source_of(const std::string& text, const Options& run) {
   source.mask.train_on_inputs = run.boolean("train_on_inputs");
   source.mask.train_on_eos = data::train_on_eos(run.text("train_on_eos"));
   return source;
-}
-
-std::string scalar(const YAML::Node& node, const std::string& where) {
-  if (!node.IsScalar()) fail(ErrorKind::invalid_input, "{}: must be a single value", where);
-  return node.Scalar();
 }
 
 std::string joined_names(const YAML::Node& node, const std::string& where) {
@@ -100,12 +87,6 @@ data::Source source_of(const YAML::Node& node, const std::string& where, const O
     }
   }
   return source;
-}
-
-bool truth(const YAML::Node& node, const std::string& where) {
-  bool value = false;
-  if (!node.IsScalar() || !YAML::convert<bool>::decode(node, value)) fail(ErrorKind::invalid_input, "{}: must be true or false", where);
-  return value;
 }
 
 // What the keys of a LoRA in Axolotl's words are in ours.
@@ -177,7 +158,6 @@ struct ConfigFile {
 
 ConfigFile parse_config(const YAML::Node& root, const std::string& path, const std::vector<std::string>& own_keys) {
   ConfigFile file;
-  if (!root.IsMap()) fail(ErrorKind::invalid_input, "{}: must be a map of keys to values", path);
   std::vector<std::string> known = own_keys;
   for (const auto& specs : {training_options(), train::schedule_options()}) {
     for (const OptionSpec& spec : specs) known.push_back(spec.name);
@@ -186,13 +166,10 @@ ConfigFile parse_config(const YAML::Node& root, const std::string& path, const s
   known.insert(known.end(), std::begin(kFileKeys), std::end(kFileKeys));
   known.emplace_back("lr_scheduler");
   AdapterKeys adapter;
-  std::set<std::string> seen;
+  check_keys(root, path, known);
   for (const auto& pair : root) {
     const auto key = pair.first.as<std::string>();
     const std::string where = path + ": " + key;
-    if (!seen.insert(key).second) fail(ErrorKind::invalid_input, "{}: is given twice", where);
-    if (std::find(known.begin(), known.end(), key) == known.end())
-      fail(ErrorKind::invalid_input, "{}: unknown key \"{}\"{}", path, printable(key), did_you_mean(key, known));
     if (pair.second.IsNull()) continue;
     if (adapter.take(key, pair.second, where)) continue;
     if (key == "datasets") {
@@ -220,13 +197,9 @@ ConfigFile parse_config(const YAML::Node& root, const std::string& path, const s
 }
 
 ConfigFile read_config(const std::string& path, const std::vector<std::string>& own_keys) {
-  if (path.empty()) return {};
-  const std::string text = read_text_file(path, kMaxConfigBytes);
-  try {
-    return parse_config(YAML::Load(text), path, own_keys);
-  } catch (const YAML::Exception& error) {
-    fail(ErrorKind::invalid_input, "{}: {}", path, error.what());
-  }
+  ConfigFile file;
+  if (!path.empty()) read_yaml(path, [&](const YAML::Node& root) { file = parse_config(root, path, own_keys); });
+  return file;
 }
 
 std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const TrainingJob& job, train::LanguageModelingOptions options) {
@@ -305,15 +278,20 @@ void add_training_flags(Verb& verb, TrainingValues& values) {
       .flag("--overwrite", values.overwrite, "Remove the checkpoints that the output has and begin anew")
       .flag("--allow-changes", values.allow_changes, "Resume although data or options differ from what they were");
   for (const auto* specs : {&training_options(), &train::schedule_options()}) {
-    for (const OptionSpec& spec : *specs) {
-      std::string names = "--" + with_dashes(spec.name);
-      if (with_dashes(spec.name) != spec.name) names += ",--" + spec.name;
-      const auto use = [&values, name = spec.name](const std::string& text) { values.flags[name] = text; };
-      std::string help = spec.help;
-      if (!spec.choices.empty()) help += fmt::format(": {}", fmt::join(spec.choices, ", "));
-      verb.each(names, use, fmt::format("{} [{}]", help, spec.fallback));
-    }
+    for (const OptionSpec& spec : *specs) add_option_flag(verb, spec, values.flags);
   }
+}
+
+void add_option_flag(Verb& verb, const OptionSpec& spec, std::map<std::string, std::string>& given, const std::string& alias) {
+  std::string dashed = spec.name;
+  std::replace(dashed.begin(), dashed.end(), '_', '-');
+  std::string names = "--" + dashed;
+  if (dashed != spec.name) names += ",--" + spec.name;
+  if (!alias.empty()) names += "," + alias;
+  std::string help = spec.help;
+  if (!spec.choices.empty()) help += fmt::format(": {}", fmt::join(spec.choices, ", "));
+  verb.each(
+      names, [&given, name = spec.name](const std::string& text) { given[name] = text; }, fmt::format("{} [{}]", help, spec.fallback));
 }
 
 namespace {
@@ -474,7 +452,7 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   uint64_t trainable = 0;
   for (const train::Parameter& parameter : job.parameters) trainable += static_cast<uint64_t>(parameter.tensor.numel());
   const auto optimizer = choice.row->function(job.parameters, choice.options);
-  job.fingerprint["optimizer"] = choice.options.canonical().empty() ? choice.row->id : choice.row->id + ":" + choice.options.canonical();
+  job.fingerprint["optimizer"] = chain::canonical_text(choice.row->id, choice.options);
   job.fingerprint["model"] = weights_hash(job.model);
   job.fingerprint["schedule"] = plan.schedule.canonical();
   job.fingerprint["threads"] = context.threads;

@@ -29,6 +29,9 @@ struct TrainingValues {
 // The flags that both verbs have.
 void add_training_flags(Verb& verb, TrainingValues& values);
 
+// --some-name and --some_name, perhaps another; what is typed goes to `given`, which must live until the command line is parsed.
+void add_option_flag(Verb& verb, const OptionSpec& spec, std::map<std::string, std::string>& given, const std::string& alias = {});
+
 // `values` and the configuration file, flags first; checked. Throws Error{invalid_input} that names file and key, with the nearest known one.
 struct TrainingPlan {
   std::string base_model;                    // of the file

@@ -1,5 +1,6 @@
 // frugal tune: a model learns from rows of data, in an adapter beside its weights or in the weights themselves.
 #include "base/error.h"
+#include "chain/chain.h"
 #include "cli/context.h"
 #include "cli/resources.h"
 #include "cli/training.h"
@@ -36,7 +37,7 @@ void tune_adapter(const Tuning& t, const tune::AdapterRow& row, const Options& o
                   .data = t.data,
                   .parameters = adapter->parameters(),
                   .options = trainer_options(t.values.training, t.plan, t.context, kAdapterRate),
-                  .fingerprint = {{"method", options.canonical().empty() ? row.id : row.id + ":" + options.canonical()}},
+                  .fingerprint = {{"method", chain::canonical_text(row.id, options)}},
                   .what = "adapter",
                   .checkpoints_have_files = true};
   job.seed_randomness = [&](uint64_t seed) { adapter->seed(seed); };

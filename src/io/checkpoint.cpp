@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "formats/format.h"
 #include "io/hyperparameters.h"
 #include "io/quantized_layout.h"
@@ -151,6 +152,13 @@ Json read_json_in_directory(const std::string& directory, std::string_view name)
   const auto path = find_in_directory(directory, name);
   if (!path) return nullptr;
   return parse_json(read_text_file(*path, kMaxJsonFile), fmt::format("{}/{}", directory, name));
+}
+
+void copy_text_files(const std::string& source, const std::string& directory) {
+  constexpr size_t kMaxTextFile = size_t{256} << 20;
+  for (const char* name : kTextFiles) {
+    if (const auto path = find_in_directory(source, name)) write_text_file(directory + "/" + name, read_text_file(*path, kMaxTextFile));
+  }
 }
 
 std::shared_ptr<const Checkpoint> open_checkpoint(const std::string& path) {

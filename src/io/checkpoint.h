@@ -22,6 +22,9 @@ inline constexpr const char* kTextFiles[] = {
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",     "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
     "merges.txt",     "chat_template.jinja",   "chat_template.json",      "generation_config.json"};
 
+// Copies those that `source` has into the folder `directory`.
+void copy_text_files(const std::string& source, const std::string& directory);
+
 struct Checkpoint {
   Container container = Container::gguf;
   std::string path;        // as given: the .gguf file or the directory

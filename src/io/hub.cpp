@@ -184,9 +184,7 @@ class Hub {
     for (const std::string& folder : {folder_ + "/refs", folder_ + "/blobs", snapshot, locks()}) fs::create_directories(folder);
     const std::string tag = options_.cache_dir + "/CACHEDIR.TAG";
     if (!fs::exists(tag)) {
-      AtomicFile file(tag);
-      file.write("Signature: 8a477f597d28d172789f06886806bc55\n");
-      file.commit();
+      write_text_file(tag, "Signature: 8a477f597d28d172789f06886806bc55\n");
     }
     for (const std::string& file : files) fetch_file(commit, file, snapshot);
     AtomicFile reference(folder_ + "/refs/" + options_.revision);

@@ -315,9 +315,7 @@ void write_peft(const std::string& directory, const PeftConfig& config, std::vec
     tensor.name = fmt::format("{}{}{}", kPrefix, shared ? "" : kModelPrefix, tensor.name);
   }
   AtomicDirectory folder(directory, overwrite, kConfigName);
-  AtomicFile file(folder.staging() + "/" + kConfigName);
-  file.write(to_json(config).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-  file.commit();
+  write_text_file(folder.staging() + "/" + kConfigName, to_json(config).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
   write_safetensors(folder.staging() + "/" + kWeightsName, std::move(tensors));
   folder.commit();
 }

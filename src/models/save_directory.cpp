@@ -13,6 +13,7 @@
 #include "models/stored_kind.h"
 #include "models/tensor_names.h"
 #include "models/text_files.h"
+#include "nn/tensor_to_write.h"
 
 namespace frugal::models {
 namespace {
@@ -37,16 +38,9 @@ std::string cannot_express(const nn::Linear& linear) {
   return reason.empty() ? "" : fmt::format("{}: compressed-tensors has no words for {}", linear.name(), reason);
 }
 
-// A vector that Hugging Face stores in floats: norms and biases, in float32 as nn/ has them (a few KB a model).
-io::TensorToWrite vector_tensor(const std::string& name, const at::Tensor& values) {
-  const at::Tensor held = values.detach().contiguous();
-  const auto owner = std::make_shared<const at::Tensor>(held);
-  return {name, "F32", {held.size(0)}, {}, {static_cast<const std::byte*>(held.const_data_ptr()), held.nbytes()}, owner};
-}
-
 io::TensorToWrite norm_tensor(const std::string& module, const nn::Norm& norm, const Family& family) {
   const bool shift = family.norm_less_one && norm.kind == nn::NormKind::rms;
-  return vector_tensor(module + ".weight", shift ? norm.weight - 1 : norm.weight);
+  return nn::tensor_to_write(module + ".weight", shift ? norm.weight - 1 : norm.weight);
 }
 
 void add_vectors(const Model& model, std::vector<io::TensorToWrite>& tensors) {
@@ -59,7 +53,7 @@ void add_vectors(const Model& model, std::vector<io::TensorToWrite>& tensors) {
     for (const BlockLinear& part : block_linears()) {
       const nn::Linear& linear = block.*part.member;
       if (linear && linear.bias().defined())
-        tensors.push_back(vector_tensor(block_module(i, part.huggingface, part.gguf).huggingface + ".bias", linear.bias()));
+        tensors.push_back(nn::tensor_to_write(block_module(i, part.huggingface, part.gguf).huggingface + ".bias", linear.bias()));
     }
   }
   tensors.push_back(norm_tensor(final_norm_name().huggingface, model.final_norm, family));
@@ -128,11 +122,7 @@ Json full_manifest(const LoadedModel& model, const SaveOptions& options, const C
   return manifest;
 }
 
-void write_json(const std::string& path, const Json& json) {
-  AtomicFile file(path);
-  file.write(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-  file.commit();
-}
+void write_json(const std::string& path, const Json& json) { write_text_file(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"); }
 
 ConfigAndBlocks words_for(const nn::ModelSpec& spec, bool own_layouts) {
   if (own_layouts) return config_and_blocks_of(spec);

@@ -15,6 +15,7 @@
 #include "models/save.h"
 #include "models/tensor_names.h"
 #include "models/text_files.h"
+#include "nn/tensor_to_write.h"
 
 namespace frugal::models {
 namespace {
@@ -23,14 +24,8 @@ using nn::LoadedModel;
 using nn::Model;
 using nn::SaveOptions;
 
-io::TensorToWrite vector_tensor(std::string name, const at::Tensor& values) {
-  const at::Tensor held = values.detach().contiguous();
-  const float* data = held.const_data_ptr<float>();
-  return io::owned_tensor<float>(std::move(name), "F32", {held.size(0)}, {data, data + held.numel()});
-}
-
 io::TensorToWrite norm_tensor(const std::string& module, const nn::Norm& norm) {
-  return vector_tensor(module + ".weight", norm.kind == nn::NormKind::rms_plus_one ? norm.weight + 1 : norm.weight);
+  return nn::tensor_to_write(module + ".weight", norm.kind == nn::NormKind::rms_plus_one ? norm.weight + 1 : norm.weight);
 }
 
 // Tensors in the order of the forward pass, with their places.
@@ -64,7 +59,7 @@ class TensorList {
       if (!linear.bias().defined()) continue;
       at::Tensor bias = linear.bias();
       if (rotary > 0) bias = bias.index_select(0, at::tensor(at::ArrayRef<int64_t>(interleaved_from_split(bias.size(0), rotary))));
-      tensors_.push_back(vector_tensor(name.gguf + ".bias", bias));
+      tensors_.push_back(nn::tensor_to_write(name.gguf + ".bias", bias));
     }
   }
 

@@ -18,21 +18,9 @@ using nn::LoadedModel;
 constexpr size_t kMaxTextFile = size_t{256} << 20;
 constexpr int64_t kUnusedToken = 5;  // llama.cpp's LLAMA_TOKEN_TYPE_UNUSED
 
-void write_file(const std::string& directory, const char* name, std::string_view text) {
-  AtomicFile file(directory + "/" + name);
-  file.write(text);
-  file.commit();
-}
-
 std::string dump(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
 const Checkpoint* source_of(const LoadedModel& model) { return static_cast<const Checkpoint*>(model.source.get()); }
-
-void copy_text_files(const std::string& source, const std::string& directory) {
-  for (const char* name : io::kTextFiles) {
-    if (const auto path = io::find_in_directory(source, name)) write_file(directory, name, read_text_file(*path, kMaxTextFile));
-  }
-}
 
 Json tokenizer_config_of(const LoadedModel& model) {
   const text::SpecialTokens& special = model.tokenizer->special();
@@ -85,14 +73,14 @@ void write_text_files(const LoadedModel& model, const std::string& directory) {
   const Checkpoint* source = source_of(model);
   if (!source) return;
   if (source->container == io::Container::huggingface) {
-    copy_text_files(source->path, directory);
+    io::copy_text_files(source->path, directory);
     return;
   }
   if (!model.tokenizer) return;
-  write_file(directory, "tokenizer.json", dump(text::tokenizer_json_from_metadata(source->metadata)));
-  write_file(directory, "tokenizer_config.json", dump(tokenizer_config_of(model)));
-  write_file(directory, "generation_config.json", dump(generation_config_of(model)));
-  if (model.chat_template) write_file(directory, "chat_template.jinja", model.chat_template->source());
+  write_text_file(directory + "/tokenizer.json", dump(text::tokenizer_json_from_metadata(source->metadata)));
+  write_text_file(directory + "/tokenizer_config.json", dump(tokenizer_config_of(model)));
+  write_text_file(directory + "/generation_config.json", dump(generation_config_of(model)));
+  if (model.chat_template) write_text_file(directory + "/chat_template.jinja", model.chat_template->source());
 }
 
 Metadata gguf_text_metadata(const LoadedModel& model) {

@@ -75,49 +75,19 @@ void VeraKind::for_each_adapter_tensor(const std::string& module, const TensorVi
   visit(module + ".vera_lambda_d", lambda_d_);
 }
 
-WrappingKind::WrappingKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor bias) : base_(std::move(base)), bias_(std::move(bias)) {
-  FRUGAL_ASSERT(!base_.empty());
-}
-
-Tensor WrappingKind::base_forward(const Activation& input) const {
-  Tensor out = base_.front()->forward(input);
-  for (size_t i = 1; i < base_.size(); ++i) out = out + base_[i]->forward(input);
-  return bias_.defined() ? out + bias_ : out;
-}
-
-Tensor WrappingKind::base_dense() const {
-  Tensor sum = base_.front()->dense();
-  for (size_t i = 1; i < base_.size(); ++i) sum = sum + base_[i]->dense();
-  return sum;
-}
-
-std::string WrappingKind::describe_base() const {
-  std::string text;
-  for (const auto& kind : base_) text += (text.empty() ? "" : " + ") + kind->describe();
-  return text;
-}
-
-uint64_t WrappingKind::storage_bytes() const {
-  uint64_t bytes = bias_.defined() ? static_cast<uint64_t>(bias_.nbytes()) : 0;
-  for (const auto& kind : base_) bytes += kind->storage_bytes();
-  return bytes;
-}
-
-uint64_t WrappingKind::resident_bytes() const {
-  uint64_t bytes = 0;
-  for (const auto& kind : base_) bytes += kind->resident_bytes();
-  return bytes;
+WrappingKind::WrappingKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor bias) : base_({}, base.at(0), std::move(bias)) {
+  base_.replace(std::move(base));
 }
 
 void WrappingKind::for_each_tensor(const std::string& prefix, const TensorVisitor& visit) {
-  for (size_t i = 0; i < base_.size(); ++i) base_[i]->for_each_tensor(base_.size() == 1 ? prefix : fmt::format("{}.kind{}", prefix, i), visit);
+  base_.rename(prefix);
+  base_.for_each_tensor(visit);
   for_each_adapter_tensor(prefix, visit);
-  if (bias_.defined()) visit(prefix + ".bias", bias_);
 }
 
 void WrappingKind::set_execution(Execution execution) {
   AdapterKind::set_execution(execution);
-  for (const auto& kind : base_) kind->set_execution(execution);
+  base_.set_execution(execution);
 }
 
 DoraKind::DoraKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor a, Tensor b, Tensor magnitude, double scale, std::shared_ptr<AdapterDropout> dropout)
@@ -129,7 +99,7 @@ Tensor DoraKind::factor() const {
   if (served_factor_.defined() && !at::GradMode::is_enabled()) return served_factor_;
   const auto norm = [&] {
     const at::NoGradGuard no_grad;
-    return (base_dense() + lora_.dense()).norm(2, {1});
+    return (base_.dense() + lora_.dense()).norm(2, {1});
   };
   return magnitude_ / norm();
 }
@@ -137,14 +107,14 @@ Tensor DoraKind::factor() const {
 // As the format's own implementation: with dropout, only what the adapter changes of the product is of the dropped input.
 Tensor DoraKind::forward(const Activation& input) const {
   const Tensor factor = this->factor();
-  if (!dropout_ || !dropout_->active()) return (base_forward(input) + lora_.forward(input)) * factor;
+  if (!dropout_ || !dropout_->active()) return (base_.forward(input) + lora_.forward(input)) * factor;
   const Activation less(dropout_->apply(input.values()));
-  return base_forward(input) + (factor - 1) * base_forward(less) + factor * lora_.forward(less);
+  return base_.forward(input) + (factor - 1) * base_.forward(less) + factor * lora_.forward(less);
 }
 
-Tensor DoraKind::dense() const { return (base_dense() + lora_.dense()) * factor().unsqueeze(1); }
+Tensor DoraKind::dense() const { return (base_.dense() + lora_.dense()) * factor().unsqueeze(1); }
 
-std::string DoraKind::describe() const { return fmt::format("DoRA r{} ({})", lora_.rank(), describe_base()); }
+std::string DoraKind::describe() const { return fmt::format("DoRA r{} ({})", lora_.rank(), base_.describe()); }
 
 void DoraKind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) {
   lora_.for_each_adapter_tensor(module, visit);
@@ -164,15 +134,15 @@ Ia3Kind::Ia3Kind(std::vector<std::shared_ptr<LinearKind>> base, Tensor l, Place 
 }
 
 Tensor Ia3Kind::forward(const Activation& input) const {
-  if (place_ == Place::input) return base_forward(Activation(input.values() * l_.flatten()));
-  return base_forward(input) * l_.flatten();
+  if (place_ == Place::input) return base_.forward(Activation(input.values() * l_.flatten()));
+  return base_.forward(input) * l_.flatten();
 }
 
-Tensor Ia3Kind::dense() const { return base_dense() * l_; }
+Tensor Ia3Kind::dense() const { return base_.dense() * l_; }
 
-Tensor Ia3Kind::merged_bias() const { return holds_bias() ? bias_ * l_.flatten() : bias_; }
+Tensor Ia3Kind::merged_bias() const { return holds_bias() ? base_.bias() * l_.flatten() : Tensor(); }
 
-std::string Ia3Kind::describe() const { return fmt::format("IA3 ({})", describe_base()); }
+std::string Ia3Kind::describe() const { return fmt::format("IA3 ({})", base_.describe()); }
 
 void Ia3Kind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) { visit(module + ".ia3_l", l_); }
 
@@ -223,14 +193,14 @@ Tensor BottleneckKind::change(const Tensor& x) const {
 }
 
 Tensor BottleneckKind::forward(const Activation& input) const {
-  if (form_.place == Place::input) return base_forward(Activation(input.values() + change(input.values())));
-  const Tensor out = base_forward(input);
+  if (form_.place == Place::input) return base_.forward(Activation(input.values() + change(input.values())));
+  const Tensor out = base_.forward(input);
   return out + change(form_.place == Place::output ? out : input.values());
 }
 
 Tensor BottleneckKind::dense() const { fail(ErrorKind::unsupported, "{}: has an activation inside, so it is no matrix", describe()); }
 
-std::string BottleneckKind::describe() const { return fmt::format("bottleneck {} ({})", down_.size(0), describe_base()); }
+std::string BottleneckKind::describe() const { return fmt::format("bottleneck {} ({})", down_.size(0), base_.describe()); }
 
 void BottleneckKind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) {
   visit(module + ".adapter_down.weight", down_);

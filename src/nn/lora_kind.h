@@ -90,28 +90,20 @@ class VeraKind : public AdapterKind {
 // Stands around the sum of the kinds that were there. What works on their output takes the Linear's bias in, which then has none itself.
 class WrappingKind : public AdapterKind {
  public:
-  int64_t out_features() const override { return base_.front()->out_features(); }
-  int64_t in_features() const override { return base_.front()->in_features(); }
-  uint64_t storage_bytes() const override;
-  uint64_t resident_bytes() const override;
+  int64_t out_features() const override { return base_.out_features(); }
+  int64_t in_features() const override { return base_.in_features(); }
+  uint64_t storage_bytes() const override { return base_.storage_bytes(); }
+  uint64_t resident_bytes() const override { return base_.resident_bytes(); }
   void for_each_tensor(const std::string& prefix, const TensorVisitor& visit) override;
   void set_execution(Execution execution) override;
   bool wraps() const override { return true; }
-  bool holds_bias() const { return bias_.defined(); }
+  bool holds_bias() const { return base_.bias().defined(); }
   // What is left to a Linear that gets dense() as its weight; undefined without a bias.
-  virtual Tensor merged_bias() const { return bias_; }
+  virtual Tensor merged_bias() const { return base_.bias(); }
 
  protected:
   explicit WrappingKind(std::vector<std::shared_ptr<LinearKind>> base, Tensor bias = {});
-  Tensor base_forward(const Activation& input) const;  // with the bias, if it is here
-  Tensor base_dense() const;
-  std::string describe_base() const;
-
- private:
-  std::vector<std::shared_ptr<LinearKind>> base_;
-
- protected:
-  Tensor bias_;
+  Linear base_;  // as it was, with the bias if that is here
 };
 
 // magnitude * (W + scale * B A) / |W + scale * B A|, norms over rows (arXiv 2402.09353, equation 5). No gradient flows through the norm

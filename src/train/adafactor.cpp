@@ -204,9 +204,7 @@ OptimizerRow adafactor_row() {
                  boolean_option("scale_parameter", false, "times the root mean square of the tensor"),
                  boolean_option("relative_step", false, "min(0.01, 1 / sqrt(step)) instead of the schedule's learning rate"),
                  boolean_option("warmup_init", false, "with relative_step: begin at 1e-6, not at 0.01")};
-  row.function = [](std::vector<Parameter> parameters, const Options& options) -> std::unique_ptr<Optimizer> {
-    return std::make_unique<Adafactor>(std::move(parameters), options);
-  };
+  row.function = make_optimizer<Adafactor>;
   row.claims = {{.statement = "loss within 1 % of AdamW's with hardly any state", .model = "T", .baseline = {"adamw"}, .method = {"adafactor"}, .bound = 0.03}};
   return row;
 }

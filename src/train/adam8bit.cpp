@@ -179,9 +179,7 @@ OptimizerRow adam8bit_row() {
   row.arxiv = "2110.02861";
   row.summary = "AdamW with both moments in a byte a number: a quarter of its state";
   row.options = adamw_row().options;
-  row.function = [](std::vector<Parameter> parameters, const Options& options) -> std::unique_ptr<Optimizer> {
-    return std::make_unique<Adam8bit>(std::move(parameters), options);
-  };
+  row.function = make_optimizer<Adam8bit>;
   row.claims = {
       {.statement = "loss within 0.5 % of AdamW's at a quarter of its state", .model = "T", .baseline = {"adamw"}, .method = {"adam8bit"}, .bound = 0.015}};
   return row;

@@ -51,9 +51,7 @@ OptimizerRow adamw_row() {
   row.summary = "running mean of the gradient over the root of that of its square; weight decay apart from the gradient";
   row.options = {beta_option("beta1", 0.9, "decay of the mean of gradients"), beta_option("beta2", 0.999, "decay of the mean of their squares"),
                  eps_option(1e-8), weight_decay_option(0.01)};
-  row.function = [](std::vector<Parameter> parameters, const Options& options) -> std::unique_ptr<Optimizer> {
-    return std::make_unique<AdamW>(std::move(parameters), options);
-  };
+  row.function = make_optimizer<AdamW>;
   row.reference = "baseline";
   return row;
 }

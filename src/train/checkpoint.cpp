@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "io/safetensors.h"
 #include "io/sha256.h"
+#include "nn/tensor_to_write.h"
 
 namespace frugal::train {
 namespace fs = std::filesystem;
@@ -27,37 +28,20 @@ constexpr const char* kState = "trainer_state.json";
 constexpr const char* kManifest = "manifest.json";
 constexpr size_t kMaxJsonBytes = size_t{256} << 20;
 
-struct TypeName {
-  at::ScalarType type;
-  const char* name;
-};
-constexpr TypeName kTypes[] = {{at::kFloat, "F32"}, {at::kDouble, "F64"}, {at::kLong, "I64"}, {at::kInt, "I32"}, {at::kByte, "U8"}, {at::kChar, "I8"}};
-
-const char* format_of(const Tensor& tensor) {
-  for (const TypeName& row : kTypes) {
-    if (row.type == tensor.scalar_type()) return row.name;
-  }
-  fail(ErrorKind::internal, "a checkpoint holds no tensors of {}", at::toString(tensor.scalar_type()));
-}
-
 TensorMap read_tensors(const std::string& path) {
   const auto file = MappedFile::open(path);
   TensorMap tensors;
   for (const TensorView& view : io::read_safetensors(file->bytes(), path).tensors) {
-    const auto* row = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypeName& t) { return view.format == t.name; });
-    if (row == std::end(kTypes)) fail(ErrorKind::corrupt_file, "{}: {} is {}, which no checkpoint holds", path, view.name, view.format);
-    Tensor values = at::empty(view.shape, at::TensorOptions(row->type));
+    const std::optional<at::ScalarType> type = nn::scalar_type_of(view.format);
+    if (!type) fail(ErrorKind::corrupt_file, "{}: {} is {}, which no checkpoint holds", path, view.name, view.format);
+    Tensor values = at::empty(view.shape, at::TensorOptions(*type));
     if (!view.bytes.empty()) std::memcpy(values.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
     tensors[view.name] = values;
   }
   return tensors;
 }
 
-void write_json(const std::string& path, const Json& json) {
-  AtomicFile file(path);
-  file.write(json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
-  file.commit();
-}
+void write_json(const std::string& path, const Json& json) { write_text_file(path, json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"); }
 
 Json read_json(const std::string& path) { return parse_json(read_text_file(path, kMaxJsonBytes), path); }
 
@@ -91,10 +75,7 @@ void require_finite(const TensorMap& tensors) {
 
 void write_tensors(const std::string& path, const TensorMap& tensors) {
   std::vector<io::TensorToWrite> writes;
-  for (const auto& [name, tensor] : tensors) {
-    const auto owner = std::make_shared<const Tensor>(tensor.detach().contiguous());
-    writes.push_back({name, format_of(*owner), owner->sizes().vec(), {}, {static_cast<const std::byte*>(owner->const_data_ptr()), owner->nbytes()}, owner});
-  }
+  for (const auto& [name, tensor] : tensors) writes.push_back(nn::tensor_to_write(name, tensor));
   io::write_safetensors(path, std::move(writes));
 }
 

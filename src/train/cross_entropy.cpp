@@ -125,8 +125,8 @@ Tensor token_losses(const nn::Model& model, const Tensor& hidden, const Tensor& 
   const int64_t step = rows_at_once(model.spec.vocab);
   for (int64_t begin = 0; begin < rows.numel(); begin += step) {
     const Tensor part = rows.narrow(0, begin, std::min(step, rows.numel() - begin));
-    Tensor logits = model.logits(hidden.detach().index_select(0, part));
-    losses.index_copy_(0, part, losses_in_place(logits, targets.index_select(0, part), 0));
+    const Tensor logits = model.logits(hidden.detach().index_select(0, part));
+    losses.index_copy_(0, part, at::cross_entropy_loss(logits, targets.index_select(0, part), {}, at::Reduction::None));
   }
   return losses;
 }

@@ -92,9 +92,7 @@ OptimizerRow galore_row() {
                  beta_option("beta2", 0.999, "decay of the mean of their squares"),
                  eps_option(1e-6),
                  weight_decay_option(0)};
-  row.function = [](std::vector<Parameter> parameters, const Options& options) -> std::unique_ptr<Optimizer> {
-    return std::make_unique<GaLore>(std::move(parameters), options);
-  };
+  row.function = make_optimizer<GaLore>;
   row.claims = {{.statement = "loss within 3 % of AdamW's at less state", .model = "T", .baseline = {"adamw"}, .method = {"galore:rank=16"}, .bound = 0.1}};
   return row;
 }

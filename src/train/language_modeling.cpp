@@ -31,6 +31,13 @@ std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::
   return result;
 }
 
+Json fingerprint_of(const data::Dataset& dataset, const data::BatchOptions& options) {
+  return {{"data", dataset.fingerprint},
+          {"micro_batch_size", options.micro_batch_size},
+          {"sequence_len", options.sequence_len},
+          {"sample_packing", options.sample_packing}};
+}
+
 TokenBatch token_batch(const data::Dataset& dataset, std::span<const uint64_t> examples) {
   TokenBatch result;
   std::vector<int64_t> targets;
@@ -52,23 +59,18 @@ LanguageModeling::LanguageModeling(const nn::Model& model, const data::Dataset& 
 
 std::vector<MicroBatch> LanguageModeling::epoch(int64_t epoch) { return micro_batches(dataset_, options_.batches, epoch); }
 
-double LanguageModeling::accumulate(const MicroBatch& batch, double scale, uint64_t seed) {
+double LanguageModeling::backward(const MicroBatch& batch, double scale, uint64_t seed, bool drawn) {
   if (options_.seed_randomness) options_.seed_randomness(seed);
   const TokenBatch tokens = token_batch(dataset_, batch.examples);
   if (tokens.batch.tokens.empty()) return 0;
   const Tensor hidden = hidden_states(model_, tokens.batch, options_.recompute);
-  const Tensor loss = cross_entropy(model_, hidden, tokens.targets, scale);
+  const Tensor loss = cross_entropy(model_, hidden, drawn ? drawn_targets(model_, hidden, tokens.targets, seed) : tokens.targets, scale);
   torch::autograd::backward({loss}, {});
   return loss.item<double>() / scale;
 }
 
-void LanguageModeling::accumulate_drawn(const MicroBatch& batch, double scale, uint64_t seed) {
-  if (options_.seed_randomness) options_.seed_randomness(seed);
-  const TokenBatch tokens = token_batch(dataset_, batch.examples);
-  if (tokens.batch.tokens.empty()) return;
-  const Tensor hidden = hidden_states(model_, tokens.batch, options_.recompute);
-  torch::autograd::backward({cross_entropy(model_, hidden, drawn_targets(model_, hidden, tokens.targets, seed), scale)}, {});
-}
+double LanguageModeling::accumulate(const MicroBatch& batch, double scale, uint64_t seed) { return backward(batch, scale, seed, false); }
+void LanguageModeling::accumulate_drawn(const MicroBatch& batch, double scale, uint64_t seed) { backward(batch, scale, seed, true); }
 
 std::optional<double> LanguageModeling::evaluate() {
   if (!held_out_) return {};
@@ -87,12 +89,6 @@ std::optional<double> LanguageModeling::evaluate() {
   return sum / static_cast<double>(targets);
 }
 
-Json LanguageModeling::fingerprint() const {
-  const data::BatchOptions& batches = options_.batches;
-  return {{"data", dataset_.fingerprint},
-          {"micro_batch_size", batches.micro_batch_size},
-          {"sequence_len", batches.sequence_len},
-          {"sample_packing", batches.sample_packing}};
-}
+Json LanguageModeling::fingerprint() const { return fingerprint_of(dataset_, options_.batches); }
 
 }  // namespace frugal::train

@@ -21,6 +21,9 @@ struct LanguageModelingOptions {
 // Micro-batches of an epoch of `dataset` (data/order.h), with what they hold counted; targets are tokens, or pairs where it has pairs.
 std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::BatchOptions& options, int64_t epoch);
 
+// What micro_batches depends on, for Objective::fingerprint.
+Json fingerprint_of(const data::Dataset& dataset, const data::BatchOptions& options);
+
 // The examples as one batch, each a sequence of its own: no padding, and no token after the last one that a target needs.
 // targets [tokens] int64: the next token where it is learned, else kIgnored.
 struct TokenBatch {
@@ -40,6 +43,9 @@ class LanguageModeling : public Objective {
   Json fingerprint() const override;
 
  private:
+  // drawn: with labels of the model's own.
+  double backward(const MicroBatch& batch, double scale, uint64_t seed, bool drawn);
+
   const nn::Model& model_;
   const data::Dataset& dataset_;
   const data::Dataset* held_out_;

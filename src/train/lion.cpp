@@ -49,9 +49,7 @@ OptimizerRow lion_row() {
   row.summary = "the sign of a mean of gradients: half of AdamW's state";
   row.options = {beta_option("beta1", 0.9, "decay of the mean in the step"), beta_option("beta2", 0.99, "decay of the mean that is kept"),
                  weight_decay_option(0)};
-  row.function = [](std::vector<Parameter> parameters, const Options& options) -> std::unique_ptr<Optimizer> {
-    return std::make_unique<Lion>(std::move(parameters), options);
-  };
+  row.function = make_optimizer<Lion>;
   row.claims = {{.statement = "loss within 1 % of AdamW's at half of its state", .model = "T", .baseline = {"adamw"}, .method = {"lion"}, .bound = 0.03}};
   return row;
 }

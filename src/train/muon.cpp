@@ -89,9 +89,7 @@ OptimizerRow muon_row() {
                  beta_option("beta2", 0.95, "AdamW's part: decay of the mean of their squares"),
                  eps_option(1e-8),
                  weight_decay_option(0.1)};
-  row.function = [](std::vector<Parameter> parameters, const Options& options) -> std::unique_ptr<Optimizer> {
-    return std::make_unique<Muon>(std::move(parameters), options);
-  };
+  row.function = make_optimizer<Muon>;
   row.claims = {{.statement = "lower loss than AdamW after the same steps", .model = "T", .baseline = {"adamw"}, .method = {"muon"}}};
   return row;
 }

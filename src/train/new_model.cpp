@@ -13,7 +13,6 @@
 namespace frugal::train {
 namespace {
 
-constexpr size_t kMaxTextFile = size_t{256} << 20;
 constexpr uint64_t kMaxParameters = uint64_t{1} << 36;
 
 struct Shape {
@@ -138,16 +137,8 @@ void write_new_model(const std::string& directory, const Options& shape, const s
   const auto words = text::load_tokenizer_directory(tokenizer);
   const Shape s = shape_of(shape, words->vocab_size());
   AtomicDirectory target(directory, true, "config.json");
-  for (const char* name : io::kTextFiles) {
-    if (const auto path = io::find_in_directory(tokenizer, name)) {
-      AtomicFile copy(target.staging() + "/" + name);
-      copy.write(read_text_file(*path, kMaxTextFile));
-      copy.commit();
-    }
-  }
-  AtomicFile config(target.staging() + "/config.json");
-  config.write(config_of(s, words->special()).dump(2) + "\n");
-  config.commit();
+  io::copy_text_files(tokenizer, target.staging());
+  write_text_file(target.staging() + "/config.json", config_of(s, words->special()).dump(2) + "\n");
   io::write_model_tensors(target.staging(), weights_of(s, seed));
   target.commit();
 }

@@ -17,6 +17,11 @@ OptimizerRow schedule_free_row();
 OptimizerRow sgd_row();
 OptimizerRow sophia_row();
 
+template <typename Made>
+std::unique_ptr<Optimizer> make_optimizer(std::vector<Parameter> parameters, const Options& options) {
+  return std::make_unique<Made>(std::move(parameters), options);
+}
+
 // Options that several of them have, in the words and ranges of torch.optim.
 OptionSpec beta_option(std::string name, double fallback, std::string help);
 OptionSpec eps_option(double fallback);

@@ -97,12 +97,10 @@ Json Preference::metrics() {
 }
 
 Json Preference::fingerprint() const {
-  return {{"data", dataset_.fingerprint},
-          {"micro_batch_size", options_.batches.micro_batch_size},
-          {"sequence_len", options_.batches.sequence_len},
-          {"sample_packing", options_.batches.sample_packing},
-          {"beta", preference_.beta},
-          {"label_smoothing", preference_.label_smoothing}};
+  Json fingerprint = fingerprint_of(dataset_, options_.batches);
+  fingerprint["beta"] = preference_.beta;
+  fingerprint["label_smoothing"] = preference_.label_smoothing;
+  return fingerprint;
 }
 
 }  // namespace frugal::train

@@ -21,10 +21,10 @@ constexpr const char* kIndex = "model.safetensors.index.json";
 
 void sync_folder(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) fail(ErrorKind::io, "{}: cannot be opened: {}", path, std::generic_category().message(errno));
+  if (fd < 0) fail_errno("cannot open", path);
   const bool synced = ::fsync(fd) == 0;
   ::close(fd);
-  if (!synced) fail(ErrorKind::io, "{}: cannot be synced: {}", path, std::generic_category().message(errno));
+  if (!synced) fail_errno("cannot sync", path);
 }
 
 }  // namespace
@@ -38,7 +38,7 @@ RunFolder::RunFolder(const std::string& path, Existing existing) : path_(path), 
   }
   const std::string lock = path + "/" + kLock;
   lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) fail(ErrorKind::io, "{}: cannot be opened: {}", lock, std::generic_category().message(errno));
+  if (lock_ < 0) fail_errno("cannot open", lock);
   try {
     if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) fail(ErrorKind::invalid_input, "{}: another process trains into this folder", path);
     if (existing == Existing::refuse && has_checkpoints(path)) {

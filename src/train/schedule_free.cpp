@@ -92,9 +92,7 @@ OptimizerRow schedule_free_row() {
   row.summary = "the average of the iterates in place of a schedule that falls";
   row.options = {number_option("beta1", 0.9, 0.01, 0.999999, "how far from the last iterate to the average gradients are taken"),
                  beta_option("beta2", 0.999, "decay of the mean of squared gradients"), eps_option(1e-8), weight_decay_option(0)};
-  row.function = [](std::vector<Parameter> parameters, const Options& options) -> std::unique_ptr<Optimizer> {
-    return std::make_unique<ScheduleFree>(std::move(parameters), options);
-  };
+  row.function = make_optimizer<ScheduleFree>;
   row.claims = {{.statement = "loss within 1 % of AdamW's under a schedule that falls, without one",
                  .model = "T",
                  .baseline = {"adamw"},

@@ -56,9 +56,7 @@ OptimizerRow sgd_row() {
   row.summary = "the gradient, or its running sum";
   row.options = {beta_option("momentum", 0, "decay of the sum of gradients; 0: the gradient alone, no state"),
                  boolean_option("nesterov", false, "look one step ahead along the momentum"), weight_decay_option(0)};
-  row.function = [](std::vector<Parameter> parameters, const Options& options) -> std::unique_ptr<Optimizer> {
-    return std::make_unique<Sgd>(std::move(parameters), options);
-  };
+  row.function = make_optimizer<Sgd>;
   row.reference = "baseline";
   return row;
 }

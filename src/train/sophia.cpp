@@ -76,9 +76,7 @@ OptimizerRow sophia_row() {
   row.options = {beta_option("beta1", 0.965, "decay of the mean of gradients"), beta_option("beta2", 0.99, "decay of the mean of the Hessian's estimates"),
                  number_option("rho", 0.04, 1e-6, 1e6, "factor of the Hessian: the larger, the fewer numbers are clipped"), weight_decay_option(0.1),
                  integer_option("hessian_interval", 10, 1, 100'000, "steps from one estimate of the Hessian to the next")};
-  row.function = [](std::vector<Parameter> parameters, const Options& options) -> std::unique_ptr<Optimizer> {
-    return std::make_unique<Sophia>(std::move(parameters), options);
-  };
+  row.function = make_optimizer<Sophia>;
   row.claims = {{.statement = "lower loss than AdamW after the same steps", .model = "T", .baseline = {"adamw"}, .method = {"sophia"}}};
   return row;
 }

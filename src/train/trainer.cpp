@@ -128,7 +128,7 @@ class Run {
         ++step_;
         is_saved_ = false;
         finish_step();
-        progress.step(1, fmt::format("loss {:.4f}", history_.empty() ? 0.0 : result_.loss_last));
+        progress.step(1, fmt::format("loss {:.4f}", result_.loss_last));
         if (step_ < plan_.total() && options_.save_steps > 0 && (step_ % options_.save_steps == 0 || save_is_due_)) save(false);
         stop_point();
       }

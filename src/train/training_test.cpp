@@ -19,6 +19,7 @@ namespace frugal::train {
 namespace {
 
 using at::Tensor;
+using testing::relative_error;
 
 data::Dataset random_dataset(Rng& rng, int64_t vocab, int examples, int64_t longest) {
   data::Dataset dataset;
@@ -43,8 +44,6 @@ std::vector<uint64_t> all_of(const data::Dataset& dataset) {
 void clear(const std::vector<Parameter>& parameters) {
   for (const Parameter& parameter : parameters) parameter.tensor.mutable_grad() = Tensor();
 }
-
-double relative_error(const Tensor& got, const Tensor& want) { return ((got - want).norm() / want.norm()).item<double>(); }
 
 struct RunShape {
   int steps = 20, size = 3;

@@ -4,15 +4,10 @@
 #include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
+#include "nn/tensor_to_write.h"
 
 namespace frugal::tune {
 namespace {
-
-io::TensorToWrite to_write(const std::string& name, const Tensor& tensor) {
-  const auto held = std::make_shared<const Tensor>(tensor.detach().contiguous());
-  const auto* data = static_cast<const std::byte*>(held->const_data_ptr());
-  return {name, "F32", held->sizes().vec(), {}, {data, held->nbytes()}, held};
-}
 
 // The float type that all of these hold, or none.
 std::optional<at::ScalarType> float_type(const std::vector<std::shared_ptr<nn::LinearKind>>& kinds) {
@@ -76,7 +71,7 @@ void Adapter::set_generator_state(const Tensor& state) {
 
 void Adapter::save(const std::string& path, const std::string& base_model, bool overwrite) {
   std::vector<io::TensorToWrite> tensors;
-  for_each_tensor([&](const std::string& name, Tensor& tensor) { tensors.push_back(to_write(name, tensor)); });
+  for_each_tensor([&](const std::string& name, Tensor& tensor) { tensors.push_back(nn::tensor_to_write(name, tensor)); });
   io::PeftConfig config = config_;
   if (!base_model.empty()) config.base_model = base_model;
   io::write_peft(path, config, std::move(tensors), overwrite);

@@ -153,14 +153,9 @@ TrainedTokenizer train_tokenizer(const std::vector<std::string>& files, const To
 }
 
 void write_tokenizer(const TrainedTokenizer& tokenizer, const std::string& directory) {
-  const auto write = [&](const char* name, const std::string& text) {
-    AtomicFile file(directory + "/" + name);
-    file.write(text);
-    file.commit();
-  };
-  write("tokenizer.json", tokenizer.tokenizer.dump(2) + "\n");
-  write("tokenizer_config.json", tokenizer.config.dump(2) + "\n");
-  if (tokenizer.config.contains("chat_template")) write("chat_template.jinja", tokenizer.config["chat_template"].get<std::string>());
+  write_text_file(directory + "/tokenizer.json", tokenizer.tokenizer.dump(2) + "\n");
+  write_text_file(directory + "/tokenizer_config.json", tokenizer.config.dump(2) + "\n");
+  if (tokenizer.config.contains("chat_template")) write_text_file(directory + "/chat_template.jinja", tokenizer.config["chat_template"].get<std::string>());
 }
 
 }  // namespace frugal::text
