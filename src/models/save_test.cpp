@@ -11,7 +11,8 @@ using formats::GroupedWeight;
 using nn::SaveFormat;
 
 // Round-to-nearest grouped integers: a weight for the writers, not a method.
-std::shared_ptr<GroupedWeight> round_to_grid(const Tensor& dense, int bits, int64_t group, bool symmetric) {
+std::shared_ptr<GroupedWeight> round_to_grid(const Tensor& dense, int bits, int64_t asked_group, bool symmetric) {
+  const int64_t group = std::min(asked_group, dense.size(1));
   auto weight = std::make_shared<GroupedWeight>();
   weight->rows = dense.size(0);
   weight->columns = dense.size(1);
