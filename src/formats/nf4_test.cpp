@@ -56,8 +56,8 @@ TEST(Nf4, EncodesToTheCodesOfBitsandbytes) {
   validate(weight, "w");
   EXPECT_EQ(weight.codes, golden.read<uint8_t>("nf4/codes"));
   EXPECT_NEAR(weight.nested_offset, golden.read<float>("nf4/nested_offset")[0], 1e-7f);
-  // The offset's last bits depend on the order of a sum, so of a magnitude that lies half way between two values of the table
-  // either may be taken: the two must then be equally near.
+  // Ours is the nearest value of the table; bitsandbytes (0.50, CPU) looks the magnitude up in 16 bits, so theirs is at most one
+  // such step, 2/65535, farther.
   const auto theirs = golden.read<uint8_t>("nf4/magnitude_codes");
   const auto nested = golden.read<float>("nf4/nested_magnitudes");
   ASSERT_EQ(weight.magnitude_codes.size(), theirs.size());
@@ -65,9 +65,11 @@ TEST(Nf4, EncodesToTheCodesOfBitsandbytes) {
     const size_t first = i * static_cast<size_t>(weight.block_size), end = std::min(dense.size(), first + static_cast<size_t>(weight.block_size));
     float largest = 0.0f;
     for (size_t k = first; k < end; ++k) largest = std::max(largest, std::abs(dense[k]));
-    const float value = (largest - weight.nested_offset) / nested[i / static_cast<size_t>(weight.nested_block_size)];
-    const float our_distance = std::abs(weight.nested_table[weight.magnitude_codes[i]] - value);
-    EXPECT_NEAR(our_distance, std::abs(weight.nested_table[theirs[i]] - value), 1e-6f) << i;
+    const float scale = nested[i / static_cast<size_t>(weight.nested_block_size)];
+    const float value = (largest - weight.nested_offset) / scale;
+    const auto distance = [&](uint8_t code) { return std::abs(weight.nested_table[code] - value); };
+    EXPECT_LE(distance(weight.magnitude_codes[i]), distance(theirs[i]) + 1e-6f) << i;
+    EXPECT_LE(distance(theirs[i]), distance(weight.magnitude_codes[i]) + 2.0f / 65535.0f + 1e-6f) << i;
   }
 }
 
