@@ -216,7 +216,8 @@ TEST(Adapter, ServingDoesNotDependOnWhoSharesTheBatchAndStaysNearTheExpandedMode
       shared.push_back(model.forward(batch).logits.narrow(0, std::ssize(other), std::ssize(part)));
     }
     EXPECT_TRUE(at::equal(at::cat(single), at::cat(shared))) << row.id;
-    EXPECT_LT(relative_difference(at::cat(single), exact), 0.1) << row.id << ": 8-bit activations";
+    const double error = ((at::cat(single) - exact).norm() / exact.norm()).item<double>();
+    EXPECT_LT(error, 0.1) << row.id << ": 8-bit activations, 0.017 to 0.055 in 240 draws";
   }
 }
 
