@@ -223,7 +223,7 @@ class SchemaReader {
   std::vector<Column> columns_;
 };
 
-Chunk read_chunk(Thrift& in, const BoundedReader& bytes, const Column& column, uint64_t file_size) {
+Chunk read_chunk(Thrift& in, const BoundedReader& bytes, const Column& column, uint64_t footer) {
   Chunk chunk;
   int32_t codec = 0, physical = -1;
   uint64_t data = 0, dictionary = 0;
@@ -254,18 +254,18 @@ Chunk read_chunk(Thrift& in, const BoundedReader& bytes, const Column& column, u
   chunk.codec = static_cast<Codec>(codec);
   if (codec != 0 && codec != 1 && codec != 2 && codec != 6) chunk.problem = fmt::format("its compression ({}) is not one of snappy, gzip and zstd", codec);
   chunk.begin = dictionary > 0 && dictionary < data ? dictionary : data;
-  if (chunk.begin > file_size || chunk.size > file_size - chunk.begin)
-    bytes.fail_here("a column of {} bytes at {} in a file of {}", chunk.size, chunk.begin, file_size);
+  if (chunk.begin > footer || chunk.size > footer - chunk.begin)
+    bytes.fail_here("a column of {} bytes at {}, the footer begins at {}", chunk.size, chunk.begin, footer);
   return chunk;
 }
 
-RowGroup read_group(Thrift& in, const BoundedReader& bytes, const std::vector<Column>& columns, uint64_t file_size) {
+RowGroup read_group(Thrift& in, const BoundedReader& bytes, const std::vector<Column>& columns, uint64_t footer) {
   RowGroup group;
   in.read_struct([&](int32_t id, int type) {
     if (id == 1) {
       in.read_list(type, Thrift::structure, [&] {
         if (group.chunks.size() == columns.size()) bytes.fail_here("a row group of more than {} columns", columns.size());
-        group.chunks.push_back(read_chunk(in, bytes, columns[group.chunks.size()], file_size));
+        group.chunks.push_back(read_chunk(in, bytes, columns[group.chunks.size()], footer));
       });
       return true;
     }
@@ -300,7 +300,7 @@ FileMetadata read_metadata(std::span<const std::byte> bytes, const std::string& 
         result.columns = SchemaReader(nodes, in).read();
         return true;
       case 3: result.rows = thrift.size(type); return true;
-      case 4: thrift.read_list(type, Thrift::structure, [&] { result.groups.push_back(read_group(thrift, in, result.columns, bytes.size())); }); return true;
+      case 4: thrift.read_list(type, Thrift::structure, [&] { result.groups.push_back(read_group(thrift, in, result.columns, begin)); }); return true;
       default: return false;
     }
   });
