@@ -291,11 +291,11 @@ FileMetadata read_metadata(std::span<const std::byte> bytes, const std::string& 
   Thrift thrift(in);
   FileMetadata result;
   std::vector<Node> nodes;
-  bool schema = false;
+  std::set<int32_t> seen;
   thrift.read_struct([&](int32_t id, int type) {
+    if (!seen.insert(id).second) in.fail_here("the footer's field {} a second time", id);
     switch (id) {
       case 2:
-        if (std::exchange(schema, true)) in.fail_here("two schemas");
         thrift.read_list(type, Thrift::structure, [&] { nodes.push_back(read_node(thrift)); });
         result.columns = SchemaReader(nodes, in).read();
         return true;
@@ -304,6 +304,9 @@ FileMetadata read_metadata(std::span<const std::byte> bytes, const std::string& 
       default: return false;
     }
   });
+  for (const int32_t id : {2, 3, 4}) {
+    if (!seen.contains(id)) in.fail_here("a footer without its field {} (2: schema, 3: number of rows, 4: row groups)", id);
+  }
   uint64_t rows = 0;
   for (const RowGroup& group : result.groups) {
     if (group.rows > result.rows - rows) in.fail_here("its row groups have more rows than the {} that it tells", result.rows);
