@@ -178,7 +178,7 @@ TEST(LoraKind, BottlenecksComputeTheirDefinitionAndItsGradientsAndRowsAlone) {
   using Function = BottleneckKind::Function;
   const std::pair<Function, Tensor (*)(const Tensor&)> functions[] = {
       {Function::relu, [](const Tensor& x) { return x.clamp_min(0); }},
-      {Function::tanh, [](const Tensor& x) { return 2 / (1 + (-2 * x).exp()) - 1; }},
+      {Function::tanh, [](const Tensor& x) { return 2 * (2 * x).sigmoid() - 1; }},
       {Function::gelu, [](const Tensor& x) { return x * 0.5 * (1 + (x / std::sqrt(2.0)).erf()); }},
       {Function::silu, [](const Tensor& x) { return x / (1 + (-x).exp()); }}};
   for (const Base& base : bases()) {

@@ -60,6 +60,7 @@ void check_case(const Json& test) {
   try {
     segments = ChatTemplate(test["template"].get<std::string>(), "test").render(test["messages"], options_of(test["options"]));
   } catch (const Error& error) {
+    if (std::string_view(error.what()).find("over the limit of") != std::string_view::npos) return;  // ours, not jinja2's: 1234567 * text
     EXPECT_TRUE(test["expected"].is_null()) << shown << "\nexpected " << test["expected"].dump() << "\nerror: " << error.what();
     return;
   }
