@@ -16,7 +16,6 @@
 #include "cli/terminal.h"
 #include "cli/yaml.h"
 #include "text/tokenizer.h"
-#include "train/language_modeling.h"
 #include "train/preference.h"
 
 namespace frugal::cli {
@@ -202,6 +201,13 @@ ConfigFile read_config(const std::string& path, const std::vector<std::string>& 
   return file;
 }
 
+// Templates that write the date get the one that Llama 3's falls back to: tokens must be the same on every day.
+class SteadyClock final : public Clock {
+ public:
+  double seconds() const override { return system_clock().seconds(); }
+  int64_t unix_time() const override { return 1'721'995'200; }  // 2024-07-26T12:00:00Z
+};
+
 std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const TrainingJob& job, train::LanguageModelingOptions options) {
   const bool pairs = job.data.train.pairs;
   if (plan.run.text("rl") == "dpo") {
@@ -212,13 +218,6 @@ std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const T
   return std::make_unique<train::LanguageModeling>(*job.model.model, job.data.train, job.data.held_out ? &*job.data.held_out : nullptr, std::move(options));
 }
 
-// Templates that write the date get the one that Llama 3's falls back to: tokens must be the same on every day.
-class SteadyClock final : public Clock {
- public:
-  double seconds() const override { return system_clock().seconds(); }
-  int64_t unix_time() const override { return 1'721'995'200; }  // 2024-07-26T12:00:00Z
-};
-
 data::Dataset load_part(const nn::LoadedModel& model, const std::vector<data::Source>& sources, const data::LoadOptions& options, const char* what) {
   data::TextModel text;
   text.tokenizer = model.tokenizer.get();
@@ -226,8 +225,7 @@ data::Dataset load_part(const nn::LoadedModel& model, const std::vector<data::So
   text.chat_template_problem = model.chat_template_problem;
   text.bos_text = model.bos_text;
   text.eos_text = model.eos_text;
-  static const SteadyClock clock;
-  text.clock = &clock;
+  text.clock = &training_clock();
   data::Dataset dataset = data::load_dataset(sources, options, text);
   print_note(fmt::format("{}: {}", what, data::to_string(dataset.report)));
   return dataset;
@@ -329,7 +327,7 @@ TrainingPlan training_plan(const TrainingValues& values, bool pretrains, const s
   plan.run = Options(owner, training_options(), given_of(given, training_options()));
   plan.schedule = Options(owner, train::schedule_options(), given_of(given, train::schedule_options()));
   plan.base_model = file.base_model;
-  plan.method = values.method.empty() ? file.method : values.method;
+  plan.method = !values.method.empty() ? values.method : !file.method.empty() ? file.method : values.default_method;
   plan.extra = file.extra;
   plan.output = values.output.empty() ? file.output : values.output;
   const auto sources = [&](const std::vector<std::string>& flags, const YAML::Node& nodes, const char* key) {
@@ -365,6 +363,11 @@ TrainingData load_training_data(const Context& context, const TrainingPlan& plan
     result.train = result.train.subset(split.training);
   }
   return result;
+}
+
+const Clock& training_clock() {
+  static const SteadyClock clock;
+  return clock;
 }
 
 void show_examples(const nn::LoadedModel& model, const data::Dataset& dataset, int64_t count) {
@@ -463,7 +466,8 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   objective_options.recompute.every = plan.run.boolean("gradient_checkpointing") ? plan.run.integer("recompute_every") : 0;
   objective_options.seed_randomness = job.seed_randomness;
   objective_options.set_training = job.set_training;
-  const std::unique_ptr<train::Objective> objective = objective_of(plan, job, std::move(objective_options));
+  const std::unique_ptr<train::Objective> objective =
+      job.objective ? job.objective(std::move(objective_options)) : objective_of(plan, job, std::move(objective_options));
   const train::TrainResult result =
       train::train(*objective, job.parameters, *optimizer, folder, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr);
   if (result.stopped) {

@@ -10,7 +10,7 @@
 #include "cli/context.h"
 #include "data/dataset.h"
 #include "data/order.h"
-#include "train/hidden_states.h"
+#include "train/language_modeling.h"
 #include "train/trainer.h"
 
 namespace frugal::cli {
@@ -20,6 +20,7 @@ const std::vector<OptionSpec>& training_options();
 
 struct TrainingValues {
   std::string config, output, method;
+  std::string default_method;                // what `method` is when neither flag nor file says it
   std::vector<std::string> data, eval_data;  // paths; a kind after a colon: "rows.jsonl:alpaca"
   std::map<std::string, std::string> flags;  // of training_options() and schedule_options(), as typed
   int64_t show = 0;
@@ -35,7 +36,7 @@ void add_option_flag(Verb& verb, const OptionSpec& spec, std::map<std::string, s
 // `values` and the configuration file, flags first; checked. Throws Error{invalid_input} that names file and key, with the nearest known one.
 struct TrainingPlan {
   std::string base_model;                    // of the file
-  std::string method;                        // "lora:r=16"; empty: the verb's default
+  std::string method;                        // "lora:r=16"; empty: the verb has none
   std::map<std::string, std::string> extra;  // the verb's own keys (file only; see `own_keys`)
   std::vector<data::Source> data, eval_data;
   Options run, schedule;
@@ -52,6 +53,9 @@ struct TrainingData {
 };
 TrainingData load_training_data(const Context& context, const TrainingPlan& plan, const nn::LoadedModel& model, bool concatenate);
 
+// What templates that write the date go by: it stands still, so that tokens are the same on every day.
+const Clock& training_clock();
+
 // The first `count` examples with what is learned marked: coloured on a terminal, in brackets elsewhere.
 void show_examples(const nn::LoadedModel& model, const data::Dataset& dataset, int64_t count);
 
@@ -59,6 +63,9 @@ void show_examples(const nn::LoadedModel& model, const data::Dataset& dataset, i
 train::Existing existing_of(const TrainingValues& values);
 
 train::TrainerOptions trainer_options(const TrainingValues& values, const TrainingPlan& plan, const Context& context, double default_rate);
+
+// What is minimized, where it is not what the plan says of itself.
+using ObjectiveMaker = std::function<std::unique_ptr<train::Objective>(train::LanguageModelingOptions options)>;
 
 // What is trained, and what becomes of it.
 struct TrainingJob {
@@ -73,6 +80,7 @@ struct TrainingJob {
   std::function<void(uint64_t)> seed_randomness;  // see train::LanguageModelingOptions
   std::function<void(bool)> set_training;
   train::Recompute recompute;  // how randomness is kept; `every` is the plan's
+  ObjectiveMaker objective;
 };
 
 // The row of the plan's optimizer and its options, checked.

@@ -19,8 +19,6 @@ using torch::autograd::AutogradContext;
 
 constexpr int64_t kLogitBytes = int64_t{32} << 20;
 
-int64_t rows_at_once(int64_t vocab) { return std::max<int64_t>(64, kLogitBytes / (vocab * 4)); }
-
 // Their losses [count]. The rows [count, vocab] become the gradient of each loss by its logits.
 Tensor losses_in_place(Tensor& logits, const Tensor& targets, double softcap) {
   Tensor slope;
@@ -51,7 +49,7 @@ class FusedHead : public torch::autograd::Function<FusedHead> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight, const Tensor& targets, const std::optional<Tensor>& row_weights,
                         double softcap, double scale, bool training) {
-    const int64_t rows = hidden.size(0), step = rows_at_once(weight.size(0));
+    const int64_t rows = hidden.size(0), step = rows_of_logits(weight.size(0));
     const bool wants_hidden = training && hidden.requires_grad(), wants_weight = training && weight.requires_grad();
     Tensor gradient = wants_hidden ? at::empty_like(hidden) : Tensor();
     if (wants_weight && !weight.grad().defined()) weight.mutable_grad() = at::zeros_like(weight);
@@ -94,6 +92,8 @@ Tensor learned_rows(const nn::Model& model, const Tensor& hidden, const Tensor& 
 
 }  // namespace
 
+int64_t rows_of_logits(int64_t vocab) { return std::max<int64_t>(64, kLogitBytes / (vocab * 4)); }
+
 Tensor cross_entropy(const nn::Model& model, const Tensor& hidden, const Tensor& targets, double scale, const Tensor& weights) {
   const Tensor rows = learned_rows(model, hidden, targets);
   if (rows.numel() == 0) return hidden.sum().to(at::kDouble) * 0;
@@ -108,7 +108,7 @@ Tensor cross_entropy(const nn::Model& model, const Tensor& hidden, const Tensor&
                               at::GradMode::is_enabled());
   }
   Tensor loss = at::zeros({}, at::kDouble);
-  const int64_t step = rows_at_once(model.spec.vocab);
+  const int64_t step = rows_of_logits(model.spec.vocab);
   for (int64_t begin = 0; begin < inputs.size(0); begin += step) {
     const int64_t count = std::min(step, inputs.size(0) - begin);
     const Tensor logits = model.logits(inputs.narrow(0, begin, count));
@@ -122,7 +122,7 @@ Tensor token_losses(const nn::Model& model, const Tensor& hidden, const Tensor& 
   const at::NoGradGuard no_grad;
   const Tensor rows = learned_rows(model, hidden, targets);
   Tensor losses = at::zeros({targets.size(0)}, at::kFloat);
-  const int64_t step = rows_at_once(model.spec.vocab);
+  const int64_t step = rows_of_logits(model.spec.vocab);
   for (int64_t begin = 0; begin < rows.numel(); begin += step) {
     const Tensor part = rows.narrow(0, begin, std::min(step, rows.numel() - begin));
     const Tensor logits = model.logits(hidden.detach().index_select(0, part));
@@ -136,7 +136,7 @@ Tensor drawn_targets(const nn::Model& model, const Tensor& hidden, const Tensor&
   const Tensor rows = learned_rows(model, hidden, targets);
   Tensor drawn = targets.clone();
   const at::Generator generator = at::detail::createCPUGenerator(seed);
-  const int64_t step = rows_at_once(model.spec.vocab);
+  const int64_t step = rows_of_logits(model.spec.vocab);
   for (int64_t begin = 0; begin < rows.numel(); begin += step) {
     const Tensor part = rows.narrow(0, begin, std::min(step, rows.numel() - begin));
     const Tensor chances = at::softmax(model.logits(hidden.detach().index_select(0, part)), -1);

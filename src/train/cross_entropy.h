@@ -9,6 +9,9 @@ namespace frugal::train {
 
 inline constexpr int64_t kIgnored = -100;  // a target that is not learned, as torch.nn.CrossEntropyLoss marks it
 
+// So many rows of logits take about 32 MB: what is held at once.
+int64_t rows_of_logits(int64_t vocab);
+
 // scale * sum over the rows with a target of weight * -log softmax(head(hidden))[target]; float64, a scalar. hidden [tokens, hidden_size] after the
 // final norm; targets [tokens] int64, kIgnored or in 0..vocab-1 (else Error{invalid_input}); weights [tokens] float32, or undefined: 1. Logits exist
 // for so many rows at once that they take about 32 MB, and their gradient takes their place; rows without a target cost nothing (the idea of Liger

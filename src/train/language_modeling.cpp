@@ -38,11 +38,10 @@ Json fingerprint_of(const data::Dataset& dataset, const data::BatchOptions& opti
           {"sample_packing", options.sample_packing}};
 }
 
-TokenBatch token_batch(const data::Dataset& dataset, std::span<const uint64_t> examples) {
+TokenBatch token_batch(std::span<const data::Example> examples) {
   TokenBatch result;
   std::vector<int64_t> targets;
-  for (const uint64_t id : examples) {
-    const data::Example example = dataset.example(id);
+  for (const data::Example& example : examples) {
     int64_t count = std::ssize(example.tokens);
     while (count > 0 && !example.trained[static_cast<size_t>(count - 1)]) --count;
     if (--count <= 0) continue;  // nothing is learned
@@ -52,6 +51,12 @@ TokenBatch token_batch(const data::Dataset& dataset, std::span<const uint64_t> e
   }
   result.targets = at::tensor(targets, at::kLong);
   return result;
+}
+
+TokenBatch token_batch(const data::Dataset& dataset, std::span<const uint64_t> examples) {
+  std::vector<data::Example> chosen;
+  for (const uint64_t id : examples) chosen.push_back(dataset.example(id));
+  return token_batch(chosen);
 }
 
 LanguageModeling::LanguageModeling(const nn::Model& model, const data::Dataset& dataset, const data::Dataset* held_out, LanguageModelingOptions options)

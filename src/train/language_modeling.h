@@ -30,6 +30,7 @@ struct TokenBatch {
   nn::Batch batch;
   at::Tensor targets;
 };
+TokenBatch token_batch(std::span<const data::Example> examples);
 TokenBatch token_batch(const data::Dataset& dataset, std::span<const uint64_t> examples);
 
 class LanguageModeling : public Objective {

@@ -46,7 +46,7 @@ RunFolder::RunFolder(const std::string& path, Existing existing) : path_(path), 
     }
     if (existing == Existing::replace) {
       remove_checkpoints(path);
-      for (const char* part : {"runs", "initial", "trainer_log.jsonl"}) fs::remove_all(fs::path(path) / part);
+      for (const char* part : {"runs", "initial", "trainer_log.jsonl", "teacher.jsonl"}) fs::remove_all(fs::path(path) / part);
     }
   } catch (...) {
     ::close(lock_);

@@ -1,0 +1,153 @@
+// frugal distill: a student learns from a teacher, from its distributions or from its answers.
+#include "base/error.h"
+#include "chain/chain.h"
+#include "cli/context.h"
+#include "cli/resources.h"
+#include "cli/terminal.h"
+#include "cli/tuning.h"
+#include "distill/distillation.h"
+#include "distill/teacher_rows.h"
+#include "text/tokenizer.h"
+#include "train/checkpoint.h"
+
+namespace frugal::cli {
+namespace {
+
+struct DistillValues {
+  std::string student, method = "kd-forward";
+  std::vector<std::string> teachers;
+  bool pretraining = false;
+  TrainingValues training;
+};
+
+// White box: the ids of one are the other's.
+void require_same_tokens(const nn::LoadedModel& student, const nn::LoadedModel& teacher) {
+  if (!student.tokenizer || !teacher.tokenizer)
+    fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", (student.tokenizer ? teacher : student).name);
+  const int32_t size = student.tokenizer->vocab_size(), theirs = teacher.tokenizer->vocab_size();
+  if (size != theirs) {
+    fail(ErrorKind::invalid_input, "the teacher {} has {} tokens, the student {} {}: their distributions cannot be compared; seq-kd needs the text only",
+         teacher.name, theirs, student.name, size);
+  }
+  for (int32_t id = 0; id < size; ++id) {
+    if (student.tokenizer->piece(id) != teacher.tokenizer->piece(id)) {
+      fail(ErrorKind::invalid_input,
+           "token {} is {} to the teacher {}, {} to the student {}: their distributions cannot be compared; seq-kd needs the text only", id,
+           printable(teacher.tokenizer->piece(id)), teacher.name, printable(student.tokenizer->piece(id)), student.name);
+    }
+  }
+}
+
+// What is asked for, checked before anything is loaded.
+struct Distilling {
+  std::string student;
+  const distill::DistillRow& row;
+  Options options;
+  distill::DistillationOptions method;
+  WayToTune way;
+};
+
+Distilling checked(const DistillValues& values, const TrainingPlan& plan) {
+  const StepText text = parse_step(values.method);
+  const distill::DistillRow& row = distill::distill_table().at(text.id);
+  const Options options(row.id, row.options, text.options);
+  Distilling d{values.student.empty() ? plan.base_model : values.student, row, options, row.function(options), way_to_tune(plan.method)};
+  if (d.student.empty()) fail(ErrorKind::invalid_input, "no student: --student names one, or base_model in --config");
+  if (values.teachers.empty()) fail(ErrorKind::invalid_input, "--teacher names the model to learn from");
+  if (d.method.several_teachers ? values.teachers.size() < 2 : values.teachers.size() > 1)
+    fail(ErrorKind::invalid_input, "{} learns from {}: --teacher was given {} times", row.id, d.method.several_teachers ? "several teachers" : "one teacher",
+         values.teachers.size());
+  if (plan.run.text("rl") != "none") fail(ErrorKind::invalid_input, "rl: frugal tune learns from preferences");
+  if (!d.method.text_only && optimizer_of(plan).row->id == "sophia")
+    fail(ErrorKind::unsupported, "optimizer: a distillation has no labels that sophia could draw: choose another optimizer");
+  if (d.method.text_only && values.pretraining) fail(ErrorKind::invalid_input, "--pretraining: a teacher answers rows of conversations, not texts");
+  return d;
+}
+
+nn::LoadedModel load_teacher(const Context& context, const TrainingPlan& plan, const std::string& path) {
+  nn::LoadedModel teacher = load_model(context, path);
+  teacher.model->set_execution(plan.run.boolean("load_in_4bit") ? nn::Execution::stored : nn::Execution::expanded);
+  return teacher;
+}
+
+// The plan with the teacher's answers as its data. They are kept in the run's folder: one that goes on learns the same.
+TrainingPlan with_answers(const Context& context, const TrainingPlan& plan, const Distilling& d, const nn::LoadedModel& teacher,
+                          const train::RunFolder& folder) {
+  const std::string path = folder.path() + "/teacher.jsonl";
+  if (!folder.resumes() || !train::has_checkpoints(folder.path())) {
+    distill::TeacherRowsOptions options;
+    options.answers = {d.method.max_new_tokens, plan.run.integer("sequence_len"), d.method.sampling_temperature, teacher.end_ids, context.method_seed()};
+    options.batch = plan.run.integer("micro_batch_size");
+    options.clock = &training_clock();
+    const distill::TeacherRowsReport report = distill::write_teacher_rows(teacher, plan.data, options, path);
+    std::string note = fmt::format("{}: {} answers of {}", path, report.rows, teacher.name);
+    if (report.cut > 0) note += fmt::format(", {} cut before their end (max_new_tokens)", report.cut);
+    if (report.left_out > 0) note += fmt::format("; {} questions of {} tokens or more were left out", report.left_out, options.answers.longest);
+    print_note(note);
+  }
+  TrainingPlan answered = plan;
+  data::Source source = plan.data.front();
+  source.path = path;
+  source.kind = data::RowKind::chat;
+  source.fields = {};
+  answered.data = {source};
+  return answered;
+}
+
+void run(const Context& context, DistillValues& values) {
+  const TrainingPlan plan = training_plan(values.training, values.pretraining);
+  const Distilling d = checked(values, plan);
+  nn::LoadedModel student = load_model(context, d.student);
+  std::vector<std::shared_ptr<const nn::Model>> teachers;
+  std::vector<nn::LoadedModel> loaded;
+  std::string hashes;
+  for (const std::string& path : values.teachers) {
+    loaded.push_back(load_teacher(context, plan, path));
+    if (!d.method.text_only) require_same_tokens(student, loaded.back());
+    hashes += (hashes.empty() ? "" : " ") + weights_hash(loaded.back());
+    teachers.push_back(loaded.back().model);
+  }
+  if (values.training.show > 0) return show_examples(student, load_training_data(context, plan, student, values.pretraining).train, values.training.show);
+  const train::RunFolder folder(plan.output, existing_of(values.training));
+  const TrainingPlan learned = d.method.text_only ? with_answers(context, plan, d, loaded.front(), folder) : plan;
+  const TrainingData data = load_training_data(context, learned, student, values.pretraining);
+  ObjectiveMaker objective;
+  if (d.method.text_only) {
+    loaded.clear();  // what it had to say is written down
+    teachers.clear();
+  } else {
+    objective = [&](train::LanguageModelingOptions options) -> std::unique_ptr<train::Objective> {
+      return std::make_unique<distill::Distillation>(*student.model, teachers, data.train, data.held_out ? &*data.held_out : nullptr, std::move(options),
+                                                     d.method, student.end_ids);
+    };
+  }
+  tune_model({.context = context,
+              .values = values.training,
+              .plan = learned,
+              .way = d.way,
+              .base = d.student,
+              .model = student,
+              .data = data,
+              .objective = objective,
+              .fingerprint = {{"distillation", chain::canonical_text(d.row.id, d.options)}, {"teachers", hashes}}},
+             folder);
+}
+
+}  // namespace
+
+void add_distill(CLI::App& app, Context& context) {
+  const auto values = std::make_shared<DistillValues>();
+  values->training.default_method = kWholeModel;
+  std::string methods;
+  for (const auto& row : distill::distill_table().rows()) methods += (methods.empty() ? "" : ", ") + row.id;
+  Verb verb =
+      new_verb(app, context, "distill", "Train a student to say what a teacher says", [&context, values] { stoppable([&] { run(context, *values); }); });
+  verb.text("--student,-m,--model", values->student, "Path or hub name of the model that learns")
+      .texts("--teacher", values->teachers, "Path or hub name of the model that it learns from; repeatable where the method takes several")
+      .text("--method", values->method, fmt::format("How it learns, id or id:key=value,...: {} [kd-forward]", methods))
+      .text("--adapter", values->training.method, fmt::format("What of the student is trained: {} [full]", ways_to_tune()))
+      .flag("--pretraining", values->pretraining, "The data are texts, cut into sequences of one length, as frugal train reads them");
+  add_training_flags(verb, values->training);
+}
+
+}  // namespace frugal::cli

@@ -1,0 +1,69 @@
+#include "cli/tuning.h"
+
+#include "chain/chain.h"
+#include "train/full_parameters.h"
+
+namespace frugal::cli {
+namespace {
+
+constexpr double kAdapterRate = 2e-4, kFullRate = 2e-5;
+
+void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
+  const std::unique_ptr<tune::Adapter> adapter = t.way.row->function(*t.model.model, t.way.options, t.context.method_seed());
+  t.model.model->set_execution(t.plan.run.boolean("load_in_4bit") ? nn::Execution::stored : nn::Execution::expanded);
+  adapter->set_training(true);
+  TrainingJob job{.model = t.model,
+                  .data = t.data,
+                  .parameters = adapter->parameters(),
+                  .options = trainer_options(t.values, t.plan, t.context, kAdapterRate),
+                  .fingerprint = t.fingerprint,
+                  .what = "adapter",
+                  .checkpoints_have_files = true,
+                  .objective = t.objective};
+  job.fingerprint["method"] = chain::canonical_text(t.way.row->id, t.way.options);
+  job.seed_randomness = [&](uint64_t seed) { adapter->seed(seed); };
+  job.set_training = [&](bool training) { adapter->set_training(training); };
+  job.recompute.random_state = [&] { return adapter->generator_state(); };
+  job.recompute.set_random_state = [&](const at::Tensor& state) { adapter->set_generator_state(state); };
+  job.files = [&](const std::string& into) {
+    adapter->save(into + "/.adapter", t.base);
+    move_files(into + "/.adapter", into);
+  };
+  run_training(t.context, t.plan, folder, job);
+}
+
+void tune_all(const Tuning& t, const train::RunFolder& folder) {
+  TrainingJob job{.model = t.model,
+                  .data = t.data,
+                  .parameters = train::all_parameters(*t.model.model),
+                  .options = trainer_options(t.values, t.plan, t.context, kFullRate),
+                  .fingerprint = t.fingerprint,
+                  .what = "model",
+                  .files = whole_model_files(t.context, t.model),
+                  .objective = t.objective};
+  job.fingerprint["method"] = kWholeModel;
+  run_training(t.context, t.plan, folder, job);
+}
+
+}  // namespace
+
+std::string ways_to_tune() {
+  std::string ids = kWholeModel;
+  for (const auto& row : tune::adapter_table().rows()) ids += ", " + row.id;
+  return ids;
+}
+
+WayToTune way_to_tune(const std::string& text) {
+  const StepText way = parse_step(text);
+  const tune::AdapterRow* row = way.id == kWholeModel ? nullptr : &tune::adapter_table().at(way.id);
+  return {row, Options(way.id, row ? row->options : std::vector<OptionSpec>{}, way.options)};
+}
+
+void tune_model(const Tuning& tuning, const train::RunFolder& folder) {
+  if (tuning.way.row)
+    tune_adapter(tuning, folder);
+  else
+    tune_all(tuning, folder);
+}
+
+}  // namespace frugal::cli

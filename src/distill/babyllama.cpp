@@ -1,0 +1,27 @@
+// BabyLlama (arXiv 2308.02019, section 3): kd-forward from an ensemble, whose logits are averaged; alpha is here the teachers' weight, as for
+// kd-forward (the paper's alpha is the labels').
+#include "distill/distill_table.h"
+
+namespace frugal::distill {
+namespace {
+
+DistillationOptions run(const Options& options) {
+  DistillationOptions method = kd_forward_row().function(options);
+  method.several_teachers = true;
+  return method;
+}
+
+}  // namespace
+
+DistillRow babyllama_row() {
+  DistillRow row = kd_forward_row();
+  row.id = "babyllama";
+  row.title = "BabyLlama";
+  row.arxiv = "2308.02019";
+  row.summary = "forward KL to the mean of several teachers' logits, beside the labels";
+  row.function = run;
+  row.claims = {{.statement = "a student above a teacher", .model = "T", .baseline = {"teacher"}, .method = {"babyllama"}, .metric = "loss"}};
+  return row;
+}
+
+}  // namespace frugal::distill

@@ -1,0 +1,40 @@
+// A student learns to say what its teachers say: the objective of the white-box methods, which compare distributions at the head.
+#pragma once
+
+#include "distill/distill_table.h"
+#include "distill/divergence.h"
+#include "train/language_modeling.h"
+
+namespace frugal::distill {
+
+// The teachers' models are only read, and read tokens as the student's tokenizer gives them: whoever makes this has compared the tokenizers. Of
+// several teachers the mean of the logits counts; of vocabularies of different sizes (padding) what both have.
+class Distillation : public train::LanguageModeling {
+ public:
+  // All but the options are referred to; held_out may be null. end_ids: what ends an answer that the student writes; longest: tokens of such a row.
+  Distillation(const nn::Model& student, std::vector<std::shared_ptr<const nn::Model>> teachers, const data::Dataset& dataset, const data::Dataset* held_out,
+               train::LanguageModelingOptions options, DistillationOptions method, std::vector<int32_t> end_ids);
+
+  // A micro-batch that the student writes itself counts as much as the rows of data that it began with.
+  double accumulate(const train::MicroBatch& batch, double scale, uint64_t seed) override;
+  void accumulate_drawn(const train::MicroBatch& batch, double scale, uint64_t seed) override;
+  Json metrics() override;  // distillation/divergence, distillation/cross_entropy, distillation/on_policy: means over targets
+  Json fingerprint() const override;
+
+ private:
+  struct Rows;
+  Rows written_by_student(const train::MicroBatch& batch, uint64_t seed) const;
+  double backward(const train::TokenBatch& tokens, double scale, bool own);
+  double labels(const train::MicroBatch& batch, double scale);
+  at::Tensor teacher_logits(const std::vector<at::Tensor>& hidden, const at::Tensor& rows) const;
+
+  const nn::Model& student_;
+  std::vector<std::shared_ptr<const nn::Model>> teachers_;
+  const data::Dataset& rows_;
+  train::LanguageModelingOptions options_;
+  DistillationOptions method_;
+  std::vector<int32_t> end_ids_;
+  double divergence_ = 0, cross_entropy_ = 0, own_ = 0, targets_ = 0;
+};
+
+}  // namespace frugal::distill
