@@ -6,6 +6,7 @@
 #include <functional>
 #include <vector>
 
+#include "base/process.h"
 #include "base/team.h"
 #include "kernels/cpu/aligned_buffer.h"
 #include "kernels/cpu/kernel_table.h"
@@ -20,17 +21,14 @@ double now() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// Calls pass() -> units done until `seconds` are over and returns the rate of the pass at the fastest quarter, in units/s: other
-// programs slow most passes down, and a CPU clock that is corrected for stolen time makes a few look too fast.
+// Calls pass() -> units/s until `seconds` are over and returns the pass at the fastest quarter: other programs slow most passes
+// down, and a CPU clock that is corrected for stolen time makes a few look too fast.
 template <typename Pass>
 double good_rate(double seconds, const Pass& pass) {
   std::vector<double> rates;
   const double start = now();
   do {
-    const double before = now();
-    const double units = pass();
-    const double taken = now() - before;
-    if (taken > 0) rates.push_back(units / taken);
+    if (const double rate = pass(); rate > 0) rates.push_back(rate);
   } while (now() - start < seconds);
   if (rates.empty()) return 0;
   const auto at = rates.begin() + static_cast<int64_t>(rates.size() / 4);
@@ -38,16 +36,28 @@ double good_rate(double seconds, const Pass& pass) {
   return *at;
 }
 
+// Of the members together, each by its own CPU time: a loop is shorter than it may take to wake the team.
 template <typename Loop>
 double loop_rate(const Loop& loop) {
   return good_rate(0.2, [&] {
-    std::atomic<int64_t> done{0};
-    run_team([&](int, int) { done += loop(); });
-    return static_cast<double>(done.load());
+    std::atomic<double> rate{0};
+    run_team([&](int, int) {
+      const double before = thread_seconds();
+      const auto units = static_cast<double>(loop());
+      const double taken = thread_seconds() - before;
+      if (taken > 0) rate += units / taken;
+    });
+    return rate.load();
   });
 }
 
+int64_t loop_iterations() { return kernels().isa == Isa::scalar ? 1000 : 20000; }
+
 }  // namespace
+
+double measure_float_peak() {
+  return loop_rate([] { return kernels().float_loop(loop_iterations() * 5); });
+}
 
 MachineLimits measure_machine() {
   const KernelTable& table = kernels();
@@ -56,21 +66,23 @@ MachineLimits measure_machine() {
   limits.isa = to_string(table.isa);
   limits.features = cpu_features();
 
-  const int64_t iterations = table.isa == Isa::scalar ? 1000 : 20000;
+  const int64_t iterations = loop_iterations();
   limits.integer_peak = loop_rate([&] { return table.integer_loop(iterations, false); });
   limits.integer_peak_4bit = loop_rate([&] { return table.integer_loop(iterations, true); });
-  limits.float_peak = loop_rate([&] { return table.float_loop(iterations * 5); });
+  limits.float_peak = measure_float_peak();
 
   // 128 MB: more than the caches of the machines we aim at share per core.
   constexpr int64_t kBytes = int64_t{128} << 20;
   const AlignedBuffer buffer(kBytes);
   std::atomic<float> keep{0};
   limits.read_bandwidth = good_rate(0.25, [&] {
+    const double before = now();
     run_team([&](int member, int members) {
       const int64_t begin = kBytes / 4096 * member / members * 4096, end = kBytes / 4096 * (member + 1) / members * 4096;
       keep = table.read_memory(buffer.data() + begin, end - begin);
     });
-    return static_cast<double>(kBytes);
+    const double taken = now() - before;
+    return taken > 0 ? static_cast<double>(kBytes) / taken : 0;
   });
   return limits;
 }

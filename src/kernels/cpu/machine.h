@@ -15,7 +15,9 @@ struct MachineLimits {
   std::string features;  // cpu_features()
 };
 
-// Takes about 0.2 s per figure. With a team of one the times are CPU time, so that other programs do not count.
+// Takes about 0.2 s per figure. Peaks are by the CPU time of each member, bandwidth with a team of one as well: other programs do not count.
 MachineLimits measure_machine();
+// float_peak alone.
+double measure_float_peak();
 
 }  // namespace frugal::kernels
