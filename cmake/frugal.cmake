@@ -96,6 +96,24 @@ function(frugal_library)
   endif()
 endfunction()
 
+# A text beside the folder's sources as a string constant in a header that the build makes: "<folder>/<file>.h", with other marks for its dots.
+function(frugal_embed file symbol)
+  get_filename_component(folder ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  string(MAKE_C_IDENTIFIER ${file} name)
+  file(READ ${file} content)
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/${folder}/${name}.h @ONLY CONTENT
+"// Made by CMake from src/${folder}/${file}.
+#pragma once
+
+namespace frugal::${folder} {
+
+inline constexpr char ${symbol}[] = R\"embedded(@content@)embedded\";
+
+}  // namespace frugal::${folder}
+")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+endfunction()
+
 function(frugal_test)
   if(NOT FRUGAL_TESTS)
     return()

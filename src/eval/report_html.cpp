@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
-#include "base/error.h"
 #include "eval/report.h"
+#include "eval/report_page.h"
 #include "eval/report_page_html.h"
 #include "eval/report_plot.h"
 #include "eval/report_table.h"
@@ -93,23 +93,6 @@ std::string body_of(const Report& report, const std::string& title) {
   return out;
 }
 
-// The parts of the template between its {{names}}, with the values put in; values are never searched for names.
-std::string fill(std::string_view page, const std::vector<std::pair<std::string_view, std::string>>& values) {
-  std::string out;
-  while (true) {
-    const size_t open = page.find("{{");
-    out += page.substr(0, open);
-    if (open == page.npos) return out;
-    const size_t close = page.find("}}", open);
-    FRUGAL_ASSERT(close != page.npos);
-    const std::string_view name = page.substr(open + 2, close - open - 2);
-    for (const auto& [key, value] : values) {
-      if (key == name) out += value;
-    }
-    page.remove_prefix(close + 2);
-  }
-}
-
 }  // namespace
 
 std::string report_html(const std::vector<chain::LedgerRow>& rows) {
@@ -119,7 +102,7 @@ std::string report_html(const std::vector<chain::LedgerRow>& rows) {
     const TextGroup& group = report.groups.front();
     title = fmt::format("{}: what each way to make it cheaper costs", clean(model_name(report.at(group.points.front()).row), 120));
   }
-  return fill(kPageHtml, {{"title", escaped(title)}, {"plot_style", plot_style()}, {"body", body_of(report, title)}});
+  return filled_page(kPageHtml, {{"title", escaped(title)}, {"style", page_style()}, {"body", body_of(report, title)}});
 }
 
 }  // namespace frugal::eval

@@ -88,25 +88,11 @@ std::string legend(const Plot& plot, double right) {
 
 std::string axes(const Frame& frame) {
   const Box& area = frame.area;
-  std::string out;
-  for (const Tick& tick : ticks_of(frame.x, frame.plot.x_format, 70)) {
-    const double x = frame.x(tick.value);
-    out += fmt::format(
-        R"(<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/><text class="tick" x="{0:.1f}" y="{3:.1f}" text-anchor="middle">{4}</text>)",
-        x, area.top, area.bottom, area.bottom + 16, tick.label);
-  }
-  for (const Tick& tick : frame.plot.ratio ? ratio_ticks(frame.y, 22) : ticks_of(frame.y, TickFormat::perplexity, 22)) {
-    const double y = frame.y(tick.value);
-    const bool zero = frame.plot.ratio && tick.value == 0;
-    out += fmt::format(
-        R"(<line class="{0}" x1="{1:.1f}" x2="{2:.1f}" y1="{3:.1f}" y2="{3:.1f}"/><text class="tick" x="{4:.1f}" y="{5:.1f}" text-anchor="end">{6}</text>)",
-        zero ? "zero" : "grid", area.left, area.right, y, area.left - 8, y + 4, tick.label);
-  }
-  out += fmt::format(R"(<path class="axis" fill="none" d="M{:.1f} {:.1f}V{:.1f}H{:.1f}"/>)", area.left, area.top, area.bottom, area.right);
+  const std::vector<Tick> y_ticks = frame.plot.ratio ? ratio_ticks(frame.y, 22) : ticks_of(frame.y, TickFormat::perplexity, 22);
   const char* better = frame.plot.x_lower_is_better ? "\xE2\x86\x90 left is better" : "right is better \xE2\x86\x92";
-  out += fmt::format(R"(<text class="caption" x="{:.1f}" y="{:.1f}">{}</text><text class="caption" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>)",
+  return draw_axes(area, frame.x, ticks_of(frame.x, frame.plot.x_format, 70), frame.y, y_ticks) +
+         fmt::format(R"(<text class="caption" x="{:.1f}" y="{:.1f}">{}</text><text class="caption" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>)",
                      area.left, area.bottom + 38, escaped(frame.plot.x_title), area.right, area.bottom + 38, better);
-  return out;
 }
 
 // The border of what the front beats, as corners: across at each point's quality, then down to the next.

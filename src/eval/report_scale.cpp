@@ -18,7 +18,7 @@ std::string tick_label(double value, TickFormat format) {
     const char* unit = value >= 1e9 ? "GB" : value >= 1e6 ? "MB" : value >= 1e3 ? "kB" : "B";
     return fmt::format("{:.4g} {}", value / scale, unit);
   }
-  return value >= 1e5 ? format_number(value) : fmt::format("{:.4g}", value);
+  return value >= 1e3 ? format_number(value) : fmt::format("{:.4g}", value);
 }
 
 // Keeps ticks that are at least min_gap pixels from the kept ones before.
@@ -42,7 +42,10 @@ std::vector<Tick> linear_ticks(const Scale& scale, TickFormat format, double min
     }
   }
   std::vector<Tick> ticks;
-  for (double i = std::ceil(scale.low() / step); i * step <= scale.high() && ticks.size() < 50; ++i) ticks.push_back({i * step, tick_label(i * step, format)});
+  for (double i = std::ceil(scale.low() / step); i * step <= scale.high() && ticks.size() < 50; ++i) {
+    const double value = i * step + 0.0;  // no -0
+    ticks.push_back({value, tick_label(value, format)});
+  }
   return ticks;
 }
 
@@ -115,6 +118,22 @@ std::vector<Tick> ratio_ticks(const Scale& scale, double min_gap) {
     if (value >= scale.low() && std::abs(scale(value) - scale(0)) >= min_gap) ticks.push_back({value, fmt::format("\xC3\x97{:.4g}", ratio)});
   }
   return ticks;
+}
+
+std::string draw_axes(const Box& area, const Scale& x, const std::vector<Tick>& x_ticks, const Scale& y, const std::vector<Tick>& y_ticks) {
+  std::string out;
+  for (const Tick& tick : x_ticks) {
+    out += fmt::format(
+        R"(<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/><text class="tick" x="{0:.1f}" y="{3:.1f}" text-anchor="middle">{4}</text>)",
+        x(tick.value), area.top, area.bottom, area.bottom + 16, tick.label);
+  }
+  for (const Tick& tick : y_ticks) {
+    out += fmt::format(
+        R"(<line class="{0}" x1="{1:.1f}" x2="{2:.1f}" y1="{3:.1f}" y2="{3:.1f}"/><text class="tick" x="{4:.1f}" y="{5:.1f}" text-anchor="end">{6}</text>)",
+        y.kind() == Scale::Kind::ratio && tick.value == 0 ? "zero" : "grid", area.left, area.right, y(tick.value), area.left - 8, y(tick.value) + 4,
+        tick.label);
+  }
+  return out + fmt::format(R"(<path class="axis" fill="none" d="M{:.1f} {:.1f}V{:.1f}H{:.1f}"/>)", area.left, area.top, area.bottom, area.right);
 }
 
 }  // namespace frugal::eval

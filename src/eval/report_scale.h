@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "eval/report_labels.h"
+
 namespace frugal::eval {
 
 struct Tick {
@@ -41,5 +43,8 @@ enum class TickFormat { bytes, rate, perplexity };  // perplexity: the value is 
 std::vector<Tick> ticks_of(const Scale& scale, TickFormat format, double min_gap);
 // Ticks of a ratio scale: ×1, ×1.01, ×1.05, ... ×20.
 std::vector<Tick> ratio_ticks(const Scale& scale, double min_gap);
+
+// The two axes around `area` with grid and labels, as SVG.
+std::string draw_axes(const Box& area, const Scale& x, const std::vector<Tick>& x_ticks, const Scale& y, const std::vector<Tick>& y_ticks);
 
 }  // namespace frugal::eval

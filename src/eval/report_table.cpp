@@ -74,42 +74,20 @@ void add_task_columns(std::vector<Column>& columns, const Report& report, const 
 }
 
 // Markdown's separator must not end a cell early.
-std::string markdown_cell(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '|' || c == '\\') out += '\\';
-    out += c;
-  }
-  return out;
-}
-
-std::string padded(const std::string& text, size_t width, bool right) {
-  const std::string spaces(width - std::min(width, character_count(text)), ' ');
-  return right ? spaces + text : text + spaces;
-}
-
-std::string markdown_table(const Report& report, const TextGroup& group) {
+std::string table_of(const Report& report, const TextGroup& group) {
   std::vector<Column> columns = columns_of(report, group);
   std::erase_if(columns, [](const Column& column) { return !column.in_terminal; });
   std::vector<std::vector<std::string>> lines(1);
-  for (const Column& column : columns) lines[0].push_back(markdown_cell(column.title));
+  std::vector<bool> numeric;
+  for (const Column& column : columns) {
+    lines[0].push_back(column.title);
+    numeric.push_back(column.numeric);
+  }
   for (const int index : group.points) {
     std::vector<std::string>& line = lines.emplace_back();
-    for (const Column& column : columns) line.push_back(markdown_cell(column.cell(report.at(index)).text));
+    for (const Column& column : columns) line.push_back(column.cell(report.at(index)).text);
   }
-  std::string out;
-  std::vector<size_t> widths(columns.size(), 3);
-  for (const auto& line : lines) {
-    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], character_count(line[i]));
-  }
-  for (size_t l = 0; l < lines.size(); ++l) {
-    for (size_t i = 0; i < columns.size(); ++i) out += "| " + padded(lines[l][i], widths[i], columns[i].numeric) + " ";
-    out += "|\n";
-    if (l > 0) continue;
-    for (size_t i = 0; i < columns.size(); ++i) out += "|" + std::string(widths[i] + 1, '-') + (columns[i].numeric ? ":" : "-");
-    out += "|\n";
-  }
-  return out;
+  return markdown_table(lines, numeric);
 }
 
 }  // namespace
@@ -176,7 +154,7 @@ std::string report_table(const std::vector<LedgerRow>& rows) {
       out += fmt::format("{}{}\n", letter, clean(describe_machine(machine.machine), 120));
     }
     if (group.machines.size() > 1) out += "rates, memory and their fronts compare only on one machine\n";
-    out += "\n" + markdown_table(report, group) + "\n";
+    out += "\n" + table_of(report, group) + "\n";
   }
   return out;
 }

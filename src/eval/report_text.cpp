@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -42,6 +43,20 @@ bool is_unsafe(uint32_t code) {
 std::string grouped_thousands(std::string digits) {
   for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
   return digits;
+}
+
+std::string markdown_cell(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '|' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+std::string padded(const std::string& text, size_t width, bool right) {
+  const std::string spaces(width - std::min(width, character_count(text)), ' ');
+  return right ? spaces + text : text + spaces;
 }
 
 std::string joined(const std::vector<std::string>& chain, const std::vector<std::string>& runtime, std::string_view separator,
@@ -123,6 +138,22 @@ std::string format_ratio(double ln_ratio) {
   const double ratio = std::exp(ln_ratio);
   if (ratio >= 1e6) return fmt::format("\xC3\x97{:.0e}", ratio);
   return fmt::format("\xC3\x97{}", ratio >= 100 ? format_number(ratio) : ratio >= 10 ? fmt::format("{:.1f}", ratio) : fmt::format("{:.3f}", ratio));
+}
+
+std::string markdown_table(const std::vector<std::vector<std::string>>& lines, const std::vector<bool>& numeric) {
+  std::string out;
+  std::vector<size_t> widths(numeric.size(), 3);
+  for (const auto& line : lines) {
+    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], character_count(markdown_cell(line[i])));
+  }
+  for (size_t l = 0; l < lines.size(); ++l) {
+    for (size_t i = 0; i < numeric.size(); ++i) out += "| " + padded(markdown_cell(lines[l][i]), widths[i], numeric[i]) + " ";
+    out += "|\n";
+    if (l > 0) continue;
+    for (size_t i = 0; i < numeric.size(); ++i) out += "|" + std::string(widths[i] + 1, '-') + (numeric[i] ? ":" : "-");
+    out += "|\n";
+  }
+  return out;
 }
 
 std::string short_chain(const std::vector<std::string>& chain, const std::vector<std::string>& runtime) {

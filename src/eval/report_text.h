@@ -22,6 +22,9 @@ std::string format_ratio(double ln_ratio);   // "×1.053": perplexity against th
 // Three significant digits, no exponent between 1e-4 and 1e6.
 std::string format_number(double value);
 
+// Cells that are clean, the titles first, as Markdown that is aligned for a terminal; numeric columns to the right.
+std::string markdown_table(const std::vector<std::vector<std::string>>& lines, const std::vector<bool>& numeric);
+
 // "gptq 3/64 + wanda 0.5" for {"gptq:bits=3,group=64", "wanda:sparsity=0.5"}: ids and values, for a label in a plot.
 std::string short_chain(const std::vector<std::string>& chain, const std::vector<std::string>& runtime);
 // "gptq:bits=3,group=64 → wanda:sparsity=0.5"
