@@ -65,6 +65,7 @@ void run(const Context& context, TrainValues& values) {
                   .parameters = train::all_parameters(*model.model),
                   .options = trainer_options(values.training, plan, context, is_new ? kNewRate : kContinuedRate),
                   .fingerprint = {{"method", "train"}},
+                  .flops = train::training_flops(*model.model),
                   .what = "model",
                   .files = whole_model_files(context, model)};
   run_training(context, plan, folder, job);

@@ -15,6 +15,7 @@
 #include "cli/resources.h"
 #include "cli/terminal.h"
 #include "cli/yaml.h"
+#include "kernels/cpu/machine.h"
 #include "text/tokenizer.h"
 #include "train/preference.h"
 
@@ -466,6 +467,8 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   objective_options.recompute.every = plan.run.boolean("gradient_checkpointing") ? plan.run.integer("recompute_every") : 0;
   objective_options.seed_randomness = job.seed_randomness;
   objective_options.set_training = job.set_training;
+  objective_options.flops = job.flops;
+  job.options.peak_flops = 2 * kernels::measure_float_peak();  // a multiply-add is two
   const std::unique_ptr<train::Objective> objective =
       job.objective ? job.objective(std::move(objective_options)) : objective_of(plan, job, std::move(objective_options));
   const train::TrainResult result =

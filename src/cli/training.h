@@ -10,6 +10,7 @@
 #include "cli/context.h"
 #include "data/dataset.h"
 #include "data/order.h"
+#include "train/flops.h"
 #include "train/language_modeling.h"
 #include "train/trainer.h"
 
@@ -73,7 +74,8 @@ struct TrainingJob {
   const TrainingData& data;
   std::vector<train::Parameter> parameters;
   train::TrainerOptions options;
-  Json fingerprint;                               // of the method
+  Json fingerprint;  // of the method
+  train::TrainingFlops flops;
   std::string what;                               // for the summary: "adapter", "model"
   train::CheckpointFiles files;                   // of the output, at the end
   bool checkpoints_have_files = false;            // and of every checkpoint

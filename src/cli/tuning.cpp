@@ -17,6 +17,7 @@ void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
                   .parameters = adapter->parameters(),
                   .options = trainer_options(t.values, t.plan, t.context, kAdapterRate),
                   .fingerprint = t.fingerprint,
+                  .flops = train::training_flops(*t.model.model, adapter->parameters()),
                   .what = "adapter",
                   .checkpoints_have_files = true,
                   .objective = t.objective};
@@ -38,6 +39,7 @@ void tune_all(const Tuning& t, const train::RunFolder& folder) {
                   .parameters = train::all_parameters(*t.model.model),
                   .options = trainer_options(t.values, t.plan, t.context, kFullRate),
                   .fingerprint = t.fingerprint,
+                  .flops = train::training_flops(*t.model.model),
                   .what = "model",
                   .files = whole_model_files(t.context, t.model),
                   .objective = t.objective};

@@ -13,16 +13,30 @@ namespace frugal::train {
 
 using at::Tensor;
 
-std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::BatchOptions& options, int64_t epoch) {
+namespace {
+
+// Tokens that go through the model: those before the last one that is learned. Not positive: nothing is.
+int64_t tokens_to_run(const data::Example& example) {
+  int64_t count = std::ssize(example.tokens);
+  while (count > 0 && !example.trained[static_cast<size_t>(count - 1)]) --count;
+  return count - 1;
+}
+
+}  // namespace
+
+std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::BatchOptions& options, int64_t epoch, const TrainingFlops& flops) {
   std::vector<MicroBatch> result;
   for (auto& examples : data::batches(dataset, options, static_cast<uint64_t>(epoch))) {
-    MicroBatch batch{std::move(examples), 0, 0};
+    MicroBatch batch;
+    batch.examples = std::move(examples);
     const uint64_t share = dataset.pairs ? 2 : 1;
     for (const uint64_t id : batch.examples) {
       for (uint64_t part = share * id; part < share * (id + 1); ++part) {
         const data::Example example = dataset.example(part);
         batch.tokens += std::ssize(example.tokens);
-        batch.targets += dataset.pairs ? 0 : std::count(example.trained.begin(), example.trained.end(), 1);
+        const int64_t learned = std::count(example.trained.begin(), example.trained.end(), 1);
+        batch.targets += dataset.pairs ? 0 : learned;
+        if (const int64_t run = tokens_to_run(example); run > 0) batch.flops += flops.of(run, learned);
       }
     }
     if (dataset.pairs) batch.targets = std::ssize(batch.examples);
@@ -42,9 +56,8 @@ TokenBatch token_batch(std::span<const data::Example> examples) {
   TokenBatch result;
   std::vector<int64_t> targets;
   for (const data::Example& example : examples) {
-    int64_t count = std::ssize(example.tokens);
-    while (count > 0 && !example.trained[static_cast<size_t>(count - 1)]) --count;
-    if (--count <= 0) continue;  // nothing is learned
+    const int64_t count = tokens_to_run(example);
+    if (count <= 0) continue;
     result.batch.sequences.push_back({std::ssize(result.batch.tokens), count, nullptr});
     result.batch.tokens.insert(result.batch.tokens.end(), example.tokens.begin(), example.tokens.begin() + count);
     for (size_t i = 1; i <= static_cast<size_t>(count); ++i) targets.push_back(example.trained[i] ? example.tokens[i] : kIgnored);
@@ -62,7 +75,7 @@ TokenBatch token_batch(const data::Dataset& dataset, std::span<const uint64_t> e
 LanguageModeling::LanguageModeling(const nn::Model& model, const data::Dataset& dataset, const data::Dataset* held_out, LanguageModelingOptions options)
     : model_(model), dataset_(dataset), held_out_(held_out), options_(std::move(options)) {}
 
-std::vector<MicroBatch> LanguageModeling::epoch(int64_t epoch) { return micro_batches(dataset_, options_.batches, epoch); }
+std::vector<MicroBatch> LanguageModeling::epoch(int64_t epoch) { return micro_batches(dataset_, options_.batches, epoch, options_.flops); }
 
 double LanguageModeling::backward(const MicroBatch& batch, double scale, uint64_t seed, bool drawn) {
   if (options_.seed_randomness) options_.seed_randomness(seed);

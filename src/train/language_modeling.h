@@ -6,6 +6,7 @@
 #include "data/dataset.h"
 #include "data/order.h"
 #include "nn/model.h"
+#include "train/flops.h"
 #include "train/hidden_states.h"
 #include "train/objective.h"
 
@@ -16,10 +17,11 @@ struct LanguageModelingOptions {
   Recompute recompute;
   std::function<void(uint64_t seed)> seed_randomness;  // before each micro-batch (dropout); may be empty
   std::function<void(bool training)> set_training;     // around evaluation; may be empty
+  TrainingFlops flops;                                 // of the model; as it is by default: not known
 };
 
 // Micro-batches of an epoch of `dataset` (data/order.h), with what they hold counted; targets are tokens, or pairs where it has pairs.
-std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::BatchOptions& options, int64_t epoch);
+std::vector<MicroBatch> micro_batches(const data::Dataset& dataset, const data::BatchOptions& options, int64_t epoch, const TrainingFlops& flops = {});
 
 // What micro_batches depends on, for Objective::fingerprint.
 Json fingerprint_of(const data::Dataset& dataset, const data::BatchOptions& options);

@@ -15,6 +15,7 @@ struct MicroBatch {
   std::vector<uint64_t> examples;  // their numbers, for messages and for the objective
   int64_t tokens = 0;              // that go through the model
   int64_t targets = 0;             // that the loss is a mean over
+  double flops = 0;                // of learning it, forward and backward (train/flops.h); 0: not known
 };
 
 class Objective {

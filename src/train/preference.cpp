@@ -54,7 +54,7 @@ Preference::Preference(const nn::Model& model, const data::Dataset& dataset, Lan
   if (options_.set_training) options_.set_training(true);
 }
 
-std::vector<MicroBatch> Preference::epoch(int64_t epoch) { return micro_batches(dataset_, options_.batches, epoch); }
+std::vector<MicroBatch> Preference::epoch(int64_t epoch) { return micro_batches(dataset_, options_.batches, epoch, options_.flops); }
 
 // With m = beta ((log p - log p_ref)(chosen) - (log p - log p_ref)(rejected)) and smoothing e, the loss of a pair is
 // -(1 - e) log s(m) - e log s(-m), s the logistic function; its slope by m is s(m) - (1 - e).

@@ -2,11 +2,15 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <limits>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -73,16 +77,73 @@ std::string host_name() {
   return name;
 }
 
+// Every complete line, as it is and as an object whose path has its number.
+void for_each_line(const std::string& path, const std::function<void(std::string_view line, const JsonObject& row)>& use) {
+  const std::string text = read_text_file(path, kMaxLogBytes);
+  int64_t number = 1;
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1, ++number) {
+    const std::string_view line = std::string_view(text).substr(begin, end - begin);
+    const std::string where = fmt::format("{}:{}", path, number);
+    const Json row = parse_json(line, where);
+    use(line, JsonObject(row, where));
+  }
+}
+
 // Complete lines of at most `last_step`.
 std::string kept_lines(const std::string& path, int64_t last_step) {
   std::string kept;
-  const std::string text = read_text_file(path, kMaxLogBytes);
-  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
-    const std::string_view line = std::string_view(text).substr(begin, end - begin);
-    const Json row = parse_json(line, path);
-    if (JsonObject(row, path).integer("current_steps", 0, INT64_MAX) <= last_step) kept.append(line).push_back('\n');
-  }
+  for_each_line(path, [&](std::string_view line, const JsonObject& row) {
+    if (row.integer("current_steps", 0, INT64_MAX) <= last_step) kept.append(line).push_back('\n');
+  });
   return kept;
+}
+
+// "1:02:03" as seconds.
+double seconds_of(const JsonObject& row, std::string_view key) {
+  const std::string text = row.text(key);
+  int64_t seconds = 0;
+  const char *at = text.data(), *end = at + text.size();
+  for (int part = 0; part < 3; ++part) {
+    int64_t value = 0;
+    const auto [rest, error] = std::from_chars(at, end, value);
+    const bool ends = part == 2 ? rest == end : rest != end && *rest == ':';
+    if (error != std::errc() || !ends || value < 0 || value > (part == 0 ? int64_t{1} << 40 : 59)) row.fail_at(key, "must be hours:minutes:seconds");
+    seconds = seconds * 60 + value;
+    at = rest + 1;
+  }
+  return static_cast<double>(seconds);
+}
+
+// Names that line() writes; others are metrics.
+constexpr std::string_view kFields[] = {"current_steps", "total_steps",    "loss",       "lr",           "epoch",          "grad_norm",
+                                        "eval_loss",     "skipped",        "percentage", "elapsed_time", "remaining_time", "throughput",
+                                        "total_tokens",  "peak_rss_bytes", "mfu"};
+
+LogRow row_of(const JsonObject& object) {
+  LogRow row;
+  const auto number = [&](std::string_view key) {
+    if (!object.json().contains(key)) object.fail_at(key, "is missing");
+    return object.has(key) ? object.number(key, -1e300, 1e300) : std::numeric_limits<double>::quiet_NaN();
+  };
+  row.step = object.integer("current_steps", 0, INT64_MAX);
+  row.total_steps = object.integer("total_steps", 0, INT64_MAX);
+  row.loss = number("loss");
+  row.learning_rate = number("lr");
+  row.epoch = number("epoch");
+  row.grad_norm = number("grad_norm");
+  row.has_eval = object.json().contains("eval_loss");
+  if (row.has_eval) row.eval_loss = number("eval_loss");
+  row.skipped = object.boolean_or("skipped", false);
+  row.elapsed_seconds = seconds_of(object, "elapsed_time");
+  row.remaining_seconds = seconds_of(object, "remaining_time");
+  row.tokens_per_second = number("throughput");
+  row.tokens = object.integer("total_tokens", 0, INT64_MAX);
+  row.peak_rss_bytes = static_cast<uint64_t>(object.integer("peak_rss_bytes", 0, INT64_MAX));
+  if (object.has("mfu")) row.mfu = number("mfu");
+  for (const auto& [key, value] : object.json().items()) {
+    if (std::find(std::begin(kFields), std::end(kFields), key) == std::end(kFields)) row.metrics[key] = number(key);
+  }
+  return row;
 }
 
 }  // namespace
@@ -102,6 +163,7 @@ Json LogRow::line() const {
   row["throughput"] = tokens_per_second;
   row["total_tokens"] = tokens;
   row["peak_rss_bytes"] = peak_rss_bytes;
+  if (mfu) row["mfu"] = *mfu;
   return row;
 }
 
@@ -111,6 +173,16 @@ Json LogRow::history() const {
   if (skipped) row["skipped"] = true;
   row.update(metrics);
   return row;
+}
+
+std::vector<LogRow> read_run_log(const std::string& path) {
+  std::vector<LogRow> rows;
+  for_each_line(path, [&](std::string_view, const JsonObject& object) {
+    LogRow row = row_of(object);
+    if (!rows.empty() && row.step <= rows.back().step) object.fail_at("current_steps", fmt::format("must be after {}, is {}", rows.back().step, row.step));
+    rows.push_back(std::move(row));
+  });
+  return rows;
 }
 
 // One file of TFRecords a process, as TensorBoard expects: {length, CRC of it, bytes, CRC of them}.
@@ -164,6 +236,7 @@ void RunLog::write(const LogRow& row) {
   add("train/epoch", row.epoch);
   add("train/tokens_per_second", row.tokens_per_second);
   add("train/peak_rss_bytes", static_cast<double>(row.peak_rss_bytes));
+  if (row.mfu) add("train/mfu", *row.mfu);
   if (row.has_eval) add("eval/loss", row.eval_loss);
   for (const auto& [name, value] : row.metrics.items()) add("train/" + name, value.get<double>());
   std::string whole = event(row.step);

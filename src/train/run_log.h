@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 
@@ -15,6 +17,7 @@ struct LogRow {
   double tokens_per_second = 0, elapsed_seconds = 0, remaining_seconds = 0;
   int64_t tokens = 0;  // of all steps so far
   uint64_t peak_rss_bytes = 0;
+  std::optional<double> mfu;               // model FLOP utilisation: a share of the machine's peak
   double eval_loss = 0;                    // with has_eval
   Json metrics = Json::object();           // further numbers by name
   bool has_eval = false, skipped = false;  // skipped: nothing was changed (not finite, or a spike)
@@ -22,6 +25,11 @@ struct LogRow {
   Json line() const;     // of trainer_log.jsonl
   Json history() const;  // of trainer_state.json's log_history, with transformers' names
 };
+
+// The rows of a trainer_log.jsonl of at most 1 GiB. A number that was not finite was written as null and is NaN here; times are of whole seconds. A last
+// line without its end is what a killed or a working run left, and no row. Throws Error{corrupt_file} with the number of a line that is no row or
+// whose step does not come after the one before it; Error{io}.
+std::vector<LogRow> read_run_log(const std::string& path);
 
 // Rows that a killed run wrote after its last checkpoint (steps above `resumed_step`) are removed first, of TensorBoard's only by what it shows; 0 begins anew. Throws Error{io}.
 class RunLog {

@@ -149,9 +149,11 @@ class Run {
     const Step step = plan_.step(step_);
     const Stopwatch watch;
     int64_t targets = 0, tokens = 0;
+    double flops = 0;
     for (const MicroBatch* batch : step.batches) {
       targets += batch->targets;
       tokens += batch->tokens;
+      flops += batch->flops;
     }
     Rng seeds(options_.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(step_) + 1);
     const uint64_t hessian_seed = seeds.next();
@@ -179,7 +181,9 @@ class Run {
     clear_gradients();
     tokens_ += tokens;
     row.tokens = tokens_;
-    row.tokens_per_second = static_cast<double>(tokens) / std::max(1e-9, watch.seconds());
+    const double seconds = std::max(1e-9, watch.seconds());
+    row.tokens_per_second = static_cast<double>(tokens) / seconds;
+    if (flops > 0 && options_.peak_flops > 0) row.mfu = flops / (seconds * options_.peak_flops);
     return row;
   }
 
@@ -262,6 +266,7 @@ class Run {
             {"learning_rate", row.learning_rate},
             {"tokens_per_second", row.tokens_per_second},
             {"tokens", row.tokens},
+            {"mfu", row.mfu ? Json(*row.mfu) : Json()},
             {"skipped", row.skipped},
             {"metrics", row.metrics}};
   }
@@ -273,6 +278,7 @@ class Run {
     row.learning_rate = number("learning_rate");
     row.tokens_per_second = number("tokens_per_second");
     row.tokens = numbers.integer("tokens", 0, INT64_MAX);
+    if (numbers.has("mfu")) row.mfu = number("mfu");
     row.skipped = numbers.boolean_or("skipped", false);
     row.metrics = numbers.object("metrics").json();
     return row;

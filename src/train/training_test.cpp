@@ -9,6 +9,7 @@
 #include "tiny_model.h"
 #include "train/clip.h"
 #include "train/cross_entropy.h"
+#include "train/flops.h"
 #include "train/full_parameters.h"
 #include "train/language_modeling.h"
 #include "train/optimizer.h"
@@ -115,6 +116,36 @@ TEST(Training, LossesNormsAndGradientsEqualTransformersByName) {
       optimizer->step(run.rate * schedule_factor(schedule, step, run.steps));
     }
   }
+}
+
+TEST(Training, FloatingPointOperationsAreThoseThatTorchCounts) {
+  Rng rng(testing::test_seed());
+  const models::Loader loader;
+  std::string arguments;
+  std::vector<double> counted;
+  for (const std::string& name : models::TinyModels::get().names()) {
+    const std::string path = models::TinyModels::get().path(name);
+    const nn::LoadedModel loaded = loader.load(path);
+    int64_t tokens = rng.between(9, 30);
+    for (const nn::Block& block : loaded.model->blocks) {  // what is outside of a window counts for torch
+      if (block.spec.sliding_window > 0) tokens = std::min(tokens, block.spec.sliding_window);
+    }
+    arguments += fmt::format("{} {} 0 ", path, tokens);
+    counted.push_back(training_flops(*loaded.model).of(tokens, tokens));
+  }
+  std::istringstream lines(io::run_oracle("count_flops.py", arguments));
+  for (size_t i = 0; i < counted.size(); ++i) {
+    double torch = 0;
+    lines >> torch;
+    EXPECT_NEAR(counted[i], torch, 2e-3 * torch) << models::TinyModels::get().names()[i];  // rotary frequencies are a product there
+  }
+  const nn::LoadedModel loaded = loader.load(models::TinyModels::get().path(models::TinyModels::get().names()[0]));
+  TrainingFlops flops = training_flops(*loaded.model);
+  const double whole = flops.of(50, 0);
+  for (TrainingFlops::Attention& block : flops.blocks) block.window = 10;
+  double pairs = 0;
+  for (const TrainingFlops::Attention& block : flops.blocks) pairs += block.per_pair * 50 * 40;
+  EXPECT_NEAR(whole - flops.of(50, 0), pairs, 1e-9 * whole);
 }
 
 TEST(Training, FusedLossEqualsTheDefinitionWithItsGradients) {

@@ -9,6 +9,7 @@
 
 #include "models/test_tools.h"
 #include "tiny_model.h"
+#include "train/flops.h"
 #include "tune/target_modules.h"
 
 namespace frugal::tune {
@@ -398,6 +399,15 @@ TEST(AdapterTable, RowsAreWhole) {
     EXPECT_NE(row.function, nullptr) << row.id;
     EXPECT_NO_THROW(Options(row.id, row.options, {})) << row.id;
   }
+}
+
+TEST(Adapters, FloatingPointOperationsOfALoraAreThoseThatTorchCounts) {
+  const std::string path = models::TinyModels::get().path("llama");
+  const nn::LoadedModel loaded = load(path);
+  const auto adapter = attach(*loaded.model, "lora:r=3");
+  const double counted = train::training_flops(*loaded.model, adapter->parameters()).of(17, 17);
+  const double torch = std::stod(io::run_oracle("count_flops.py", path + " 17 3"));
+  EXPECT_NEAR(counted, torch, 2e-3 * torch);
 }
 
 }  // namespace
