@@ -155,6 +155,17 @@ std::optional<Checkpoint> newest_checkpoint(const std::string& output) {
   return {};
 }
 
+std::optional<Json> newest_state(const std::string& output) {
+  for (const auto& [step, folder] : checkpoints_in(output)) {
+    try {
+      return read_json(folder + "/" + kState);
+    } catch (const Error& error) {  // a run at work may be removing it
+      log_warning("a checkpoint is passed over: {}", error.what());
+    }
+  }
+  return {};
+}
+
 bool has_checkpoints(const std::string& output) { return !checkpoints_in(output).empty(); }
 
 void remove_checkpoints(const std::string& output) {

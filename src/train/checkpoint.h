@@ -38,6 +38,9 @@ Checkpoint read_checkpoint(const std::string& folder);
 // counts nor is in the way: "checkpoint-40.unusable". None there at all: nothing. All of them bad: Error{corrupt_file}, and none is renamed.
 std::optional<Checkpoint> newest_checkpoint(const std::string& output);
 
+// trainer_state.json of the newest checkpoint that has one which can be read; nothing else of it is looked at, and nothing is renamed.
+std::optional<Json> newest_state(const std::string& output);
+
 bool has_checkpoints(const std::string& output);
 void remove_checkpoints(const std::string& output);
 // Removes the oldest until `keep` are left (0: keeps all).

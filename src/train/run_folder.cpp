@@ -5,11 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "train/checkpoint.h"
 
 namespace frugal::train {
@@ -17,6 +20,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kLock = ".lock";  // also the mark of a run's folder
+constexpr const char* kLog = "trainer_log.jsonl";
 constexpr const char* kIndex = "model.safetensors.index.json";
 
 void sync_folder(const std::string& path) {
@@ -25,6 +29,20 @@ void sync_folder(const std::string& path) {
   const bool synced = ::fsync(fd) == 0;
   ::close(fd);
   if (!synced) fail_errno("cannot sync", path);
+}
+
+// Whoever asks whether a run goes on (is_training) has a shared lock for a moment.
+bool lock_for_training(int lock) {
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    if (::flock(lock, LOCK_EX | LOCK_NB) == 0) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return false;
+}
+
+bool holds_run(const fs::path& folder) {
+  std::error_code code;
+  return fs::exists(folder / kLock, code) || fs::exists(folder / kLog, code);
 }
 
 }  // namespace
@@ -40,7 +58,7 @@ RunFolder::RunFolder(const std::string& path, Existing existing) : path_(path), 
   lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_ < 0) fail_errno("cannot open", lock);
   try {
-    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) fail(ErrorKind::invalid_input, "{}: another process trains into this folder", path);
+    if (!lock_for_training(lock_)) fail(ErrorKind::invalid_input, "{}: another process trains into this folder", path);
     if (existing == Existing::refuse && has_checkpoints(path)) {
       fail(ErrorKind::invalid_input, "{}: holds the checkpoints of a run; --resume goes on with it, --overwrite removes them", path);
     }
@@ -71,6 +89,39 @@ void RunFolder::take_result(const std::string& from) const {
   for (const fs::path& file : files) fs::rename(file, output / file.filename());
   fs::remove_all(from);
   sync_folder(path_);
+}
+
+std::vector<std::string> find_run_folders(const std::string& path) {
+  std::error_code code;
+  if (!fs::is_directory(path, code)) fail(ErrorKind::io, "{}: {}", printable(path), fs::exists(path, code) ? "is no folder" : "does not exist");
+  if (holds_run(path)) return {path};
+  std::vector<std::string> found;
+  fs::recursive_directory_iterator walk(path, fs::directory_options::skip_permission_denied, code);
+  for (; !code && walk != fs::recursive_directory_iterator(); walk.increment(code)) {
+    stop_point();
+    std::error_code unknown;
+    if (!walk->is_directory(unknown) || !holds_run(walk->path())) continue;
+    found.push_back(walk->path().string());
+    walk.disable_recursion_pending();
+  }
+  if (found.empty()) {
+    fail(ErrorKind::invalid_input, "{}: holds no run, nor does a folder below it: a run's has a {}, which frugal train and tune write", printable(path), kLog);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+bool is_training(const std::string& path) {
+  const int lock = ::open((path + "/" + kLock).c_str(), O_RDONLY | O_CLOEXEC);
+  if (lock < 0) return false;
+  const bool taken = ::flock(lock, LOCK_SH | LOCK_NB) != 0;
+  ::close(lock);
+  return taken;
+}
+
+bool holds_result(const std::string& path) {
+  std::error_code code;
+  return fs::exists(fs::path(path) / "adapter_config.json", code) || fs::exists(fs::path(path) / "config.json", code);
 }
 
 }  // namespace frugal::train

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace frugal::train {
 
@@ -31,5 +32,11 @@ class RunFolder {
   int lock_;
   bool resumes_;
 };
+
+// The folder itself when it holds a run or what is left of one, else all below it that do, by name; links are not followed. Throws Error{invalid_input}
+// when there is none, Error{io} when `path` is no folder.
+std::vector<std::string> find_run_folders(const std::string& path);
+bool is_training(const std::string& path);   // a process has its lock
+bool holds_result(const std::string& path);  // an adapter or a model: what a run that was not stopped leaves
 
 }  // namespace frugal::train
