@@ -25,6 +25,12 @@ std::string losses(const RunHistory& run) {
   return first && last ? fmt::format("{} \xE2\x86\x92 {}", format_number(*first), format_number(*last)) : "";
 }
 
+// "8,386", "1.25M", "30.1B".
+std::string count(int64_t value) {
+  const auto number = static_cast<double>(value);
+  return number < 1e6 ? format_number(number) : number < 1e9 ? fmt::format("{:.3g}M", number / 1e6) : fmt::format("{:.3g}B", number / 1e9);
+}
+
 // The log has whole seconds.
 std::string duration(const RunHistory& run) {
   const double seconds = run.seconds();
@@ -72,8 +78,7 @@ std::vector<RunColumn> run_columns(const std::vector<RunHistory>& runs) {
       {"held out", "loss on held-out data, the last", true, [](const RunHistory& run) { return number_or_nothing(run.eval_loss()); }},
       {"skipped", "steps that changed nothing: not finite, or a spike", true,
        [](const RunHistory& run) { return run.skipped() > 0 ? fmt::format("{}", run.skipped()) : ""; }},
-      {"tokens", "learned from, with repetitions", true,
-       [](const RunHistory& run) { return run.rows.empty() ? "" : format_number(static_cast<double>(run.rows.back().tokens)); }},
+      {"tokens", "learned from, with repetitions", true, [](const RunHistory& run) { return run.rows.empty() ? "" : count(run.rows.back().tokens); }},
       {"tokens/s", "the median", true, [](const RunHistory& run) { return run.rows.empty() ? "" : eval::format_rate(run.tokens_per_second()); }},
       {"MFU", "model FLOP utilisation, the median", true, [](const RunHistory& run) { return run.mfu() ? fmt::format("{:.1f} %", 100 * *run.mfu()) : ""; }},
       {"time", "of all processes that trained", true, duration},

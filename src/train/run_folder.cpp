@@ -40,9 +40,10 @@ bool lock_for_training(int lock) {
   return false;
 }
 
+// Others have files of the lock's name too.
 bool holds_run(const fs::path& folder) {
   std::error_code code;
-  return fs::exists(folder / kLock, code) || fs::exists(folder / kLog, code);
+  return fs::exists(folder / kLog, code) || (fs::exists(folder / kLock, code) && (has_checkpoints(folder) || is_training(folder)));
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ class RunFolder {
   bool resumes_;
 };
 
-// The folder itself when it holds a run or what is left of one, else all below it that do, by name; links are not followed. Throws Error{invalid_input}
+// The folder itself when it holds a run (a log, or checkpoints, or one that begins), else all below it that do, by name; links are not followed. Throws Error{invalid_input}
 // when there is none, Error{io} when `path` is no folder.
 std::vector<std::string> find_run_folders(const std::string& path);
 bool is_training(const std::string& path);   // a process has its lock

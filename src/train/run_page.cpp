@@ -19,7 +19,8 @@ constexpr double kWidth = 470, kHeight = 290;
 constexpr eval::Box kArea{62, 42, kWidth - 18, kHeight - 40};
 constexpr size_t kPoints = 600, kColours = 8;
 
-std::string colour(size_t run) { return fmt::format("c{}", run % kColours); }
+// Every second round of colours is dotted.
+std::string colour(size_t run) { return fmt::format("c{}{}", run % kColours, run / kColours % 2 == 1 ? " again" : ""); }
 
 std::string swatch(const std::string& of) { return fmt::format("<i class=\"swatch {}\"></i>", of); }
 
@@ -38,11 +39,6 @@ std::string draw_series(const Series& series, const std::vector<CurvePoint>& poi
   return fmt::format(R"(<path class="curve {}{}" d="{}"/>)", colour(series.run), series.held_out ? " held" : "", path) + dots;
 }
 
-std::string name_of(const Series& series, const std::vector<RunHistory>& runs) {
-  if (runs.size() == 1) return series.held_out ? "held out" : "training";
-  return eval::clean(runs[series.run].name, 60) + (series.held_out ? ", held out" : "");
-}
-
 struct Drawn {
   std::string figure;
   Json data;  // for the pointer
@@ -58,7 +54,8 @@ Drawn draw(const Curve& curve, const std::vector<RunHistory>& runs) {
     lines += draw_series(series, points, x, y);
     Json pairs = Json::array();
     for (const CurvePoint& point : points) pairs.push_back({point.step, point.value});
-    data["series"].push_back({{"name", name_of(series, runs)}, {"points", pairs}});
+    const std::string name = runs.size() == 1 ? curve.title : eval::clean(runs[series.run].name, 60);
+    data["series"].push_back({{"run", series.run}, {"name", name}, {"held_out", series.held_out}, {"points", pairs}});
   }
   const std::string title = escaped(curve.title) + (y.kind() == eval::Scale::Kind::log ? R"( <tspan class="caption">log scale</tspan>)" : "");
   const std::string figure = fmt::format(

@@ -31,7 +31,7 @@ class Quadratic : public Objective {
   std::vector<MicroBatch> epoch(int64_t epoch) override {
     std::vector<MicroBatch> batches;
     const size_t size = static_cast<size_t>(epoch) < sizes.size() ? sizes[static_cast<size_t>(epoch)] : examples_;
-    for (size_t i = 0; i < size; ++i) batches.push_back({{(i * 7 + static_cast<size_t>(epoch)) % examples_}, 3, 2});
+    for (size_t i = 0; i < size; ++i) batches.push_back({{(i * 7 + static_cast<size_t>(epoch)) % examples_}, 3, 2, flops});
     return batches;
   }
   double accumulate(const MicroBatch& batch, double scale, uint64_t seed) override {
@@ -56,7 +56,7 @@ class Quadratic : public Objective {
 
   std::function<void(int64_t call)> before, before_evaluation;
   std::vector<size_t> sizes;  // of the first epochs, where they are not all the same
-  double factor = 1;
+  double factor = 1, flops = 0;
   int64_t calls = 0, evaluations = 0;
   std::string data = "quadratic";
   std::vector<uint64_t> learned;
@@ -234,6 +234,22 @@ TEST_F(TrainerTest, AStopDuringAnEvaluationIsMadeUpFor) {
       EXPECT_EQ(logged(options.output), logged(folder_ / ("whole" + optimizer))) << optimizer << " at " << at;
     }
   }
+}
+
+TEST_F(TrainerTest, UtilisationIsWhatWasNeededOverWhatTheMachineCanDo) {
+  Process process;
+  process.objective.flops = 3e6;
+  TestOptions options = options_for(folder_ / "out");
+  options.options.peak_flops = 1e12;
+  process.run(options);
+  for (const LogRow& row : read_run_log(folder_ / "out/trainer_log.jsonl")) {
+    ASSERT_TRUE(row.mfu);
+    EXPECT_NEAR(*row.mfu, 1e6 * row.tokens_per_second / 1e12, 1e-9 * *row.mfu);  // 3 tokens a micro-batch
+  }
+  Process without;
+  without.objective.flops = 3e6;
+  without.run(options_for(folder_ / "without"));
+  for (const LogRow& row : read_run_log(folder_ / "without/trainer_log.jsonl")) EXPECT_FALSE(row.mfu);
 }
 
 // Packing gives epochs that differ.

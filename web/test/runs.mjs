@@ -29,8 +29,9 @@ await run(async ({ open, step }) => {
       await figure.hover({ position: { x: ((left + ((point[0] - first) / (last - first)) * (right - left)) / 470) * box.width, y: box.height / 2 } });
       const lines = (await page.locator("#tip").innerText()).trim().split("\n");
       assert.equal(lines[0], `step ${point[0]}`);
-      assert.equal(lines.length, series.length + 1);
-      assert.equal(Number(lines[1].split(": ")[1]), Number(point[1].toPrecision(4)));
+      assert.equal(lines.length, Number(count) + 1);
+      assert.equal(series.length, 2 * count, "training and held out");
+      assert.match(lines[1], new RegExp(`^${series[0].name}: ${Number(point[1].toPrecision(4))}, held out [\\d.]+`));
       await page.mouse.move(1, 1);
       assert.ok(await page.locator("#tip").isHidden());
     });
