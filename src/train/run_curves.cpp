@@ -114,8 +114,10 @@ eval::Scale Curve::value_scale(double from, double to) const {
       if (is_finite(point)) values.push_back(point.value);
     }
   }
-  if (!from_zero) return eval::scale_around(values, from, to);
-  return {eval::Scale::Kind::linear, 0, 1.05 * *std::max_element(values.begin(), values.end()), from, to};
+  if (axis == ValueAxis::spread) return eval::scale_around(values, from, to);
+  const auto [lowest, highest] = std::minmax_element(values.begin(), values.end());
+  const double low = axis == ValueAxis::from_zero ? 0 : *lowest, air = *highest > low ? 0.05 * (*highest - low) : 0.1 * std::abs(low);
+  return {eval::Scale::Kind::linear, axis == ValueAxis::from_zero ? 0 : low - air, *highest + air, from, to};
 }
 
 std::vector<eval::Tick> Curve::step_ticks(const eval::Scale& scale, double min_gap) const {
@@ -126,19 +128,20 @@ std::vector<eval::Tick> Curve::step_ticks(const eval::Scale& scale, double min_g
 
 std::vector<Curve> curves_of(const std::vector<RunHistory>& runs) {
   std::vector<Curve> curves;
-  const auto add = [&](const std::string& title, TickFormat format, bool from_zero, const Get& get) -> Curve& {
-    Curve& curve = curves.emplace_back(Curve{title, format, from_zero, {}});
+  const auto add = [&](const std::string& title, TickFormat format, ValueAxis axis, const Get& get) -> Curve& {
+    Curve& curve = curves.emplace_back(Curve{title, format, axis, {}});
     add_series(curve, runs, get);
     return curve;
   };
-  Curve& loss = add("loss", TickFormat::rate, false, [](const LogRow& row) { return std::optional(row.loss); });
+  Curve& loss = add("loss", TickFormat::rate, ValueAxis::spread, [](const LogRow& row) { return std::optional(row.loss); });
   add_series(
       loss, runs, [](const LogRow& row) { return row.has_eval ? std::optional(row.eval_loss) : std::nullopt; }, true);
-  add("learning rate", TickFormat::rate, true, [](const LogRow& row) { return std::optional(row.learning_rate); });
-  add("gradient norm", TickFormat::rate, false, [](const LogRow& row) { return std::optional(row.grad_norm); });
-  add("tokens a second", TickFormat::rate, true, [](const LogRow& row) { return std::optional(row.tokens_per_second); });
-  add("model FLOP utilisation, %", TickFormat::rate, true, [](const LogRow& row) { return row.mfu ? std::optional(100 * *row.mfu) : std::nullopt; });
-  add("peak memory", TickFormat::bytes, true, [](const LogRow& row) { return std::optional(static_cast<double>(row.peak_rss_bytes)); });
+  add("learning rate", TickFormat::rate, ValueAxis::from_zero, [](const LogRow& row) { return std::optional(row.learning_rate); });
+  add("gradient norm", TickFormat::rate, ValueAxis::spread, [](const LogRow& row) { return std::optional(row.grad_norm); });
+  add("tokens a second", TickFormat::rate, ValueAxis::from_zero, [](const LogRow& row) { return std::optional(row.tokens_per_second); });
+  add("model FLOP utilisation, %", TickFormat::rate, ValueAxis::from_zero,
+      [](const LogRow& row) { return row.mfu ? std::optional(100 * *row.mfu) : std::nullopt; });
+  add("peak memory", TickFormat::bytes, ValueAxis::from_zero, [](const LogRow& row) { return std::optional(static_cast<double>(row.peak_rss_bytes)); });
   std::set<std::string> names;
   for (const RunHistory& run : runs) {
     for (const LogRow& row : run.rows) {
@@ -146,7 +149,7 @@ std::vector<Curve> curves_of(const std::vector<RunHistory>& runs) {
     }
   }
   for (const std::string& name : names) {
-    add(eval::clean(name, 60), TickFormat::rate, false,
+    add(eval::clean(name, 60), TickFormat::rate, ValueAxis::around,
         [&](const LogRow& row) { return row.metrics.contains(name) ? std::optional(row.metrics[name].get<double>()) : std::nullopt; });
   }
   std::erase_if(curves, [](const Curve& curve) { return curve.series.empty(); });

@@ -28,13 +28,18 @@ struct Series {
   std::vector<CurvePoint> points;
 };
 
+enum class ValueAxis {
+  from_zero,
+  around,  // the values, with some air
+  spread   // around them, and logarithmic when they spread far
+};
+
 struct Curve {
   std::string title;
   eval::TickFormat format = eval::TickFormat::rate;
-  bool from_zero = false;
+  ValueAxis axis = ValueAxis::around;
   std::vector<Series> series;  // of each run that has the figure, not empty
   double first_step() const, last_step() const;
-  // Both with some air; the one of values is logarithmic when they spread far and need not begin at 0.
   eval::Scale step_scale(double from, double to) const, value_scale(double from, double to) const;
   std::vector<eval::Tick> step_ticks(const eval::Scale& scale, double min_gap) const;  // whole ones
 };
