@@ -76,13 +76,13 @@ struct TrainingJob {
   train::TrainerOptions options;
   Json fingerprint;  // of the method
   train::TrainingFlops flops;
-  std::string what;                               // for the summary: "adapter", "model"
-  train::CheckpointFiles files;                   // of the output, at the end
-  bool checkpoints_have_files = false;            // and of every checkpoint
-  std::function<void(uint64_t)> seed_randomness;  // see train::LanguageModelingOptions
-  std::function<void(bool)> set_training;
-  train::Recompute recompute;  // how randomness is kept; `every` is the plan's
-  ObjectiveMaker objective;
+  std::string what;                                    // for the summary: "adapter", "model"
+  train::CheckpointFiles files = {};                   // of the output, at the end
+  bool checkpoints_have_files = false;                 // and of every checkpoint
+  std::function<void(uint64_t)> seed_randomness = {};  // see train::LanguageModelingOptions
+  std::function<void(bool)> set_training = {};
+  train::Recompute recompute = {};  // how randomness is kept; `every` is the plan's
+  ObjectiveMaker objective = {};
 };
 
 // The row of the plan's optimizer and its options, checked.

@@ -49,6 +49,8 @@ void read_state(RunHistory& run, const Json& json) {
   if (!state.has("fingerprint")) return;
   const JsonObject fingerprint = state.object("fingerprint");
   run.method = fingerprint.text_or("method", "");
+  if (const std::string distillation = fingerprint.text_or("distillation", ""); !distillation.empty())
+    run.method = fmt::format("{} ({})", distillation, run.method);
   run.optimizer = fingerprint.text_or("optimizer", "");
   if (run.model.empty() && fingerprint.has("model")) run.model = "sha256:" + fingerprint.text("model").substr(0, 12);
 }
