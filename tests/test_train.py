@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 from conftest import FRUGAL
+from safetensors.torch import load_file
 
 SUBJECTS = ["river", "lamp", "stone", "horse", "cloud", "bread", "window", "garden", "violin", "mountain"]
 # How often a run is killed at a random time: T2 wants 1,000 in scripts/torture.
@@ -335,3 +336,60 @@ def test_every_adapter_learns_and_can_be_used(frugal, tiny, rows, tmp_path, meth
     assert run.json["train_loss_last"] < run.json["train_loss_first"] - 0.1, run.json
     run = frugal("generate", tiny / "model", "--lora", tmp_path / "out", "-p", "What is a lamp?", "-n", 8, "--temp", 0, "--json")
     assert run.code == 0, run.err
+
+
+@pytest.fixture(scope="module")
+def small_run(frugal, tiny, tmp_path_factory):
+    """A run of frugal train that is long enough to have learned, and what continues it."""
+    output = tmp_path_factory.mktemp("small") / "run"
+    shape = ["--tokenizer", tiny / "model", "--width", 64, "--heads", 4, "--kv-heads", 2, "--layers", 2, "--sequence-len", 64]
+    run = frugal("train", *shape, "--data", tiny / "text.txt", "-o", output, "--max-steps", 60, "--learning-rate", "3e-3", "--micro-batch-size", 4, "--val-set-size", "0.2",
+                 "--lr-scheduler-type", "constant", "-t", 2, "--json")
+    assert run.code == 0, run.err
+    return output, run.json
+
+
+@pytest.mark.parametrize("method", ["staged:num_hidden_layers=4,hidden_size=128", "lemon:num_hidden_layers=3,hidden_size=96,num_attention_heads=6,intermediate_size=200"])
+def test_a_grown_model_goes_on_from_the_loss_that_it_had(frugal, tiny, small_run, tmp_path, method):
+    small, before = small_run
+    grown, output = tmp_path / "grown", tmp_path / "run"
+    run = frugal("grow", small, "--method", method, "-o", grown, "--json")
+    assert run.code == 0, run.err
+    assert run.json["logits_difference"] < (1e-4 if method.startswith("staged") else 1e-5)
+    assert run.json["after"]["parameters"] > 1.5 * run.json["before"]["parameters"] and run.json["before"]["hidden_size"] == 64
+    has_state = method.startswith("staged")
+    assert run.json["optimizer_state_of_step"] == (60 if has_state else None) and (grown / "optimizer.safetensors").exists() == has_state
+    config = json.loads((grown / "config.json").read_text())
+    assert {key: config[key] for key in run.json["after"] if key != "parameters"} == {key: value for key, value in run.json["after"].items() if key != "parameters"}
+    (tmp_path / "train.yaml").write_text(f"base_model: {grown}\nmax_steps: 30\nlearning_rate: 1.0e-3\nlr_scheduler_type: constant\nmicro_batch_size: 4\nsequence_len: 64\nval_set_size: 0.2\n")
+    run = frugal("train", "--config", tmp_path / "train.yaml", "--data", tiny / "text.txt", "-o", output, "-t", 2, "--json", "--log-level", "info")
+    assert run.code == 0, run.err
+    assert ("the optimizer begins with the state" in run.err) == has_state
+    first, rest = before["train_loss_last"], [loss for _, loss in losses(output)]
+    assert rest[0] < 1.15 * first and max(rest) < 1.5 * first, (first, rest)  # a new model of this size begins at 5.8
+    assert run.json["eval_loss"] < before["eval_loss"]
+    if has_state:
+        steps = {name: float(value) for name, value in load_file(output / "checkpoint-30/optimizer.safetensors").items() if name.startswith("step.")}
+        assert steps["step.model.layers.0.mlp.up_proj.weight"] == 90 and steps["step.model.layers.1.mlp.up_proj.weight"] == 30
+
+
+def test_stacking_reports_its_difference_and_what_cannot_grow_is_refused(frugal, tiny, tuned, tmp_path):
+    run = frugal("grow", tiny / "model", "--method", "stacking", "-o", tmp_path / "stacked")
+    assert run.code == 0 and "num_hidden_layers    3 -> 6" in run.out and "logits differ by" in run.out, run.err
+    run = frugal("train", tmp_path / "stacked", "--data", tiny / "text.txt", "-o", tmp_path / "out", "--max-steps", 2, "--sequence-len", 32)
+    assert run.code == 0, run.err
+    for arguments, message in [([tiny / "model", "--method", "staged:hidden_size=100"], "intermediate_size: 136 times 100 / 72"), ([tiny / "model", "--method", "stack"], "no method"),
+                               ([tiny / "model", "--method", "staged:width=100"], "width"), ([tuned[0], "--method", "stacking"], "config.json")]:
+        run = frugal("grow", *arguments, "-o", tmp_path / "no")
+        assert run.code in (1, 2) and message in run.err and not (tmp_path / "no").exists(), run.err
+    assert frugal("grow", tiny / "model", "--method", "stacking", "-o", tmp_path / "stacked").code == 2
+
+
+def test_the_state_of_adamw_goes_with_its_own_weights_and_to_adamw_only(frugal, tiny, small_run, tmp_path):
+    assert frugal("grow", small_run[0], "--method", "staged:num_hidden_layers=3", "-o", tmp_path / "grown").code == 0
+    run = frugal("train", tmp_path / "grown", "--data", tiny / "text.txt", "-o", tmp_path / "out", "--max-steps", 1, "--sequence-len", 32, "--optimizer", "lion")
+    assert run.code == 0 and "with which lion cannot begin" in run.err, run.err
+    subprocess.run(["cp", "-r", small_run[0], tmp_path / "other"], check=True)
+    subprocess.run(["cp", small_run[0] / "initial/model.safetensors", tmp_path / "other"], check=True)
+    run = frugal("grow", tmp_path / "other", "--method", "staged:num_hidden_layers=3", "-o", tmp_path / "no")
+    assert run.code == 2 and "is not as in the model beside it" in run.err and not (tmp_path / "no").exists(), run.err

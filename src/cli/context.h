@@ -55,6 +55,7 @@ void add_inspect(CLI::App& app, Context& context);
 void add_tokenize(CLI::App& app, Context& context);
 void add_tokenizer(CLI::App& app, Context& context);
 void add_train(CLI::App& app, Context& context);
+void add_grow(CLI::App& app, Context& context);
 void add_tune(CLI::App& app, Context& context);
 void add_distill(CLI::App& app, Context& context);
 void add_runs(CLI::App& app, Context& context);

@@ -1,4 +1,6 @@
 // frugal train: pre-training, of a new model or of one that is there.
+#include <filesystem>
+
 #include "base/error.h"
 #include "cli/context.h"
 #include "cli/resources.h"
@@ -68,6 +70,7 @@ void run(const Context& context, TrainValues& values) {
                   .flops = train::training_flops(*model.model),
                   .what = "model",
                   .files = whole_model_files(context, model)};
+  if (const std::string state = base + "/" + kOptimizerState; !is_new && std::filesystem::is_regular_file(state)) job.optimizer_state = state;
   run_training(context, plan, folder, job);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/progress.h"
@@ -15,8 +16,10 @@
 #include "cli/resources.h"
 #include "cli/terminal.h"
 #include "cli/yaml.h"
+#include "io/sha256.h"
 #include "kernels/cpu/machine.h"
 #include "text/tokenizer.h"
+#include "train/checkpoint.h"
 #include "train/preference.h"
 
 namespace frugal::cli {
@@ -451,11 +454,26 @@ OptimizerChoice optimizer_of(const TrainingPlan& plan) {
   return {&row, Options(row.id, row.options, text.options)};
 }
 
+namespace {
+
+void begin_with_state(TrainingJob& job, const MethodRow<train::OptimizerFactory>& row, train::Optimizer& optimizer) {
+  if (row.id != "adamw") {
+    log_warning("{}: is AdamW's state, with which {} cannot begin: it is left out", job.optimizer_state, row.id);
+    return;
+  }
+  train::load_state(optimizer, train::read_tensors(job.optimizer_state), job.optimizer_state);
+  job.fingerprint["optimizer_state"] = io::sha256_hex(MappedFile::open(job.optimizer_state)->bytes());
+  log_info("the optimizer begins with the state in {}", job.optimizer_state);
+}
+
+}  // namespace
+
 void run_training(const Context& context, const TrainingPlan& plan, const train::RunFolder& folder, TrainingJob& job) {
   const OptimizerChoice choice = optimizer_of(plan);
   uint64_t trainable = 0;
   for (const train::Parameter& parameter : job.parameters) trainable += static_cast<uint64_t>(parameter.tensor.numel());
   const auto optimizer = choice.row->function(job.parameters, choice.options);
+  if (!job.optimizer_state.empty()) begin_with_state(job, *choice.row, *optimizer);
   job.fingerprint["optimizer"] = chain::canonical_text(choice.row->id, choice.options);
   job.fingerprint["model"] = weights_hash(job.model);
   job.fingerprint["schedule"] = plan.schedule.canonical();

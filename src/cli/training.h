@@ -81,6 +81,7 @@ struct TrainingJob {
   bool checkpoints_have_files = false;                 // and of every checkpoint
   std::function<void(uint64_t)> seed_randomness = {};  // see train::LanguageModelingOptions
   std::function<void(bool)> set_training = {};
+  std::string optimizer_state = {};  // file with AdamW's state to begin with, or empty
   train::Recompute recompute = {};  // how randomness is kept; `every` is the plan's
   ObjectiveMaker objective = {};
 };
@@ -94,6 +95,9 @@ OptimizerChoice optimizer_of(const TrainingPlan& plan);
 
 // Trains, writes the result beside the checkpoints, and prints the summary.
 void run_training(const Context& context, const TrainingPlan& plan, const train::RunFolder& folder, TrainingJob& job);
+
+// What `grow` puts beside a model and `train` begins with.
+inline constexpr const char* kOptimizerState = "optimizer.safetensors";
 
 // The model as a directory that transformers reads, in float32.
 train::CheckpointFiles whole_model_files(const Context& context, const nn::LoadedModel& model);

@@ -28,19 +28,6 @@ constexpr const char* kState = "trainer_state.json";
 constexpr const char* kManifest = "manifest.json";
 constexpr size_t kMaxJsonBytes = size_t{256} << 20;
 
-TensorMap read_tensors(const std::string& path) {
-  const auto file = MappedFile::open(path);
-  TensorMap tensors;
-  for (const TensorView& view : io::read_safetensors(file->bytes(), path).tensors) {
-    const std::optional<at::ScalarType> type = nn::scalar_type_of(view.format);
-    if (!type) fail(ErrorKind::corrupt_file, "{}: {} is {}, which no checkpoint holds", path, view.name, view.format);
-    Tensor values = at::empty(view.shape, at::TensorOptions(*type));
-    if (!view.bytes.empty()) std::memcpy(values.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
-    tensors[view.name] = values;
-  }
-  return tensors;
-}
-
 void write_json(const std::string& path, const Json& json) { write_text_file(path, json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"); }
 
 Json read_json(const std::string& path) { return parse_json(read_text_file(path, kMaxJsonBytes), path); }
@@ -72,6 +59,19 @@ void require_finite(const TensorMap& tensors) {
 }
 
 }  // namespace
+
+TensorMap read_tensors(const std::string& path) {
+  const auto file = MappedFile::open(path);
+  TensorMap tensors;
+  for (const TensorView& view : io::read_safetensors(file->bytes(), path).tensors) {
+    const std::optional<at::ScalarType> type = nn::scalar_type_of(view.format);
+    if (!type) fail(ErrorKind::corrupt_file, "{}: {} is {}, which no checkpoint holds", path, view.name, view.format);
+    Tensor values = at::empty(view.shape, at::TensorOptions(*type));
+    if (!view.bytes.empty()) std::memcpy(values.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+    tensors[view.name] = values;
+  }
+  return tensors;
+}
 
 void write_tensors(const std::string& path, const TensorMap& tensors) {
   std::vector<io::TensorToWrite> writes;

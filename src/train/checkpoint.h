@@ -46,6 +46,8 @@ void remove_checkpoints(const std::string& output);
 // Removes the oldest until `keep` are left (0: keeps all).
 void prune_checkpoints(const std::string& output, int64_t keep);
 
+// All tensors of a safetensors file. Throws Error{corrupt_file}.
+TensorMap read_tensors(const std::string& path);
 // Writes tensors as safetensors, F32, F64, I64, I32, U8 or I8 as they are.
 void write_tensors(const std::string& path, const TensorMap& tensors);
 

@@ -1,6 +1,7 @@
 #include "train/optimizer.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <set>
 
@@ -20,6 +21,23 @@ const MethodTable<OptimizerFactory>& optimizer_table() {
   static const MethodTable<OptimizerFactory> table(
       {adamw_row(), adafactor_row(), adam8bit_row(), lion_row(), sophia_row(), muon_row(), schedule_free_row(), sgd_row(), galore_row()});
   return table;
+}
+
+void copy_named(const std::map<std::string, at::Tensor>& from, const std::string& name, at::Tensor& to, const std::string& where) {
+  const auto found = from.find(name);
+  if (found == from.end()) fail(ErrorKind::invalid_input, "{}: is of another run: it has no {}", where, name);
+  if (found->second.sizes() != to.sizes() || found->second.scalar_type() != to.scalar_type()) {
+    fail(ErrorKind::invalid_input, "{}: is of another run: {} has another shape or type", where, name);
+  }
+  const at::NoGradGuard no_grad;
+  to.copy_(found->second);
+}
+
+void load_state(Optimizer& optimizer, const std::map<std::string, at::Tensor>& state, const std::string& where) {
+  size_t count = 0;
+  optimizer.for_each_state([&](const std::string&, at::Tensor&) { ++count; });
+  if (state.size() != count) fail(ErrorKind::invalid_input, "{}: is of another run: {} optimizer states, here are {}", where, state.size(), count);
+  optimizer.for_each_state([&](const std::string& name, at::Tensor& tensor) { copy_named(state, name, tensor, where); });
 }
 
 OptionSpec beta_option(std::string name, double fallback, std::string help) { return number_option(std::move(name), fallback, 0, 0.999999, std::move(help)); }

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,6 +37,11 @@ class Optimizer {
   virtual void to_evaluation_point() {}
   virtual void to_training_point() {}
 };
+
+// Copies a checkpoint's state into the optimizer. Throws Error{invalid_input} that begins with `where` when it is not the state of these parameters.
+void load_state(Optimizer& optimizer, const std::map<std::string, at::Tensor>& state, const std::string& where);
+// Copies the tensor of that name, with the same promise.
+void copy_named(const std::map<std::string, at::Tensor>& from, const std::string& name, at::Tensor& to, const std::string& where);
 
 // Throws Error{unsupported} for a parameter that is not a contiguous float32 tensor on the CPU, Error{invalid_input} for two of one name.
 using OptimizerFactory = std::unique_ptr<Optimizer> (*)(std::vector<Parameter> parameters, const Options& options);

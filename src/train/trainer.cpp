@@ -329,26 +329,13 @@ class Run {
     if (!checkpoint) return;
     const std::string where = fmt::format("{}/checkpoint-{}", folder_.path(), checkpoint->step);
     require_equal(checkpoint->state.value("fingerprint", Json::object()), where);
-    const auto load = [&](const TensorMap& from, const std::string& name, at::Tensor& to) {
-      const auto found = from.find(name);
-      if (found == from.end()) fail(ErrorKind::invalid_input, "{}: is of another run: it has no {}", where, name);
-      if (found->second.sizes() != to.sizes() || found->second.scalar_type() != to.scalar_type()) {
-        fail(ErrorKind::invalid_input, "{}: is of another run: {} has another shape or type", where, name);
-      }
-      const at::NoGradGuard no_grad;
-      to.copy_(found->second);
-    };
-    size_t states = 0;
-    optimizer_.for_each_state([&](const std::string&, at::Tensor&) { ++states; });
-    if (checkpoint->parameters.size() != parameters_.size() || checkpoint->optimizer.size() != states) {
-      fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters and {} optimizer states, here are {} and {}", where, checkpoint->parameters.size(),
-           checkpoint->optimizer.size(), parameters_.size(), states);
-    }
+    if (checkpoint->parameters.size() != parameters_.size())
+      fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters, here are {}", where, checkpoint->parameters.size(), parameters_.size());
     for (const Parameter& parameter : parameters_) {
       at::Tensor tensor = parameter.tensor;
-      load(checkpoint->parameters, parameter.name, tensor);
+      copy_named(checkpoint->parameters, parameter.name, tensor, where);
     }
-    optimizer_.for_each_state([&](const std::string& name, at::Tensor& state) { load(checkpoint->optimizer, name, state); });
+    load_state(optimizer_, checkpoint->optimizer, where);
     const JsonObject state(checkpoint->state, where + "/trainer_state.json");
     step_ = checkpoint->step;
     if (step_ > plan_.total()) state.fail_at("global_step", fmt::format("is beyond the run's {} steps", plan_.total()));
