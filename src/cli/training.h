@@ -82,7 +82,7 @@ struct TrainingJob {
   std::function<void(uint64_t)> seed_randomness = {};  // see train::LanguageModelingOptions
   std::function<void(bool)> set_training = {};
   std::string optimizer_state = {};  // file with AdamW's state to begin with, or empty
-  train::Recompute recompute = {};  // how randomness is kept; `every` is the plan's
+  train::Recompute recompute = {};   // how randomness is kept; `every` is the plan's
   ObjectiveMaker objective = {};
 };
 

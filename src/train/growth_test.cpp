@@ -28,7 +28,7 @@ std::string refusal(const std::string& text, const nn::Model& model) {
   return io::outcome_of([&] { grown_by(text, model); });
 }
 
-TinyModelOptions random_shape(Rng& rng) {
+TinyModelOptions random_shape(Rng& rng, bool may_have_qk_norm) {
   TinyModelOptions shape;
   shape.kv_heads = rng.between(1, 3);
   shape.heads = shape.kv_heads * rng.between(1, 3);
@@ -38,8 +38,10 @@ TinyModelOptions random_shape(Rng& rng) {
   shape.blocks = static_cast<int>(rng.between(1, 4));
   shape.tied = rng.below(2) == 1;
   shape.biases = rng.below(2) == 1;
+  shape.qk_norm = may_have_qk_norm && rng.below(2) == 1;
   std::cout << "hidden " << shape.hidden << ", intermediate " << shape.intermediate << ", heads " << shape.heads << "/" << shape.kv_heads << " x "
-            << shape.head_dim << ", blocks " << shape.blocks << (shape.tied ? ", tied" : "") << (shape.biases ? ", biases" : "") << std::endl;
+            << shape.head_dim << ", blocks " << shape.blocks << (shape.tied ? ", tied" : "") << (shape.biases ? ", biases" : "")
+            << (shape.qk_norm ? ", norms of q and k" : "") << std::endl;
   return shape;
 }
 
@@ -58,7 +60,7 @@ TEST(Staged, KeepsTheFunctionInDepthWidthAndBoth) {
   Rng rng(testing::test_seed());
   at::manual_seed(testing::test_seed());
   for (int round = 0; round < 8; ++round) {
-    const TinyModelOptions shape = random_shape(rng);
+    const TinyModelOptions shape = random_shape(rng, true);
     const nn::Model model = testing::tiny_model(shape);
     const int64_t factor = rng.between(2, 3);
     for (const std::string& text :
@@ -80,7 +82,7 @@ TEST(Lemon, KeepsTheFunctionToRoundingAtWidthsThatAreNoMultiples) {
   Rng rng(testing::test_seed() + 1);
   at::manual_seed(testing::test_seed());
   for (int round = 0; round < 12; ++round) {
-    const TinyModelOptions shape = random_shape(rng);
+    const TinyModelOptions shape = random_shape(rng, false);
     const nn::Model model = testing::tiny_model(shape);
     const int64_t key_heads = shape.kv_heads + rng.between(0, 3), group = shape.heads / shape.kv_heads + rng.between(0, 2);
     const int64_t hidden = shape.hidden + rng.between(1, 2 * shape.hidden), heads = key_heads * group;
@@ -119,7 +121,7 @@ TEST(Staged, MapsTheStateOfAdamWAsGradientsAre) {
   Rng rng(testing::test_seed() + 2);
   at::manual_seed(testing::test_seed());
   for (int round = 0; round < 6; ++round) {
-    const TinyModelOptions shape = random_shape(rng);
+    const TinyModelOptions shape = random_shape(rng, true);
     nn::Model model = testing::tiny_model(shape);
     const std::vector<int32_t> tokens = testing::random_tokens(40, shape.vocab);
     TensorMap state;
