@@ -1,4 +1,4 @@
-// BabyLlama (arXiv 2308.02019, section 3): kd-forward from an ensemble, whose logits are averaged; alpha is here the teachers' weight, as for
+// BabyLlama (arXiv 2308.02019): kd-forward from an ensemble, whose logits are averaged; alpha is here the teachers' weight, as for
 // kd-forward (the paper's alpha is the labels').
 #include "distill/distill_table.h"
 

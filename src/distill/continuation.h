@@ -18,7 +18,7 @@ struct ContinuationOptions {
 };
 
 // One for each prompt, which has at least one token; they may be empty when a prompt is as long as it may be. Each is a function of its prompt, its
-// index and the seed. With `mixed`, tokens are drawn from share * mixed + (1 - share) * model (arXiv 2306.08543, equation 8).
+// index and the seed. With `mixed`, tokens are drawn from share * mixed + (1 - share) * model (arXiv 2306.08543, teacher-mixed sampling).
 // Between blocks is a stop point (base/progress.h).
 std::vector<std::vector<int32_t>> continuations(const nn::Model& model, std::span<const std::span<const int32_t>> prompts, const ContinuationOptions& options,
                                                 const nn::Model* mixed = nullptr, double share = 0);

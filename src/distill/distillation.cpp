@@ -38,7 +38,7 @@ std::span<const int32_t> prompt_of(const data::Example& example) {
 
 double number_of(const Tensor& x) { return x.to(at::kDouble).sum().item<double>(); }
 
-// Of each row its importance weight and the mean of log p - log q over the rows after it (MiniLLM, equations 6 and 10).
+// Of each row its importance weight and the mean of log p - log q over the rows after it (MiniLLM, section 2.2).
 struct Returns {
   Tensor weights, rewards;  // [rows] float32
 };

@@ -142,7 +142,7 @@ TEST(Distillation, LossAndGradientsAreThoseOfWholeLogits) {
   }
 }
 
-// The sum over tokens of what MiniLLM's gradient is of (equations 4, 6 and 10), written out with autograd, over what the student wrote.
+// The sum over tokens of what MiniLLM's gradient is of (section 2.2), written out with autograd, over what the student wrote.
 TEST(Distillation, MiniLlmsGradientIsThePapers) {
   at::manual_seed(testing::test_seed());
   const DistillationOptions method = distill_table().at("minillm").function(options_of("minillm", {{"max_new_tokens", "6"}, {"lm_coef", "0.5"}}));

@@ -1,6 +1,6 @@
-// MiniLLM (arXiv 2306.08543, algorithm 1): reverse KL over whole answers by policy gradient, with the paper's three measures: the single-step part
-// exactly (equation 4), sampling from a mix with the teacher, corrected by per-step importance weights (equations 8 to 10), and rewards as a mean
-// over the rest of the answer (equation 6; the mean is over the tokens that are left). Where this differs: each sample is used for one gradient
+// MiniLLM (arXiv 2306.08543, section 2.2): reverse KL over whole answers by policy gradient, with the paper's three measures: the single-step part
+// exactly, sampling from a mix with the teacher, corrected by per-step importance weights, and rewards as a mean
+// over the rest of the answer (over the tokens that are left). Where this differs: each sample is used for one gradient
 // (the paper's inner epochs with a clipped ratio are left out: the first step of them), and the language-modelling term reads the data's own rows
 // in place of a pre-training corpus.
 #include "distill/distill_table.h"

@@ -1,4 +1,4 @@
-// LEMON (arXiv 2310.07999, sections 4 and 5; the authors' program YiteWang/lemon-pytorch, lm/vlm/inflate_bert_utils.py): lossless expansion of width and
+// LEMON (arXiv 2310.07999; the authors' program YiteWang/lemon-pytorch, lm/vlm/inflate_bert_utils.py): lossless expansion of width and
 // depth to sizes that need not be multiples. A channel has as many copies as fit, some one more than others; who reads them splits its old weight
 // over them unequally (drawn numbers less their mean, plus the equal part: "projection"), which tells copies apart.
 //

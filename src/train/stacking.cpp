@@ -1,4 +1,4 @@
-// Depth stacking (Gong et al., Efficient Training of BERT by Progressively Stacking, ICML 2019, algorithm 1): a model of L blocks becomes one of 2 L
+// Depth stacking (Gong et al., Efficient Training of BERT by Progressively Stacking, ICML 2019): a model of L blocks becomes one of 2 L
 // whose block L + i is a copy of block i; the rest is copied. Of other depths than multiples, the blocks on top are copies of the topmost ones, as in
 // Progressively Stacking 2.0 (arXiv 2011.13635). The function is not kept: training goes on from a higher loss than before, and falls faster than from the start.
 //

@@ -1,4 +1,4 @@
-// Staged training (arXiv 2203.06211, section 3; the authors' program allenai/staged-training, scripts/gpt_pretrain.py): the training state grows, weights
+// Staged training (arXiv 2203.06211; the authors' program allenai/staged-training, scripts/gpt_pretrain.py): the training state grows, weights
 // and optimizer, so that loss and training dynamics go on. Width: every axis by a whole factor, each channel copied, W' = diag(W, W): copies read
 // copies; embedding and head are copied and the final norm divided by the factor. Depth: identity blocks between the others.
 //
