@@ -37,8 +37,9 @@ def test_methods_lists_the_fourteen_with_options_and_claims(frugal):
     rows = frugal("methods", "--json").json
     assert {row["id"] for row in rows} >= {"rtn", "gptq", "awq", "hqq", "spqr", "w8a8-dynamic", "smoothquant", "magnitude", "wanda", "sparsegpt", "svd", "asvd",
                                            "svd-llm", "shortgpt"}
+    assert {row["id"] for row in rows if row["use"] != "compress --step"} >= {"lora", "kd-forward", "adamw", "staged"}
     for row in rows:
-        assert set(row) >= {"id", "leaf", "arxiv", "summary", "options", "claim"}
+        assert set(row) >= {"id", "leaf", "arxiv", "summary", "use", "options", "claim"}
         assert row["claim"], row["id"]
 
 

@@ -1,9 +1,15 @@
 // frugal methods: the method tables, for people, machines and the README.
 #include "base/error.h"
 #include "cli/context.h"
+#include "distill/distill_table.h"
+#include "train/growth.h"
+#include "train/optimizer.h"
+#include "tune/adapter.h"
 
 namespace frugal::cli {
 namespace {
+
+constexpr const char* kStep = "compress --step";
 
 struct MethodsValues {
   std::string id;
@@ -28,7 +34,27 @@ Json option_json(const OptionSpec& option) {
   return object;
 }
 
-Json row_json(const chain::StepRow& row) {
+// The rows of all folders; in the place of the function is what is typed before the id.
+using Method = MethodRow<std::string>;
+using Methods = MethodTable<std::string>;
+
+template <typename T>
+void append(Methods& methods, const MethodTable<T>& table, const std::string& use) {
+  for (const MethodRow<T>& row : table.rows())
+    methods.append({{row.id, row.title, row.leaf, row.arxiv, row.summary, row.options, use, row.claims, row.reference}});
+}
+
+Methods all_methods(const Context& context) {
+  Methods methods;
+  append(methods, context.steps, kStep);
+  append(methods, distill::distill_table(), "distill --method");
+  append(methods, tune::adapter_table(), "tune --method");
+  append(methods, train::optimizer_table(), "train --optimizer");
+  append(methods, train::growth_table(), "grow --method");
+  return methods;
+}
+
+Json row_json(const Method& row) {
   Json options = Json::array(), claims = Json::array();
   for (const OptionSpec& option : row.options) options.push_back(option_json(option));
   for (const Claim& claim : row.claims) {
@@ -41,30 +67,25 @@ Json row_json(const chain::StepRow& row) {
                       {"bound", claim.bound},
                       {"chunks", claim.chunks}});
   }
-  return {{"id", row.id},
-          {"title", row.title},
-          {"leaf", row.leaf},
-          {"arxiv", row.arxiv},
-          {"summary", row.summary},
-          {"options", options},
-          {"claim", row.claims.empty() ? Json(row.reference) : claims}};
+  return {{"id", row.id},           {"title", row.title},  {"leaf", row.leaf},   {"arxiv", row.arxiv},
+          {"summary", row.summary}, {"use", row.function}, {"options", options}, {"claim", row.claims.empty() ? Json(row.reference) : claims}};
 }
 
-std::string paper(const chain::StepRow& row) {
+std::string paper(const Method& row) {
   const bool arxiv = row.arxiv.size() >= 9 && row.arxiv.find_first_not_of("0123456789.") == std::string::npos;
   return arxiv ? fmt::format("[{0}](https://arxiv.org/abs/{0})", row.arxiv) : row.arxiv;
 }
 
-std::string markdown(const chain::StepTable& table) {
-  std::string out = "| id | method | leaf | paper | what it does |\n|---|---|---|---|---|\n";
-  for (const chain::StepRow& row : table.rows()) {
-    out += fmt::format("| `{}` | {} | `{}/` | {} | {} |\n", row.id, row.title, row.leaf, paper(row), row.summary);
+std::string markdown(const Methods& methods) {
+  std::string out = "| id | method | of | paper | what it does |\n|---|---|---|---|---|\n";
+  for (const Method& row : methods.rows()) {
+    out += fmt::format("| `{}` | {} | `{}` | {} | {} |\n", row.id, row.title, row.function, paper(row), row.summary);
   }
   return out;
 }
 
-std::string details(const chain::StepRow& row) {
-  std::string out = fmt::format("{} - {} ({}/, {})\n{}\n\noptions:\n", row.id, row.title, row.leaf, row.arxiv, row.summary);
+std::string details(const Method& row) {
+  std::string out = fmt::format("{} - {} ({}/, {})\n{}\n\nfrugal {} {}\noptions:\n", row.id, row.title, row.leaf, row.arxiv, row.summary, row.function, row.id);
   for (const OptionSpec& option : row.options) {
     std::string range;
     if (option.type == OptionType::integer || option.type == OptionType::number) range = fmt::format(" {}..{}", option.min, option.max);
@@ -75,12 +96,14 @@ std::string details(const chain::StepRow& row) {
     out += fmt::format("\nclaim: {}\n  baseline: {}\n  method:   {}\n", claim.statement, fmt::join(claim.baseline, " "), fmt::join(claim.method, " "));
   }
   if (row.claims.empty()) out += fmt::format("\nno claim: {}\n", row.reference);
+  if (!row.claims.empty() && row.function != kStep) out += "  frugal claims does not run it yet\n";
   return out;
 }
 
 void run(const Context& context, const MethodsValues& values) {
+  const Methods methods = all_methods(context);
   if (!values.id.empty()) {
-    const chain::StepRow& row = context.steps.at(values.id);
+    const Method& row = methods.at(values.id);
     if (context.json) {
       print_json(row_json(row));
     } else {
@@ -90,13 +113,17 @@ void run(const Context& context, const MethodsValues& values) {
   }
   if (context.json) {
     Json rows = Json::array();
-    for (const chain::StepRow& row : context.steps.rows()) rows.push_back(row_json(row));
+    for (const Method& row : methods.rows()) rows.push_back(row_json(row));
     print_json(rows);
   } else if (values.markdown) {
-    print(markdown(context.steps));
+    print(markdown(methods));
   } else {
-    std::string out;
-    for (const chain::StepRow& row : context.steps.rows()) out += fmt::format("{:<16} {:<10} {:<12} {}\n", row.id, row.leaf, row.arxiv, row.summary);
+    std::string out, use;
+    for (const Method& row : methods.rows()) {
+      if (row.function != use) out += fmt::format("{}frugal {}\n", use.empty() ? "" : "\n", row.function);
+      use = row.function;
+      out += fmt::format("  {:<18} {:<12} {}\n", row.id, row.arxiv, row.summary);
+    }
     print(out);
   }
 }

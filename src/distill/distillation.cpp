@@ -67,23 +67,17 @@ Returns returns_of(const train::TokenBatch& tokens, const Tensor& log_q, const T
 
 Distillation::Distillation(const nn::Model& student, std::vector<std::shared_ptr<const nn::Model>> teachers, const data::Dataset& dataset,
                            const data::Dataset* held_out, train::LanguageModelingOptions options, DistillationOptions method, std::vector<int32_t> end_ids)
-    : LanguageModeling(student, dataset, held_out, options),
-      student_(student),
-      teachers_(std::move(teachers)),
-      rows_(dataset),
-      options_(std::move(options)),
-      method_(method),
-      end_ids_(std::move(end_ids)) {
+    : LanguageModeling(student, dataset, held_out, std::move(options)), teachers_(std::move(teachers)), method_(method), end_ids_(std::move(end_ids)) {
   FRUGAL_ASSERT(!teachers_.empty() && !method.text_only);
   if (dataset.pairs) fail(ErrorKind::invalid_input, "rows with a chosen and a rejected answer have no one answer to distil");
 }
 
 Distillation::Rows Distillation::written_by_student(const train::MicroBatch& batch, uint64_t seed) const {
   std::vector<std::span<const int32_t>> prompts;
-  for (const uint64_t id : batch.examples) prompts.push_back(prompt_of(rows_.example(id)));
+  for (const uint64_t id : batch.examples) prompts.push_back(prompt_of(dataset_.example(id)));
   if (options_.set_training) options_.set_training(false);
   const ContinuationOptions sampling{method_.max_new_tokens, static_cast<int64_t>(options_.batches.sequence_len), method_.sampling_temperature, end_ids_, seed};
-  const auto answers = continuations(student_, prompts, sampling, method_.teacher_share > 0 ? teachers_.front().get() : nullptr, method_.teacher_share);
+  const auto answers = continuations(model_, prompts, sampling, method_.teacher_share > 0 ? teachers_.front().get() : nullptr, method_.teacher_share);
   if (options_.set_training) options_.set_training(true);
   Rows rows;
   for (size_t i = 0; i < prompts.size(); ++i) {
@@ -107,14 +101,14 @@ Tensor Distillation::teacher_logits(const std::vector<Tensor>& hidden, const Ten
 
 // Adds the gradient of scale * (sum over the targets of their losses); returns that sum. own: the student wrote the targets.
 double Distillation::backward(const train::TokenBatch& tokens, double scale, bool own) {
-  const Tensor hidden = train::hidden_states(student_, tokens.batch, options_.recompute);
+  const Tensor hidden = train::hidden_states(model_, tokens.batch, options_.recompute);
   std::vector<Tensor> theirs;
   Returns returns;
   {
     const at::NoGradGuard no_grad;
     for (const auto& teacher : teachers_) theirs.push_back(train::hidden_states(*teacher, tokens.batch));
     if (method_.policy_gradient) {
-      returns = returns_of(tokens, -train::token_losses(student_, hidden, tokens.targets),
+      returns = returns_of(tokens, -train::token_losses(model_, hidden, tokens.targets),
                            -train::token_losses(*teachers_.front(), theirs.front(), tokens.targets), method_.teacher_share);
     }
   }
@@ -123,11 +117,11 @@ double Distillation::backward(const train::TokenBatch& tokens, double scale, boo
   const double soft = (labels ? method_.weight : 1) * (method_.scale_by_temperature ? method_.temperature * method_.temperature : 1);
   Tensor hidden_gradient = at::zeros_like(hidden);
   double loss = 0;
-  const int64_t step = train::rows_of_logits(student_.spec.vocab);
+  const int64_t step = train::rows_of_logits(model_.spec.vocab);
   for (int64_t begin = 0; begin < rows.numel(); begin += step) {
     const Tensor part = rows.narrow(0, begin, std::min(step, rows.numel() - begin));
     const Tensor inputs = hidden.detach().index_select(0, part).requires_grad_(true);
-    const Tensor logits = student_.logits(inputs);
+    const Tensor logits = model_.logits(inputs);
     Tensor gradient;
     {
       const at::NoGradGuard no_grad;
@@ -168,8 +162,8 @@ double Distillation::backward(const train::TokenBatch& tokens, double scale, boo
 
 // The cross-entropy of the data's rows, beside those that the student wrote.
 double Distillation::labels(const train::MicroBatch& batch, double scale) {
-  const train::TokenBatch tokens = train::token_batch(rows_, batch.examples);
-  const Tensor loss = train::cross_entropy(student_, train::hidden_states(student_, tokens.batch, options_.recompute), tokens.targets, scale);
+  const train::TokenBatch tokens = train::token_batch(dataset_, batch.examples);
+  const Tensor loss = train::cross_entropy(model_, train::hidden_states(model_, tokens.batch, options_.recompute), tokens.targets, scale);
   torch::autograd::backward({loss}, {});
   return loss.item<double>() / scale;
 }
@@ -177,7 +171,7 @@ double Distillation::labels(const train::MicroBatch& batch, double scale) {
 double Distillation::accumulate(const train::MicroBatch& batch, double scale, uint64_t seed) {
   Rng rng(seed);
   const bool own = rng.uniform() < method_.on_policy;
-  const train::TokenBatch tokens = own ? written_by_student(batch, rng.next()).batch() : train::token_batch(rows_, batch.examples);
+  const train::TokenBatch tokens = own ? written_by_student(batch, rng.next()).batch() : train::token_batch(dataset_, batch.examples);
   if (options_.seed_randomness) options_.seed_randomness(seed);
   const auto targets = static_cast<double>(batch.targets);
   const int64_t learned = (tokens.targets != kIgnored).sum().item<int64_t>();
@@ -207,12 +201,6 @@ Json Distillation::metrics() {
   if (method_.on_policy > 0) metrics["distillation/on_policy"] = own_ / targets_;
   divergence_ = cross_entropy_ = own_ = targets_ = 0;
   return metrics;
-}
-
-Json Distillation::fingerprint() const {
-  Json fingerprint = LanguageModeling::fingerprint();
-  fingerprint["teachers"] = teachers_.size();
-  return fingerprint;
 }
 
 }  // namespace frugal::distill

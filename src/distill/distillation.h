@@ -15,11 +15,11 @@ class Distillation : public train::LanguageModeling {
   Distillation(const nn::Model& student, std::vector<std::shared_ptr<const nn::Model>> teachers, const data::Dataset& dataset, const data::Dataset* held_out,
                train::LanguageModelingOptions options, DistillationOptions method, std::vector<int32_t> end_ids);
 
+  // The method and the teachers are no part of fingerprint(): whoever makes this names them.
   // A micro-batch that the student writes itself counts as much as the rows of data that it began with.
   double accumulate(const train::MicroBatch& batch, double scale, uint64_t seed) override;
   void accumulate_drawn(const train::MicroBatch& batch, double scale, uint64_t seed) override;
   Json metrics() override;  // distillation/divergence, distillation/cross_entropy, distillation/on_policy: means over targets
-  Json fingerprint() const override;
 
  private:
   struct Rows;
@@ -28,10 +28,7 @@ class Distillation : public train::LanguageModeling {
   double labels(const train::MicroBatch& batch, double scale);
   at::Tensor teacher_logits(const std::vector<at::Tensor>& hidden, const at::Tensor& rows) const;
 
-  const nn::Model& student_;
   std::vector<std::shared_ptr<const nn::Model>> teachers_;
-  const data::Dataset& rows_;
-  train::LanguageModelingOptions options_;
   DistillationOptions method_;
   std::vector<int32_t> end_ids_;
   double divergence_ = 0, cross_entropy_ = 0, own_ = 0, targets_ = 0;

@@ -45,14 +45,16 @@ class LanguageModeling : public Objective {
   std::optional<double> evaluate() override;
   Json fingerprint() const override;
 
+ protected:
+  const nn::Model& model_;
+  const data::Dataset& dataset_;
+  const LanguageModelingOptions options_;
+
  private:
   // drawn: with labels of the model's own.
   double backward(const MicroBatch& batch, double scale, uint64_t seed, bool drawn);
 
-  const nn::Model& model_;
-  const data::Dataset& dataset_;
   const data::Dataset* held_out_;
-  LanguageModelingOptions options_;
 };
 
 }  // namespace frugal::train
