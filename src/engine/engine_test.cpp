@@ -147,9 +147,10 @@ TEST(Engine, AGreedyAnswerIsTheSameInAnyCompany) {
     prompt.resize(std::min<size_t>(prompt.size(), 110));
     prompts.push_back(prompt);
   }
+  int64_t passed_in_company = 0;
   const auto answers = [&](const EngineOptions& options, size_t together) {
     Engine engine(tiny(), options);
-    std::atomic<int64_t> passing = 0;
+    std::atomic<int64_t> passing = 0;  // chunks that took several steps
     engine.before_step = [&](const std::vector<StepPart>& parts) { passing += parts.back().until_block < std::ssize(tiny().model->blocks); };
     std::vector<std::shared_ptr<Answer>> running;
     std::vector<std::vector<int32_t>> results;
@@ -163,7 +164,11 @@ TEST(Engine, AGreedyAnswerIsTheSameInAnyCompany) {
     std::printf("%zu together: %lld steps, %lld tokens of prompts, %lld of them cached, %lld preemptions\n", together, static_cast<long long>(counts.steps),
                 static_cast<long long>(counts.prompt_tokens), static_cast<long long>(counts.scheduler.prefix_hits),
                 static_cast<long long>(counts.scheduler.preemptions));
-    EXPECT_EQ(passing > 0, together > 1) << "chunks that took several steps";
+    if (together > 1) {
+      passed_in_company += passing;
+    } else {
+      EXPECT_EQ(passing, 0);
+    }
     EXPECT_EQ(counts.scheduler.prefix_hits > 0, options.scheduler.share_beginnings);
     EXPECT_EQ(counts.scheduler.preemptions > 0, options.cache_bytes < 1 << 20);
     return results;
@@ -177,6 +182,7 @@ TEST(Engine, AGreedyAnswerIsTheSameInAnyCompany) {
   EXPECT_EQ(answers(crowd, 32), want);
   EXPECT_EQ(answers(cached, 8), want);
   EXPECT_EQ(answers(tight, 32), want);
+  EXPECT_GT(passed_in_company, 0) << "in each of them it depends on when requests come";
 }
 
 TEST(Engine, AThrowInAStepEndsOneRequestAndNothingElse) {
