@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "chain/chain.h"
 #include "cli/context.h"
+#include "cli/method_choice.h"
 #include "cli/resources.h"
 #include "cli/terminal.h"
 #include "cli/tuning.h"
@@ -48,10 +49,9 @@ struct Distilling {
 };
 
 Distilling checked(const DistillValues& values, const TrainingPlan& plan) {
-  const StepText text = parse_step(values.method);
-  const distill::DistillRow& row = distill::distill_table().at(text.id);
-  const Options options(row.id, row.options, text.options);
-  Distilling d{values.student.empty() ? plan.base_model : values.student, row, options, row.function(options), way_to_tune(plan.method)};
+  const auto choice = choose_method(distill::distill_table(), values.method);
+  const distill::DistillRow& row = *choice.row;
+  Distilling d{values.student.empty() ? plan.base_model : values.student, row, choice.options, row.function(choice.options), way_to_tune(plan.method)};
   if (d.student.empty()) fail(ErrorKind::invalid_input, "no student: --student names one, or base_model in --config");
   if (values.teachers.empty()) fail(ErrorKind::invalid_input, "--teacher names the model to learn from");
   if (d.method.several_teachers ? values.teachers.size() < 2 : values.teachers.size() > 1)
@@ -98,27 +98,26 @@ void run(const Context& context, DistillValues& values) {
   const TrainingPlan plan = training_plan(values.training, values.pretraining);
   const Distilling d = checked(values, plan);
   nn::LoadedModel student = load_model(context, d.student);
-  std::vector<std::shared_ptr<const nn::Model>> teachers;
-  std::vector<nn::LoadedModel> loaded;
+  std::vector<nn::LoadedModel> teachers;
   std::string hashes;
   for (const std::string& path : values.teachers) {
-    loaded.push_back(load_teacher(context, plan, path));
-    if (!d.method.text_only) require_same_tokens(student, loaded.back());
-    hashes += (hashes.empty() ? "" : " ") + weights_hash(loaded.back());
-    teachers.push_back(loaded.back().model);
+    teachers.push_back(load_teacher(context, plan, path));
+    if (!d.method.text_only) require_same_tokens(student, teachers.back());
+    hashes += (hashes.empty() ? "" : " ") + weights_hash(teachers.back());
   }
   if (values.training.show > 0) return show_examples(student, load_training_data(context, plan, student, values.pretraining).train, values.training.show);
   const train::RunFolder folder(plan.output, existing_of(values.training));
-  const TrainingPlan learned = d.method.text_only ? with_answers(context, plan, d, loaded.front(), folder) : plan;
+  const TrainingPlan learned = d.method.text_only ? with_answers(context, plan, d, teachers.front(), folder) : plan;
   const TrainingData data = load_training_data(context, learned, student, values.pretraining);
   ObjectiveMaker objective;
   if (d.method.text_only) {
-    loaded.clear();  // what it had to say is written down
-    teachers.clear();
+    teachers.clear();  // what it had to say is written down
   } else {
     objective = [&](train::LanguageModelingOptions options) -> std::unique_ptr<train::Objective> {
-      return std::make_unique<distill::Distillation>(*student.model, teachers, data.train, data.held_out ? &*data.held_out : nullptr, std::move(options),
-                                                     d.method, student.end_ids);
+      std::vector<std::shared_ptr<const nn::Model>> models;
+      for (const nn::LoadedModel& teacher : teachers) models.push_back(teacher.model);
+      return std::make_unique<distill::Distillation>(*student.model, std::move(models), data.train, data.held_out ? &*data.held_out : nullptr,
+                                                     std::move(options), d.method, student.end_ids);
     };
   }
   tune_model({.context = context,
@@ -138,13 +137,11 @@ void run(const Context& context, DistillValues& values) {
 void add_distill(CLI::App& app, Context& context) {
   const auto values = std::make_shared<DistillValues>();
   values->training.default_method = kWholeModel;
-  std::string methods;
-  for (const auto& row : distill::distill_table().rows()) methods += (methods.empty() ? "" : ", ") + row.id;
   Verb verb =
       new_verb(app, context, "distill", "Train a student to say what a teacher says", [&context, values] { stoppable([&] { run(context, *values); }); });
   verb.text("--student,-m,--model", values->student, "Path or hub name of the model that learns")
       .texts("--teacher", values->teachers, "Path or hub name of the model that it learns from; repeatable where the method takes several")
-      .text("--method", values->method, fmt::format("How it learns, id or id:key=value,...: {} [kd-forward]", methods))
+      .text("--method", values->method, fmt::format("How it learns, id or id:key=value,...: {} [kd-forward]", ids_of(distill::distill_table())))
       .text("--adapter", values->training.method, fmt::format("What of the student is trained: {} [full]", ways_to_tune()))
       .flag("--pretraining", values->pretraining, "The data are texts, cut into sequences of one length, as frugal train reads them");
   add_training_flags(verb, values->training);

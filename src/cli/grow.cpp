@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "chain/chain.h"
 #include "cli/context.h"
+#include "cli/method_choice.h"
 #include "cli/resources.h"
 #include "cli/terminal.h"
 #include "cli/training.h"
@@ -45,9 +46,9 @@ Json sizes_json(const nn::Model& model) {
 }
 
 void run(const Context& context, const GrowValues& values) {
-  const StepText method = parse_step(values.method);
-  const train::GrowthRow& row = train::growth_table().at(method.id);
-  const Options options(row.id, row.options, method.options);
+  const auto choice = choose_method(train::growth_table(), values.method);
+  const train::GrowthRow& row = *choice.row;
+  const Options& options = choice.options;
   require_free_output(values.output, values.overwrite, "config.json");
   const nn::LoadedModel small = load_model(context, values.model);
   if (!small.manifest.is_null()) fail(ErrorKind::unsupported, "{}: was made by a chain of compression steps: grow the original, then compress", values.model);

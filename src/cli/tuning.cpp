@@ -1,6 +1,7 @@
 #include "cli/tuning.h"
 
 #include "chain/chain.h"
+#include "cli/method_choice.h"
 #include "train/full_parameters.h"
 
 namespace frugal::cli {
@@ -49,16 +50,12 @@ void tune_all(const Tuning& t, const train::RunFolder& folder) {
 
 }  // namespace
 
-std::string ways_to_tune() {
-  std::string ids = kWholeModel;
-  for (const auto& row : tune::adapter_table().rows()) ids += ", " + row.id;
-  return ids;
-}
+std::string ways_to_tune() { return fmt::format("{}, {}", kWholeModel, ids_of(tune::adapter_table())); }
 
 WayToTune way_to_tune(const std::string& text) {
-  const StepText way = parse_step(text);
-  const tune::AdapterRow* row = way.id == kWholeModel ? nullptr : &tune::adapter_table().at(way.id);
-  return {row, Options(way.id, row ? row->options : std::vector<OptionSpec>{}, way.options)};
+  if (const StepText way = parse_step(text); way.id == kWholeModel) return {nullptr, Options(way.id, {}, way.options)};
+  const auto choice = choose_method(tune::adapter_table(), text);
+  return {choice.row, choice.options};
 }
 
 void tune_model(const Tuning& tuning, const train::RunFolder& folder) {

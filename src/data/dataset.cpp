@@ -36,12 +36,6 @@ Encoded encode_or_problem(const std::string& where, const Make& make) {
   }
 }
 
-std::string extension_of(const std::string& path) {
-  std::string extension = std::filesystem::path(path).extension().string();
-  std::ranges::transform(extension, extension.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return extension;
-}
-
 class Loader {
  public:
   Loader(const LoadOptions& options, const TextModel& model) : options_(options), model_(model) {
@@ -71,18 +65,10 @@ class Loader {
 
 void Loader::read(const Source& source) {
   const DataFile file(source.path);
-  const std::string extension = extension_of(source.path);
-  const bool named_rows = extension == ".jsonl" || extension == ".ndjson" || extension == ".json";
-  const bool is_text = !named_rows && (source.kind == RowKind::automatic || source.kind == RowKind::text);
-  if (file.text().starts_with("PAR1") || extension == ".parquet") {
-    ParquetRows reader(file, fields_of(source.fields));
-    read_rows(file, source, reader);
-  } else if (is_text) {
+  if (const auto reader = open_rows(file, source.kind, source.fields))
+    read_rows(file, source, *reader);
+  else
     read_text(file);
-  } else {
-    JsonRows reader(file, extension == ".json");
-    read_rows(file, source, reader);
-  }
   file.require_unchanged();
 }
 

@@ -198,4 +198,13 @@ size_t ParquetRows::position() const {
                              : static_cast<size_t>(static_cast<double>(row_) / static_cast<double>(reader_.rows()) * static_cast<double>(file_size_));
 }
 
+std::unique_ptr<RowReader> open_rows(const DataFile& file, RowKind kind, const FieldNames& fields) {
+  std::string extension = std::filesystem::path(file.path()).extension().string();
+  std::ranges::transform(extension, extension.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (file.text().starts_with("PAR1") || extension == ".parquet") return std::make_unique<ParquetRows>(file, fields_of(fields));
+  const bool named_rows = extension == ".jsonl" || extension == ".ndjson" || extension == ".json";
+  if (!named_rows && (kind == RowKind::automatic || kind == RowKind::text)) return nullptr;
+  return std::make_unique<JsonRows>(file, extension == ".json");
+}
+
 }  // namespace frugal::data

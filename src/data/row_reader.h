@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "data/row.h"
 #include "io/parquet.h"
 
 namespace frugal::data {
@@ -84,5 +85,9 @@ class ParquetRows : public RowReader {
   size_t file_size_;
   uint64_t row_ = 0;
 };
+
+// The rows of a file, by its first bytes and its name: Parquet, .json, or lines of JSON (.jsonl, .ndjson, and any other name when `kind` is one of
+// rows). Null: it is a text. The file must outlive the reader.
+std::unique_ptr<RowReader> open_rows(const DataFile& file, RowKind kind, const FieldNames& fields);
 
 }  // namespace frugal::data

@@ -23,7 +23,8 @@ class Writer {
 
   void read(const data::Source& source) {
     const data::DataFile file(source.path);
-    const std::unique_ptr<data::RowReader> reader = open(file, source);
+    const std::unique_ptr<data::RowReader> reader = data::open_rows(file, source.kind, source.fields);
+    if (!reader) fail(ErrorKind::invalid_input, "{}: is a text: a teacher answers rows of conversations", source.path);
     Progress progress("answers to " + std::filesystem::path(source.path).filename().string(), static_cast<int64_t>(file.size()));
     data::RowKind kind = source.kind;
     size_t before = 0;
@@ -53,15 +54,6 @@ class Writer {
     Json row;
     std::vector<int32_t> tokens;
   };
-
-  static std::unique_ptr<data::RowReader> open(const data::DataFile& file, const data::Source& source) {
-    const std::string extension = std::filesystem::path(source.path).extension().string();
-    if (file.text().starts_with("PAR1")) return std::make_unique<data::ParquetRows>(file, data::fields_of(source.fields));
-    const bool named = extension == ".jsonl" || extension == ".ndjson" || extension == ".json";
-    if (!named && source.kind == data::RowKind::automatic)
-      fail(ErrorKind::invalid_input, "{}: is a text: a teacher answers rows of conversations", source.path);
-    return std::make_unique<data::JsonRows>(file, extension == ".json");
-  }
 
   void ask(const data::Row& row, const std::string& where) {
     const auto* conversation = std::get_if<data::Conversation>(&row);

@@ -73,7 +73,6 @@ void add_task_columns(std::vector<Column>& columns, const Report& report, const 
   }
 }
 
-// Markdown's separator must not end a cell early.
 std::string table_of(const Report& report, const TextGroup& group) {
   std::vector<Column> columns = columns_of(report, group);
   std::erase_if(columns, [](const Column& column) { return !column.in_terminal; });

@@ -45,6 +45,7 @@ std::string grouped_thousands(std::string digits) {
   return digits;
 }
 
+// Markdown's separator must not end a cell early.
 std::string markdown_cell(const std::string& text) {
   std::string out;
   for (const char c : text) {
