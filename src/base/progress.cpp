@@ -2,6 +2,7 @@
 
 #include <mutex>
 
+#include "base/deferred_stop.h"
 #include "base/file.h"
 
 namespace frugal {
@@ -10,6 +11,7 @@ namespace {
 std::mutex sink_mutex;
 ProgressSink sink;
 std::atomic<bool> stop{false};
+std::atomic<int> deferrals{0};
 static_assert(std::atomic<bool>::is_always_lock_free);
 
 void report(const ProgressState& state, bool finished) {
@@ -30,8 +32,11 @@ void clear_stop() { stop.store(false, std::memory_order_relaxed); }
 
 void stop_point() {
   require_whole_mappings();
-  if (stop_requested()) throw Interrupted{};
+  if (stop_requested() && deferrals == 0) throw Interrupted{};
 }
+
+DeferredStop::DeferredStop() { ++deferrals; }
+DeferredStop::~DeferredStop() { --deferrals; }
 
 Progress::Progress(std::string name, int64_t total) {
   state_.name = std::move(name);

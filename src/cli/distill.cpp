@@ -94,9 +94,13 @@ TrainingPlan with_answers(const Context& context, const TrainingPlan& plan, cons
   return answered;
 }
 
-void run(const Context& context, DistillValues& values) {
+void run(Context& context, DistillValues& values) {
   const TrainingPlan plan = training_plan(values.training, values.pretraining);
   const Distilling d = checked(values, plan);
+  const Ranks ranks(context);
+  if (ranks.are_several() && d.method.text_only) {
+    fail(ErrorKind::unsupported, "{}: one process asks the teacher; then frugal tune learns its answers (teacher.jsonl) with several", d.row.id);
+  }
   nn::LoadedModel student = load_model(context, d.student);
   std::vector<nn::LoadedModel> teachers;
   std::string hashes;
@@ -106,7 +110,7 @@ void run(const Context& context, DistillValues& values) {
     hashes += (hashes.empty() ? "" : " ") + weights_hash(teachers.back());
   }
   if (values.training.show > 0) return show_examples(student, load_training_data(context, plan, student, values.pretraining).train, values.training.show);
-  const train::RunFolder folder(plan.output, existing_of(values.training));
+  const train::RunFolder folder(plan.output, existing_of(values.training), ranks.leads());
   const TrainingPlan learned = d.method.text_only ? with_answers(context, plan, d, teachers.front(), folder) : plan;
   const TrainingData data = load_training_data(context, learned, student, values.pretraining);
   ObjectiveMaker objective;
@@ -120,7 +124,8 @@ void run(const Context& context, DistillValues& values) {
                                                      std::move(options), d.method, student.end_ids);
     };
   }
-  tune_model({.context = context,
+  tune_model({.ranks = ranks,
+              .context = context,
               .values = values.training,
               .plan = learned,
               .way = d.way,

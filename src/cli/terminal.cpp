@@ -55,6 +55,7 @@ void show_progress(const ProgressState& state, bool finished) {
 }
 
 std::FILE* log_file = nullptr;
+int speaking_rank = 0;
 
 void keep_in_log_file(std::string_view line) {
   if (!log_file) return;
@@ -121,10 +122,22 @@ void set_up_terminal(const std::string& log_level, const std::string& log_path) 
   ::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit fails with EFBIG instead
 }
 
-void print_note(const std::string& message) { say(message); }
-void print_error(const std::string& message) { say("frugal: error: " + message); }
+void speak_as_rank(int rank) {
+  speaking_rank = rank;
+  if (rank == 0) return;
+  set_log_sink(show_log, LogLevel::error);
+  set_progress_sink(nullptr);
+}
+
+void print_note(const std::string& message) {
+  if (speaking_rank == 0) say(message);
+}
+void print_error(const std::string& message) {
+  say(fmt::format("frugal: error: {}{}", speaking_rank > 0 ? fmt::format("rank {}: ", speaking_rank) : "", message));
+}
 
 void print(const std::string& text) {
+  if (speaking_rank > 0) return;
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) fail_errno("cannot write", "the standard output");
 }
 

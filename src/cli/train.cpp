@@ -36,7 +36,7 @@ nn::LoadedModel words_of(const std::string& tokenizer) {
   return model;
 }
 
-void run(const Context& context, TrainValues& values) {
+void run(Context& context, TrainValues& values) {
   std::vector<std::string> own_keys = {"tokenizer"};
   for (const OptionSpec& spec : train::shape_options()) own_keys.push_back(spec.name);
   const TrainingPlan plan = training_plan(values.training, true, own_keys);
@@ -56,13 +56,16 @@ void run(const Context& context, TrainValues& values) {
     const nn::LoadedModel words = is_new ? words_of(tokenizer) : load_model(context, base);
     return show_examples(words, load_training_data(context, plan, words, true).train, values.training.show);
   }
-  const train::RunFolder folder(plan.output, existing_of(values.training));
+  const Ranks ranks(context);
+  const train::RunFolder folder(plan.output, existing_of(values.training), ranks.leads());
   // A new model lies beside its run: what it began with, and where its tokenizer's files are.
   const std::string initial = plan.output + "/initial";
-  if (is_new) train::write_new_model(initial, shape, tokenizer, context.method_seed());
+  if (is_new && ranks.leads()) train::write_new_model(initial, shape, tokenizer, context.method_seed());
+  ranks.meet();
   nn::LoadedModel model = load_model(context, is_new ? initial : base);
   const TrainingData data = load_training_data(context, plan, model, true);
-  TrainingJob job{.model = model,
+  TrainingJob job{.ranks = ranks,
+                  .model = model,
                   .data = data,
                   .parameters = train::all_parameters(*model.model),
                   .options = trainer_options(values.training, plan, context, is_new ? kNewRate : kContinuedRate),

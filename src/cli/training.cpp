@@ -247,13 +247,14 @@ const std::vector<OptionSpec>& training_options() {
       choice_option("train_on_eos", "turn", {"turn", "all", "last", "none"}, "which ends of turns are learned"),
       number_option("val_set_size", 0, 0, 1e9, "held out of the data: a share below 1, else a number of examples"),
       integer_option("micro_batch_size", 4, 1, 1 << 20, "examples (packed: sequences) that are computed at once"),
-      integer_option("gradient_accumulation_steps", 1, 1, 1 << 20, "micro-batches of a step"),
+      integer_option("gradient_accumulation_steps", 1, 1, 1 << 20, "micro-batches of a step, of all processes together"),
       number_option("num_epochs", 3, 1e-6, 1e6, "times through the data"),
       integer_option("max_steps", 0, 0, int64_t{1} << 40, "steps in place of epochs (0: epochs)"),
       number_option("learning_rate", 0, 0, 1e3, "highest learning rate (0: the method's)"),
       text_option("optimizer", "adamw", "row of the optimizers, with options: adamw:beta2=0.95"),
       number_option("weight_decay", 0, 0, 100, "of matrices, in place of the optimizer's own"),
       number_option("max_grad_norm", 1, 0, 1e9, "longest gradient (0: not clipped)"),
+      choice_option("strategy", "ddp", {"ddp", "zero1", "zero2"}, "of several processes (torchrun, mpirun): what each holds of optimizer state and gradients"),
       boolean_option("gradient_checkpointing", false, "keep the blocks' inputs only, and compute them again in backward"),
       integer_option("recompute_every", 1, 1, 1 << 20, "with gradient_checkpointing: only each of so many blocks"),
       boolean_option("load_in_4bit", false, "keep the base model as its file has it, decoded at each use: less memory, slower"),
@@ -456,14 +457,42 @@ OptimizerChoice optimizer_of(const TrainingPlan& plan) {
 
 namespace {
 
-void begin_with_state(TrainingJob& job, const MethodRow<train::OptimizerFactory>& row, train::Optimizer& optimizer) {
+train::Strategy strategy_of(const std::string& name) {
+  return name == "zero1" ? train::Strategy::zero1 : name == "zero2" ? train::Strategy::zero2 : train::Strategy::ddp;
+}
+
+// Nothing for one process.
+std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, const TrainingJob& job, const std::string& optimizer) {
+  if (!job.ranks.are_several()) return nullptr;
+  const train::Strategy strategy = strategy_of(plan.run.text("strategy"));
+  const int64_t batches = plan.run.integer("gradient_accumulation_steps");
+  if (batches < job.ranks.size()) {
+    fail(ErrorKind::invalid_input, "gradient_accumulation_steps: a step has {} micro-batch{} for {} processes: it must be at least {}", batches,
+         batches == 1 ? "" : "es", job.ranks.size(), job.ranks.size());
+  }
+  if (optimizer == "schedule-free" && strategy != train::Strategy::ddp)
+    fail(ErrorKind::unsupported, "strategy: {} evaluates elsewhere than it trains, which takes all parameters at each process: ddp", optimizer);
+  return std::make_unique<train::DataParallel>(job.ranks.group(), strategy, job.parameters);
+}
+
+void begin_with_state(TrainingJob& job, const MethodRow<train::OptimizerFactory>& row, train::Optimizer& optimizer, const train::DataParallel* ranks) {
   if (row.id != "adamw") {
     log_warning("{}: is AdamW's state, with which {} cannot begin: it is left out", job.optimizer_state, row.id);
     return;
   }
-  train::load_state(optimizer, train::read_tensors(job.optimizer_state), job.optimizer_state);
+  if (ranks)
+    ranks->load_state(optimizer, ranks->leads() ? train::read_tensors(job.optimizer_state) : train::TensorMap(), job.optimizer_state);
+  else
+    train::load_state(optimizer, train::read_tensors(job.optimizer_state), job.optimizer_state);
   job.fingerprint["optimizer_state"] = io::sha256_hex(MappedFile::open(job.optimizer_state)->bytes());
   log_info("the optimizer begins with the state in {}", job.optimizer_state);
+}
+
+// What each rank says, by rank.
+Json said_by_ranks(dist::ProcessGroup& group, const Json& value) {
+  Json all = Json::array();
+  for (const std::string& text : group.all_gather(value.dump())) all.push_back(parse_json(text, "what a rank says of itself"));
+  return all;
 }
 
 }  // namespace
@@ -472,8 +501,9 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   const OptimizerChoice choice = optimizer_of(plan);
   uint64_t trainable = 0;
   for (const train::Parameter& parameter : job.parameters) trainable += static_cast<uint64_t>(parameter.tensor.numel());
-  const auto optimizer = choice.row->function(job.parameters, choice.options);
-  if (!job.optimizer_state.empty()) begin_with_state(job, *choice.row, *optimizer);
+  const std::unique_ptr<train::DataParallel> ranks = data_parallel(plan, job, choice.row->id);
+  const auto optimizer = choice.row->function(ranks ? ranks->owned() : job.parameters, choice.options);
+  if (!job.optimizer_state.empty()) begin_with_state(job, *choice.row, *optimizer, ranks.get());
   job.fingerprint["optimizer"] = chain::canonical_text(choice.row->id, choice.options);
   job.fingerprint["model"] = weights_hash(job.model);
   job.fingerprint["schedule"] = plan.schedule.canonical();
@@ -490,16 +520,22 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   const std::unique_ptr<train::Objective> objective =
       job.objective ? job.objective(std::move(objective_options)) : objective_of(plan, job, std::move(objective_options));
   const train::TrainResult result =
-      train::train(*objective, job.parameters, *optimizer, folder, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr);
+      train::train(*objective, job.parameters, *optimizer, folder, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr, ranks.get());
   if (result.stopped) {
     print_note(fmt::format("stopped after step {} of {}; --resume goes on", result.steps, result.total_steps));
-    if (exit_code_after_stop() != 128 + SIGTERM) throw Interrupted{};
-  } else {
+    if (ranks) job.ranks.group().leave();
+    if (stop_requested() && exit_code_after_stop() != 128 + SIGTERM) throw Interrupted{};
+  } else if (job.ranks.leads()) {
     const std::string made = plan.output + "/.result";
     fs::remove_all(made);
     fs::create_directories(made);
     job.files(made);
     folder.take_result(made);
+  }
+  Json per_rank = Json::array();
+  if (ranks && !result.stopped) {
+    per_rank = said_by_ranks(job.ranks.group(), {{"peak_rss_bytes", peak_rss_bytes()}, {"optimizer_bytes", optimizer->state_bytes()}});
+    job.ranks.group().leave();
   }
   if (context.json) {
     Json summary = {{"output", plan.output},
@@ -515,6 +551,10 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
                     {"optimizer_bytes", optimizer->state_bytes()},
                     {"stopped", result.stopped}};
     summary["eval_loss"] = result.has_eval ? Json(result.eval_loss) : Json();
+    if (ranks) {
+      summary["strategy"] = plan.run.text("strategy");
+      summary["ranks"] = per_rank;
+    }
     print_json(summary);
     return;
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/context.h"
+#include "cli/ranks.h"
 #include "data/dataset.h"
 #include "data/order.h"
 #include "train/flops.h"
@@ -70,6 +71,7 @@ using ObjectiveMaker = std::function<std::unique_ptr<train::Objective>(train::La
 
 // What is trained, and what becomes of it.
 struct TrainingJob {
+  const Ranks& ranks;
   nn::LoadedModel& model;
   const TrainingData& data;
   std::vector<train::Parameter> parameters;
@@ -93,7 +95,7 @@ struct OptimizerChoice {
 };
 OptimizerChoice optimizer_of(const TrainingPlan& plan);
 
-// Trains, writes the result beside the checkpoints, and prints the summary.
+// Trains, with the other ranks where there are some, writes the result beside the checkpoints, and prints the summary.
 void run_training(const Context& context, const TrainingPlan& plan, const train::RunFolder& folder, TrainingJob& job);
 
 // What `grow` puts beside a model and `train` begins with.

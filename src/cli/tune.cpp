@@ -12,16 +12,17 @@ struct TuneValues {
   TrainingValues training;
 };
 
-void run(const Context& context, TuneValues& values) {
+void run(Context& context, TuneValues& values) {
   const TrainingPlan plan = training_plan(values.training, false);
   const std::string base = values.model.empty() ? plan.base_model : values.model;
   if (base.empty()) fail(ErrorKind::invalid_input, "no model: name one, or give base_model in --config");
   const WayToTune way = way_to_tune(plan.method);
+  const Ranks ranks(context);
   nn::LoadedModel model = load_model(context, base);
   const TrainingData data = load_training_data(context, plan, model, false);
   if (values.training.show > 0) return show_examples(model, data.train, values.training.show);
-  const train::RunFolder folder(plan.output, existing_of(values.training));
-  tune_model({.context = context, .values = values.training, .plan = plan, .way = way, .base = base, .model = model, .data = data}, folder);
+  const train::RunFolder folder(plan.output, existing_of(values.training), ranks.leads());
+  tune_model({.ranks = ranks, .context = context, .values = values.training, .plan = plan, .way = way, .base = base, .model = model, .data = data}, folder);
 }
 
 }  // namespace

@@ -13,7 +13,8 @@ void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
   const std::unique_ptr<tune::Adapter> adapter = t.way.row->function(*t.model.model, t.way.options, t.context.method_seed());
   t.model.model->set_execution(t.plan.run.boolean("load_in_4bit") ? nn::Execution::stored : nn::Execution::expanded);
   adapter->set_training(true);
-  TrainingJob job{.model = t.model,
+  TrainingJob job{.ranks = t.ranks,
+                  .model = t.model,
                   .data = t.data,
                   .parameters = adapter->parameters(),
                   .options = trainer_options(t.values, t.plan, t.context, kAdapterRate),
@@ -35,7 +36,8 @@ void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
 }
 
 void tune_all(const Tuning& t, const train::RunFolder& folder) {
-  TrainingJob job{.model = t.model,
+  TrainingJob job{.ranks = t.ranks,
+                  .model = t.model,
                   .data = t.data,
                   .parameters = train::all_parameters(*t.model.model),
                   .options = trainer_options(t.values, t.plan, t.context, kFullRate),

@@ -19,6 +19,7 @@ struct WayToTune {
 WayToTune way_to_tune(const std::string& text);
 
 struct Tuning {
+  const Ranks& ranks;
   const Context& context;
   const TrainingValues& values;
   const TrainingPlan& plan;

@@ -48,7 +48,8 @@ bool holds_run(const fs::path& folder) {
 
 }  // namespace
 
-RunFolder::RunFolder(const std::string& path, Existing existing) : path_(path), resumes_(existing == Existing::resume) {
+RunFolder::RunFolder(const std::string& path, Existing existing, bool leads) : path_(path), lock_(-1), resumes_(existing == Existing::resume) {
+  if (!leads) return;
   std::error_code code;
   fs::create_directories(path, code);
   if (code) fail(ErrorKind::io, "{}: cannot be created: {}", path, code.message());
@@ -73,7 +74,9 @@ RunFolder::RunFolder(const std::string& path, Existing existing) : path_(path), 
   }
 }
 
-RunFolder::~RunFolder() { ::close(lock_); }
+RunFolder::~RunFolder() {
+  if (lock_ >= 0) ::close(lock_);
+}
 
 void RunFolder::take_result(const std::string& from) const {
   std::vector<fs::path> files;

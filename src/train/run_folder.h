@@ -16,7 +16,8 @@ enum class Existing {
 class RunFolder {
  public:
   // Throws Error{invalid_input} when another process trains into it, when what it holds is not a run, or is one and `existing` refuses; Error{io}.
-  RunFolder(const std::string& path, Existing existing);
+  // leads: of several processes that train into it together the one that has the lock and writes; the others leave it alone.
+  RunFolder(const std::string& path, Existing existing, bool leads = true);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;

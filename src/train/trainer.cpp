@@ -4,11 +4,13 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <optional>
 
 #include "base/clock.h"
+#include "base/deferred_stop.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -93,13 +95,14 @@ class AtEvaluationPoint {
 class Run {
  public:
   Run(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
-      Json fingerprint, const CheckpointFiles& files)
+      Json fingerprint, const CheckpointFiles& files, DataParallel* ranks)
       : objective_(objective),
         parameters_(parameters),
         optimizer_(optimizer),
         folder_(folder),
         options_(options),
         files_(files),
+        ranks_(ranks),
         plan_(objective, options),
         fingerprint_(std::move(fingerprint)) {
     fingerprint_["objective"] = objective.fingerprint();
@@ -115,7 +118,9 @@ class Run {
     if (folder_.resumes()) resume();
     result_.first_step = step_;
     result_.total_steps = plan_.total();
-    log_.emplace(folder_.path(), step_);
+    if (leads()) log_.emplace(folder_.path(), step_);
+    std::optional<DeferredStop> deferred;
+    if (ranks_) deferred.emplace();
     Progress progress("train", plan_.total());
     try {
       progress.step(step_);
@@ -124,19 +129,20 @@ class Run {
         is_saved_ = false;
       }
       while (step_ < plan_.total()) {
-        pending_ = one_step();
+        pending_ = ranks_ ? step_of_ranks() : one_step();
         ++step_;
         is_saved_ = false;
         finish_step();
         progress.step(1, fmt::format("loss {:.4f}", result_.loss_last));
         if (step_ < plan_.total() && options_.save_steps > 0 && (step_ % options_.save_steps == 0 || save_is_due_)) save(false);
+        if (all_stop_) throw Interrupted{};
         stop_point();
       }
     } catch (const Interrupted&) {
       result_.stopped = true;
     }
     if (!is_saved_) save(true);
-    optimizer_.to_evaluation_point();
+    if (!ranks_ || !ranks_->shards()) optimizer_.to_evaluation_point();
     result_.steps = step_;
     result_.tokens = tokens_;
     result_.skipped = skipped_;
@@ -145,6 +151,73 @@ class Run {
   }
 
  private:
+  bool leads() const { return !ranks_ || ranks_->leads(); }
+  int64_t rank_count() const { return ranks_ ? ranks_->group().size() : 1; }
+
+  // When another rank has ended, what all have is worth keeping: the parameters are those of the last step.
+  LogRow step_of_ranks() {
+    try {
+      return one_step();
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::io && !ranks_->shards() && leads() && !is_saved_) {
+        log_warning("another process has ended; a checkpoint of step {} is written", step_);
+        write(own_state());
+      }
+      throw;
+    }
+  }
+
+  // The micro-batches' gradients, each with a seed of its own; of several ranks each computes those of its turn. Returns the sum of losses and what
+  // the ranks say of theirs.
+  template <typename Accumulate>
+  double accumulate(const Step& step, Rng& seeds, const Accumulate& accumulate_one) {
+    double loss = 0;
+    if (!ranks_) {
+      for (const MicroBatch* batch : step.batches) loss += accumulate_one(*batch, seeds.next());
+      return loss;
+    }
+    const size_t size = static_cast<size_t>(ranks_->group().size()), rank = static_cast<size_t>(ranks_->group().rank());
+    for (size_t first = 0; first < step.batches.size(); first += size) {
+      ranks_->begin_round(first + size >= step.batches.size());
+      for (size_t i = first; i < std::min(first + size, step.batches.size()); ++i) {
+        const uint64_t seed = seeds.next();
+        if (i == first + rank) loss += accumulate_one(*step.batches[i], seed);
+      }
+      ranks_->end_round();
+    }
+    ranks_->put_gradients();
+    return loss;
+  }
+
+  // What the ranks know of a step: the sum of their losses; means of what the objective tells, each rank's by its micro-batches; whether all stop.
+  void exchange(const Step& step, double& loss, Json& metrics) {
+    if (!ranks_) return;
+    const size_t size = static_cast<size_t>(ranks_->group().size()), rank = static_cast<size_t>(ranks_->group().rank());
+    const size_t mine = step.batches.size() / size + (rank < step.batches.size() % size ? 1 : 0);
+    const Json here = {{"loss", std::bit_cast<int64_t>(loss)}, {"metrics", metrics}, {"batches", mine}, {"stop", stop_requested()}};  // JSON has no NaN
+    loss = 0;
+    std::map<std::string, std::pair<double, double>> sums;  // value and weight
+    for (const std::string& text : ranks_->group().all_gather(here.dump())) {
+      const Json said = parse_json(text, "what a rank says of its step");
+      loss += std::bit_cast<double>(said.at("loss").get<int64_t>());
+      all_stop_ |= said.at("stop").get<bool>();
+      const double weight = said.at("batches").get<double>();
+      for (const auto& [name, value] : said.at("metrics").items()) {
+        if (!value.is_number() || weight == 0) continue;
+        sums[name].first += weight * value.get<double>();
+        sums[name].second += weight;
+      }
+    }
+    metrics = Json::object();
+    for (const auto& [name, sum] : sums) metrics[name] = sum.first / sum.second;
+  }
+
+  double clipped_norm() const {
+    const double norm = ranks_ ? ranks_->gradient_norm() : gradient_norm(parameters_);
+    if (options_.max_grad_norm > 0) clip_gradients(parameters_, norm, options_.max_grad_norm);
+    return norm;
+  }
+
   LogRow one_step() {
     const Step step = plan_.step(step_);
     const Stopwatch watch;
@@ -160,18 +233,19 @@ class Run {
     if (step_ > 0 && hessian_step_ != step_ && optimizer_.wants_hessian(step_ - 1)) update_hessian(step, targets, hessian_seed);
     clear_gradients();
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
-    double loss = 0;
-    for (const MicroBatch* batch : step.batches) loss += objective_.accumulate(*batch, scale, seeds.next());
+    double loss = accumulate(step, seeds, [&](const MicroBatch& batch, uint64_t seed) { return objective_.accumulate(batch, scale, seed); });
+    LogRow row;
+    row.metrics = objective_.metrics();
+    exchange(step, loss, row.metrics);
     loss *= scale;
     const at::NoGradGuard no_grad;
-    LogRow row;
     row.loss = loss;
     row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
-    row.grad_norm = options_.max_grad_norm > 0 ? clip_gradients(parameters_, options_.max_grad_norm) : gradient_norm(parameters_);
-    row.metrics = objective_.metrics();
+    row.grad_norm = clipped_norm();
     row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
     if (!row.skipped) {
       optimizer_.step(row.learning_rate);
+      if (ranks_) ranks_->share_parameters();
       mean_loss_ = mean_loss_ > 0 ? kMeanDecay * mean_loss_ + (1 - kMeanDecay) * loss : loss;
       non_finite_ = 0;
     } else {
@@ -183,7 +257,7 @@ class Run {
     row.tokens = tokens_;
     const double seconds = std::max(1e-9, watch.seconds());
     row.tokens_per_second = static_cast<double>(tokens) / seconds;
-    if (flops > 0 && options_.peak_flops > 0) row.mfu = flops / (seconds * options_.peak_flops);
+    if (flops > 0 && options_.peak_flops > 0) row.mfu = flops / (seconds * options_.peak_flops * static_cast<double>(rank_count()));
     return row;
   }
 
@@ -191,7 +265,10 @@ class Run {
   void update_hessian(const Step& step, int64_t targets, uint64_t seed) {
     clear_gradients();
     Rng seeds(seed);
-    for (const MicroBatch* batch : step.batches) objective_.accumulate_drawn(*batch, 1.0 / static_cast<double>(std::max<int64_t>(1, targets)), seeds.next());
+    accumulate(step, seeds, [&](const MicroBatch& batch, uint64_t batch_seed) {
+      objective_.accumulate_drawn(batch, 1.0 / static_cast<double>(std::max<int64_t>(1, targets)), batch_seed);
+      return 0.0;
+    });
     optimizer_.update_hessian(static_cast<double>(targets));
     hessian_step_ = step_;
     is_saved_ = false;
@@ -238,12 +315,14 @@ class Run {
     const bool last = step_ == plan_.total();
     if (last || (options_.eval_steps > 0 && step_ % options_.eval_steps == 0)) {
       const AtEvaluationPoint there(optimizer_);
-      if (const auto loss = objective_.evaluate()) {
+      const auto loss = leads() ? objective_.evaluate() : std::nullopt;
+      if (loss) {
         row.has_eval = result_.has_eval = true;
         row.eval_loss = result_.eval_loss = *loss;
       }
     }
     pending_.reset();
+    if (!leads()) return;
     if (step_ == 1) result_.loss_first = row.loss;
     if (!row.skipped) result_.loss_last = row.loss;
     if (step_ % options_.logging_steps != 0 && step_ != 1 && !last && !row.has_eval && !row.skipped) return;
@@ -284,11 +363,40 @@ class Run {
     return row;
   }
 
-  // At the `end` of the run it is an error when it cannot be written.
+  // At the `end` of the run it is an error when it cannot be written. All ranks save together: what is not written at rank 0 is written at none.
   void save(bool end) {
-    Checkpoint checkpoint{step_, {}, {}, {}};
+    TensorMap state;
+    if (ranks_)
+      state = ranks_->gather_state(optimizer_);
+    else
+      state = own_state();
+    std::optional<std::string> problem;
+    if (leads()) {
+      try {
+        write(std::move(state));
+      } catch (const Error& error) {
+        if (end || error.kind() == ErrorKind::internal) throw;
+        problem = error.what();
+      }
+    }
+    if (ranks_) {
+      const Json said = ranks_->of_leader(problem ? Json(*problem) : Json());
+      if (!said.is_null()) problem = said.get<std::string>();
+    }
+    save_is_due_ = problem.has_value();
+    is_saved_ = !problem;
+    if (problem && leads()) log_warning("no checkpoint at step {}, it is tried again after the next: {}", step_, *problem);
+  }
+
+  TensorMap own_state() {
+    TensorMap state;
+    optimizer_.for_each_state([&](const std::string& name, at::Tensor& tensor) { state[name] = tensor; });
+    return state;
+  }
+
+  void write(TensorMap optimizer_state) {
+    Checkpoint checkpoint{step_, {}, {}, std::move(optimizer_state)};
     for (const Parameter& parameter : parameters_) checkpoint.parameters[parameter.name] = parameter.tensor;
-    optimizer_.for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[name] = state; });
     checkpoint.state = {{"global_step", step_},
                         {"max_steps", plan_.total()},
                         {"epoch", plan_.epoch_after(step_)},
@@ -299,19 +407,11 @@ class Run {
                         {"mean_loss", mean_loss_},
                         {"loss_first", result_.loss_first},
                         {"loss_last", result_.loss_last},
+                        {"ranks", rank_count()},
                         {"fingerprint", fingerprint_},
                         {"unfinished_step", pending_ ? numbers_of(*pending_) : Json()},
                         {"log_history", history_}};
-    try {
-      write_checkpoint(folder_.path(), checkpoint, add_files());
-    } catch (const Error& error) {
-      if (end || error.kind() == ErrorKind::internal) throw;
-      log_warning("no checkpoint at step {}, it is tried again after the next: {}", step_, error.what());
-      save_is_due_ = true;
-      return;
-    }
-    save_is_due_ = false;
-    is_saved_ = true;
+    write_checkpoint(folder_.path(), checkpoint, add_files());
     prune_checkpoints(folder_.path(), options_.save_total_limit);
   }
 
@@ -325,20 +425,30 @@ class Run {
   }
 
   void resume() {
-    const auto checkpoint = newest_checkpoint(folder_.path());
-    if (!checkpoint) return;
-    const std::string where = fmt::format("{}/checkpoint-{}", folder_.path(), checkpoint->step);
-    require_equal(checkpoint->state.value("fingerprint", Json::object()), where);
-    if (checkpoint->parameters.size() != parameters_.size())
-      fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters, here are {}", where, checkpoint->parameters.size(), parameters_.size());
-    for (const Parameter& parameter : parameters_) {
-      at::Tensor tensor = parameter.tensor;
-      copy_named(checkpoint->parameters, parameter.name, tensor, where);
-    }
-    load_state(optimizer_, checkpoint->optimizer, where);
-    const JsonObject state(checkpoint->state, where + "/trainer_state.json");
-    step_ = checkpoint->step;
+    std::optional<Checkpoint> checkpoint;
+    if (leads()) checkpoint = newest_checkpoint(folder_.path());
+    Json stored = checkpoint ? checkpoint->state : Json();
+    if (ranks_) stored = ranks_->of_leader(stored);
+    if (stored.is_null()) return;
+    const JsonObject state(stored, fmt::format("{}/checkpoint-{}/trainer_state.json", folder_.path(), stored.value("global_step", Json()).dump()));
+    step_ = state.integer("global_step", 0, INT64_MAX);
+    const std::string where = fmt::format("{}/checkpoint-{}", folder_.path(), step_);
+    require_equal(stored, where);
     if (step_ > plan_.total()) state.fail_at("global_step", fmt::format("is beyond the run's {} steps", plan_.total()));
+    if (leads()) {
+      if (checkpoint->parameters.size() != parameters_.size())
+        fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters, here are {}", where, checkpoint->parameters.size(), parameters_.size());
+      for (const Parameter& parameter : parameters_) {
+        at::Tensor tensor = parameter.tensor;
+        copy_named(checkpoint->parameters, parameter.name, tensor, where);
+      }
+    }
+    if (ranks_) {
+      ranks_->take_leaders_parameters();
+      ranks_->load_state(optimizer_, checkpoint ? checkpoint->optimizer : TensorMap(), where);
+    } else {
+      load_state(optimizer_, checkpoint->optimizer, where);
+    }
     tokens_ = state.integer("num_input_tokens_seen", 0, INT64_MAX);
     skipped_ = state.integer("skipped_steps", 0, INT64_MAX);
     non_finite_ = static_cast<int>(state.integer("not_finite_in_a_row", 0, kNonFiniteInARow));
@@ -347,15 +457,19 @@ class Run {
     result_.loss_first = state.number("loss_first", -1e300, 1e300);
     result_.loss_last = state.number("loss_last", -1e300, 1e300);
     if (state.has("unfinished_step")) pending_ = row_of(state.object("unfinished_step"));
-    history_ = checkpoint->state.value("log_history", Json::array());
+    history_ = stored.value("log_history", Json::array());
     is_saved_ = true;
     log_info("resumed at step {} of {}", step_, plan_.total());
   }
 
+  // The order of sums, which threads and ranks decide, is another's anyhow where ranks come or go.
   void require_equal(const Json& stored, const std::string& where) const {
-    const Json before = stored.flatten(), now = fingerprint_.flatten();
+    const Json before = stored.value("fingerprint", Json::object()).flatten(), now = fingerprint_.flatten();
+    const int64_t ranks_before = stored.value("ranks", int64_t{1});
+    if (ranks_before != rank_count() && leads()) log_warning("{}: the run had {} ranks, goes on with {}", where, ranks_before, rank_count());
     for (const auto& [key, value] : now.items()) {
       const Json other = before.value(key, Json());
+      if (key == "/threads" && (ranks_before > 1 || rank_count() > 1)) continue;
       if (other != value) differs(where, key.substr(1), other, value);
     }
   }
@@ -373,6 +487,7 @@ class Run {
   const RunFolder& folder_;
   const TrainerOptions& options_;
   const CheckpointFiles& files_;
+  DataParallel* ranks_;  // null: this process alone
   Plan plan_;
   Json fingerprint_;
   Json history_ = Json::array();
@@ -383,15 +498,15 @@ class Run {
   int64_t step_ = 0, tokens_ = 0, skipped_ = 0, hessian_step_ = -1;
   int non_finite_ = 0;
   double mean_loss_ = 0;
-  bool save_is_due_ = false, is_saved_ = true;  // saved: there is nothing that the newest checkpoint does not hold
+  bool all_stop_ = false, save_is_due_ = false, is_saved_ = true;  // saved: there is nothing that the newest checkpoint does not hold
 };
 
 }  // namespace
 
 TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
-                  const Json& fingerprint, const CheckpointFiles& files) {
+                  const Json& fingerprint, const CheckpointFiles& files, DataParallel* ranks) {
   FRUGAL_ASSERT(options.gradient_accumulation_steps > 0 && options.logging_steps > 0);
-  return Run(objective, parameters, optimizer, folder, options, fingerprint, files).run();
+  return Run(objective, parameters, optimizer, folder, options, fingerprint, files, ranks).run();
 }
 
 }  // namespace frugal::train

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "train/data_parallel.h"
 #include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/parameter.h"
@@ -51,7 +52,11 @@ using CheckpointFiles = std::function<void(const std::string& folder)>;
 // returns), or three steps in a row whose loss or gradient is not finite (a checkpoint is written, Error{invalid_input}; they change nothing). A
 // checkpoint that cannot be written is reported and tried again at the next step; only at the end of the run is it an error.
 // `fingerprint` is what a resumed run must agree in, beside the objective's: Error{invalid_input} names the first difference.
+//
+// `ranks`: several processes take the steps together, all of which call this; null: this one alone. The optimizer moves what its rank owns. Rank 0 writes
+// logs and checkpoints, which do not depend on their number. A stop that any of them was asked for ends all after the step. When another has ended,
+// Error{io}: under ddp rank 0 writes a checkpoint first.
 TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
-                  const Json& fingerprint, const CheckpointFiles& files = {});
+                  const Json& fingerprint, const CheckpointFiles& files = {}, DataParallel* ranks = nullptr);
 
 }  // namespace frugal::train

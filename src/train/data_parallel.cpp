@@ -1,0 +1,137 @@
+#include "train/data_parallel.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "train/clip.h"
+
+namespace frugal::train {
+
+using at::Tensor;
+
+namespace {
+
+// A tensor as it is announced to another rank.
+Json description(const std::string& name, const Tensor& tensor) {
+  return {{"name", name}, {"shape", tensor.sizes().vec()}, {"type", static_cast<int>(tensor.scalar_type())}};
+}
+Tensor empty_of(const Json& description) {
+  return at::empty(description.at("shape").get<std::vector<int64_t>>(), at::TensorOptions(static_cast<at::ScalarType>(description.at("type").get<int>())));
+}
+
+Json announced(Optimizer& optimizer) {
+  Json states = Json::array();
+  optimizer.for_each_state([&](const std::string& name, Tensor& tensor) { states.push_back(description(name, tensor)); });
+  return states;
+}
+
+}  // namespace
+
+std::vector<int> owners_of(const std::vector<Parameter>& parameters, int ranks) {
+  double all = 0, before = 0;
+  for (const Parameter& parameter : parameters) all += static_cast<double>(parameter.tensor.numel());
+  std::vector<int> owners;
+  for (const Parameter& parameter : parameters) {
+    const auto count = static_cast<double>(parameter.tensor.numel());
+    owners.push_back(std::min(ranks - 1, static_cast<int>((before + count / 2) / all * ranks)));
+    before += count;
+  }
+  return owners;
+}
+
+DataParallel::DataParallel(dist::ProcessGroup& group, Strategy strategy, const std::vector<Parameter>& parameters)
+    : group_(group),
+      strategy_(strategy),
+      parameters_(parameters),
+      owners_(shards() ? owners_of(parameters, group.size()) : std::vector<int>()),
+      reducer_(group, parameters, owners_) {
+  take_leaders_parameters();
+}
+
+void DataParallel::take_leaders_parameters() const {
+  broadcast_each([](size_t) { return 0; });
+}
+
+std::vector<Parameter> DataParallel::owned() const {
+  if (!shards()) return parameters_;
+  std::vector<Parameter> owned;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (owners_[i] == group_.rank()) owned.push_back(parameters_[i]);
+  }
+  return owned;
+}
+
+void DataParallel::begin_round(bool last) {
+  reduces_ = last || strategy_ == Strategy::zero2;
+  if (reduces_) reducer_.begin();
+}
+
+void DataParallel::end_round() {
+  if (reduces_) reducer_.end();
+}
+
+double DataParallel::gradient_norm() const {
+  const double norm = train::gradient_norm(parameters_);
+  if (!shards()) return norm;
+  Tensor squares = at::full({1}, norm * norm, at::kDouble);
+  group_.all_reduce(squares)->wait();
+  return std::sqrt(squares.item<double>());
+}
+
+void DataParallel::share_parameters() const {
+  if (shards()) broadcast_each([&](size_t i) { return owners_[i]; });
+}
+
+void DataParallel::broadcast_each(const std::function<int(size_t)>& root) const {
+  std::vector<std::unique_ptr<dist::Pending>> pending;
+  for (size_t i = 0; i < parameters_.size(); ++i) pending.push_back(group_.broadcast(parameters_[i].tensor, root(i)));
+  for (const auto& each : pending) each->wait();
+}
+
+std::map<std::string, Tensor> DataParallel::gather_state(Optimizer& optimizer) const {
+  std::map<std::string, Tensor> all;
+  const auto announcements = group_.all_gather(shards() ? announced(optimizer).dump() : "[]");
+  if (leads()) optimizer.for_each_state([&](const std::string& name, Tensor& tensor) { all[name] = tensor; });
+  for (int rank = 1; rank < group_.size(); ++rank) {
+    if (rank == group_.rank() && shards()) optimizer.for_each_state([&](const std::string&, Tensor& tensor) { group_.send(tensor.contiguous(), 0); });
+    if (!leads()) continue;
+    for (const Json& each : parse_json(announcements[static_cast<size_t>(rank)], "a rank's optimizer state")) {
+      const Tensor tensor = empty_of(each);
+      group_.receive(tensor, rank);
+      all[each.at("name").get<std::string>()] = tensor;
+    }
+  }
+  return all;
+}
+
+void DataParallel::load_state(Optimizer& optimizer, const std::map<std::string, Tensor>& state, const std::string& where) const {
+  const auto announcements = group_.all_gather(announced(optimizer).dump());
+  if (leads()) {
+    // Of ranks that shard, together all; else each has all.
+    size_t count = 0;
+    for (int rank = 0; rank < (shards() ? group_.size() : 1); ++rank) count += parse_json(announcements[static_cast<size_t>(rank)], where).size();
+    if (count != state.size()) fail(ErrorKind::invalid_input, "{}: is of another run: {} optimizer states, here are {}", where, state.size(), count);
+    for (int rank = 1; rank < group_.size(); ++rank) {
+      for (const Json& each : parse_json(announcements[static_cast<size_t>(rank)], where)) {
+        Tensor tensor = empty_of(each);
+        copy_named(state, each.at("name").get<std::string>(), tensor, where);
+        group_.send(tensor, rank);
+      }
+    }
+    optimizer.for_each_state([&](const std::string& name, Tensor& tensor) { copy_named(state, name, tensor, where); });
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  optimizer.for_each_state([&](const std::string&, Tensor& tensor) {
+    const Tensor received = at::empty_like(tensor, at::MemoryFormat::Contiguous);
+    group_.receive(received, 0);
+    tensor.copy_(received);
+  });
+}
+
+Json DataParallel::of_leader(const Json& value) const { return parse_json(group_.all_gather(leads() ? value.dump() : "")[0], "what rank 0 says"); }
+
+}  // namespace frugal::train

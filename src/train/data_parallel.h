@@ -1,0 +1,71 @@
+// One step by several ranks: each computes some of its micro-batches. The model and the numbers are those of one process but for the order of sums;
+// what differs is who holds what.
+//
+//   ddp    arXiv 2006.15704  all hold parameters, gradients and optimizer state; gradients are summed everywhere
+//   zero1  arXiv 1910.02054  the optimizer's state of a parameter is at the rank that owns it, which moves it and gives it to the others
+//   zero2                    and its gradient, which leaves the others with each micro-batch
+//
+// Where it differs from DeepSpeed: what is owned is whole tensors, so every optimizer works on shards, with matrices as it needs them; a rank's share
+// is then as even as the tensors allow.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "dist/process_group.h"
+#include "train/gradient_reducer.h"
+#include "train/optimizer.h"
+#include "train/parameter.h"
+
+namespace frugal::train {
+
+enum class Strategy { ddp, zero1, zero2 };
+
+// The rank that owns each parameter: runs of parameters with about equally many numbers.
+std::vector<int> owners_of(const std::vector<Parameter>& parameters, int ranks);
+
+class DataParallel {
+ public:
+  // Both are referred to. All parameters take rank 0's values.
+  DataParallel(dist::ProcessGroup& group, Strategy strategy, const std::vector<Parameter>& parameters);
+
+  dist::ProcessGroup& group() const { return group_; }
+  bool leads() const { return group_.leads(); }
+  bool shards() const { return strategy_ != Strategy::ddp; }
+  // What this rank's optimizer moves.
+  std::vector<Parameter> owned() const;
+
+  // A step's micro-batches are dealt out in rounds of one for each rank. Around each round; `last` of the step.
+  void begin_round(bool last);
+  void end_round();
+  // After the last round: gradients are in .grad, where their owners are.
+  void put_gradients() { reducer_.put_gradients(); }
+  // Of all gradients of the step.
+  double gradient_norm() const;
+  void take_leaders_parameters() const;
+  // After the optimizer has moved what is owned: all ranks have all parameters.
+  void share_parameters() const;
+
+  // Rank 0 gets the state of all ranks' optimizers, the others nothing.
+  std::map<std::string, at::Tensor> gather_state(Optimizer& optimizer) const;
+  // The other way round: `state` is rank 0's. Throws Error{invalid_input} as load_state does.
+  void load_state(Optimizer& optimizer, const std::map<std::string, at::Tensor>& state, const std::string& where) const;
+  // What rank 0 gives, on all ranks.
+  Json of_leader(const Json& value) const;
+
+ private:
+  void broadcast_each(const std::function<int(size_t)>& root) const;
+
+  dist::ProcessGroup& group_;
+  Strategy strategy_;
+  const std::vector<Parameter>& parameters_;
+  std::vector<int> owners_;  // empty: ddp
+  GradientReducer reducer_;
+  bool reduces_ = false;
+};
+
+}  // namespace frugal::train
