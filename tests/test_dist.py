@@ -87,7 +87,7 @@ def test_torchrun_trains_the_same_model(tiny, alone, tmp_path):
     assert_same_run(output, alone[0])
 
 
-@pytest.mark.parametrize("strategy", ["zero1", "zero2"])
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3"])
 def test_shards_hold_a_part_of_the_state_and_train_the_same(tiny, alone, tmp_path, strategy):
     output = tmp_path / "out"
     ended = Ranks(4, *train(tiny, output, "--strategy", strategy)).end()
@@ -136,7 +136,7 @@ def unbroken(frugal, tiny, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("strategy, killed", [("ddp", 1), ("zero2", 0)])
+@pytest.mark.parametrize("strategy, killed", [("ddp", 1), ("zero3", 0)])
 def test_a_killed_rank_ends_the_run_which_goes_on_with_fewer(tiny, unbroken, tmp_path, strategy, killed):
     output = tmp_path / "out"
     ranks = Ranks(3, *train(tiny, output, "--strategy", strategy, steps=30))

@@ -254,7 +254,8 @@ const std::vector<OptionSpec>& training_options() {
       text_option("optimizer", "adamw", "row of the optimizers, with options: adamw:beta2=0.95"),
       number_option("weight_decay", 0, 0, 100, "of matrices, in place of the optimizer's own"),
       number_option("max_grad_norm", 1, 0, 1e9, "longest gradient (0: not clipped)"),
-      choice_option("strategy", "ddp", {"ddp", "zero1", "zero2"}, "of several processes (torchrun, mpirun): what each holds of optimizer state and gradients"),
+      choice_option("strategy", "ddp", {"ddp", "zero1", "zero2", "zero3"},
+                    "of several processes (torchrun, mpirun): what each holds of optimizer state and gradients"),
       boolean_option("gradient_checkpointing", false, "keep the blocks' inputs only, and compute them again in backward"),
       integer_option("recompute_every", 1, 1, 1 << 20, "with gradient_checkpointing: only each of so many blocks"),
       boolean_option("load_in_4bit", false, "keep the base model as its file has it, decoded at each use: less memory, slower"),
@@ -458,7 +459,12 @@ OptimizerChoice optimizer_of(const TrainingPlan& plan) {
 namespace {
 
 train::Strategy strategy_of(const std::string& name) {
-  return name == "zero1" ? train::Strategy::zero1 : name == "zero2" ? train::Strategy::zero2 : train::Strategy::ddp;
+  constexpr std::pair<const char*, train::Strategy> kStrategies[] = {
+      {"ddp", train::Strategy::ddp}, {"zero1", train::Strategy::zero1}, {"zero2", train::Strategy::zero2}, {"zero3", train::Strategy::zero3}};
+  for (const auto& [known, strategy] : kStrategies) {
+    if (name == known) return strategy;
+  }
+  fail(ErrorKind::internal, "no strategy {}", name);
 }
 
 // Nothing for one process.
@@ -472,6 +478,13 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, con
   }
   if (optimizer == "schedule-free" && strategy != train::Strategy::ddp)
     fail(ErrorKind::unsupported, "strategy: {} evaluates elsewhere than it trains, which takes all parameters at each process: ddp", optimizer);
+  const auto refuse = [&](bool when, const char* what) {
+    if (strategy == train::Strategy::zero3 && when)
+      fail(ErrorKind::unsupported, "strategy: zero3 shards a model that trains whole by next-token loss, {}: zero2", what);
+  };
+  refuse(job.what != "model", "not adapters, whose base stays whole");
+  refuse(job.objective != nullptr || plan.run.text("rl") != "none", "not a distillation or preferences");
+  refuse(plan.run.given("recompute_every"), "and recomputes every block");
   return std::make_unique<train::DataParallel>(job.ranks.group(), strategy, job.parameters);
 }
 
@@ -513,6 +526,10 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
                                static_cast<size_t>(plan.run.integer("sequence_len")), plan.run.boolean("sample_packing")};
   objective_options.recompute = job.recompute;
   objective_options.recompute.every = plan.run.boolean("gradient_checkpointing") ? plan.run.integer("recompute_every") : 0;
+  if (ranks && ranks->shards_parameters()) {
+    objective_options.recompute.every = 1;
+    objective_options.recompute.weights = [&ranks](int64_t block, bool begins) { begins ? ranks->come(block) : ranks->go(block); };
+  }
   objective_options.seed_randomness = job.seed_randomness;
   objective_options.set_training = job.set_training;
   objective_options.flops = job.flops;

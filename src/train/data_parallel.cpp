@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/native/Resize.h>
 
+#include <charconv>
 #include <cmath>
 
 #include "base/error.h"
@@ -28,6 +30,18 @@ Json announced(Optimizer& optimizer) {
   return states;
 }
 
+// "model.layers.7.mlp.up_proj.weight" is of block 7.
+int64_t block_of(const std::string& name) {
+  constexpr std::string_view kLayers = "layers.";
+  const size_t at = name.find(kLayers);
+  int64_t block = DataParallel::kOutside;
+  if (at != std::string::npos) std::from_chars(name.data() + at + kLayers.size(), name.data() + name.size(), block);
+  return block;
+}
+
+// The tensor keeps its shape and its place in the graph; its numbers are there or not.
+void set_here(const Tensor& tensor, bool here) { at::native::resize_bytes_cpu(tensor.storage().unsafeGetStorageImpl(), here ? tensor.nbytes() : 0); }
+
 }  // namespace
 
 std::vector<int> owners_of(const std::vector<Parameter>& parameters, int ranks) {
@@ -48,11 +62,54 @@ DataParallel::DataParallel(dist::ProcessGroup& group, Strategy strategy, const s
       parameters_(parameters),
       owners_(shards() ? owners_of(parameters, group.size()) : std::vector<int>()),
       reducer_(group, parameters, owners_) {
-  take_leaders_parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) members_[block_of(parameters[i].name)].push_back(i);
+  broadcast_each([](size_t) { return 0; });
+  if (!shards_parameters()) return;
+  for (const auto& [block, members] : members_) go(block);
 }
 
 void DataParallel::take_leaders_parameters() const {
-  broadcast_each([](size_t) { return 0; });
+  if (!shards_parameters()) return broadcast_each([](size_t) { return 0; });
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (owners_[i] == 0) continue;
+    if (leads()) group_.send(parameters_[i].tensor, owners_[i]);
+    if (owners_[i] == group_.rank()) group_.receive(parameters_[i].tensor, 0);
+  }
+}
+
+void DataParallel::come(int64_t block) {
+  if (!shards_parameters()) return;
+  const at::NoGradGuard no_grad;
+  std::vector<std::unique_ptr<dist::Pending>> pending;
+  for (const size_t i : members_[block]) {
+    if (owners_[i] != group_.rank()) set_here(parameters_[i].tensor, true);
+    pending.push_back(group_.broadcast(parameters_[i].tensor, owners_[i]));
+  }
+  for (const auto& each : pending) each->wait();
+}
+
+void DataParallel::go(int64_t block) {
+  if (!shards_parameters()) return;
+  for (const size_t i : members_[block]) {
+    if (owners_[i] != group_.rank()) set_here(parameters_[i].tensor, false);
+  }
+}
+
+void DataParallel::come_to_leader() {
+  if (!shards_parameters()) return;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (owners_[i] == 0) continue;
+    if (owners_[i] == group_.rank()) group_.send(parameters_[i].tensor, 0);
+    if (!leads()) continue;
+    set_here(parameters_[i].tensor, true);
+    group_.receive(parameters_[i].tensor, owners_[i]);
+  }
+}
+
+void DataParallel::go_from_leader() {
+  if (leads()) {
+    for (const auto& [block, members] : members_) go(block);
+  }
 }
 
 std::vector<Parameter> DataParallel::owned() const {
@@ -65,12 +122,14 @@ std::vector<Parameter> DataParallel::owned() const {
 }
 
 void DataParallel::begin_round(bool last) {
-  reduces_ = last || strategy_ == Strategy::zero2;
+  reduces_ = last || strategy_ == Strategy::zero2 || strategy_ == Strategy::zero3;
+  come(kOutside);
   if (reduces_) reducer_.begin();
 }
 
 void DataParallel::end_round() {
   if (reduces_) reducer_.end();
+  go(kOutside);
 }
 
 double DataParallel::gradient_norm() const {
@@ -82,7 +141,7 @@ double DataParallel::gradient_norm() const {
 }
 
 void DataParallel::share_parameters() const {
-  if (shards()) broadcast_each([&](size_t i) { return owners_[i]; });
+  if (shards() && !shards_parameters()) broadcast_each([&](size_t i) { return owners_[i]; });
 }
 
 void DataParallel::broadcast_each(const std::function<int(size_t)>& root) const {

@@ -4,6 +4,8 @@
 //   ddp    arXiv 2006.15704  all hold parameters, gradients and optimizer state; gradients are summed everywhere
 //   zero1  arXiv 1910.02054  the optimizer's state of a parameter is at the rank that owns it, which moves it and gives it to the others
 //   zero2                    and its gradient, which leaves the others with each micro-batch
+//   zero3                    and the parameter itself: the others have a block's while it is computed, all else (embedding, head) during a
+//                            micro-batch. Blocks are recomputed (train/hidden_states.h), so each is sent twice a micro-batch
 //
 // Where it differs from DeepSpeed: what is owned is whole tensors, so every optimizer works on shards, with matrices as it needs them; a rank's share
 // is then as even as the tensors allow.
@@ -23,7 +25,7 @@
 
 namespace frugal::train {
 
-enum class Strategy { ddp, zero1, zero2 };
+enum class Strategy { ddp, zero1, zero2, zero3 };
 
 // The rank that owns each parameter: runs of parameters with about equally many numbers.
 std::vector<int> owners_of(const std::vector<Parameter>& parameters, int ranks);
@@ -36,6 +38,8 @@ class DataParallel {
   dist::ProcessGroup& group() const { return group_; }
   bool leads() const { return group_.leads(); }
   bool shards() const { return strategy_ != Strategy::ddp; }
+  // All ranks must compute a micro-batch in each round, and evaluate: weights are sent as blocks are computed.
+  bool shards_parameters() const { return strategy_ == Strategy::zero3; }
   // What this rank's optimizer moves.
   std::vector<Parameter> owned() const;
 
@@ -47,6 +51,13 @@ class DataParallel {
   // Of all gradients of the step.
   double gradient_norm() const;
   void take_leaders_parameters() const;
+  // zero3: the parameters of a block, or with kOutside those of none, come, and those of others go.
+  static constexpr int64_t kOutside = -1;
+  void come(int64_t block);
+  void go(int64_t block);
+  // zero3: all parameters of the model at rank 0, until they go again. Nothing where they are there.
+  void come_to_leader();
+  void go_from_leader();
   // After the optimizer has moved what is owned: all ranks have all parameters.
   void share_parameters() const;
 
@@ -63,7 +74,8 @@ class DataParallel {
   dist::ProcessGroup& group_;
   Strategy strategy_;
   const std::vector<Parameter>& parameters_;
-  std::vector<int> owners_;  // empty: ddp
+  std::vector<int> owners_;                         // empty: ddp
+  std::map<int64_t, std::vector<size_t>> members_;  // zero3: of each block
   GradientReducer reducer_;
   bool reduces_ = false;
 };

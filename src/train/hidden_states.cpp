@@ -18,12 +18,30 @@ using torch::autograd::AutogradContext;
 // What one block's forward reads beside the hidden rows.
 struct BlockCall : torch::CustomClassHolder {
   const nn::Block* block = nullptr;
+  int64_t index = 0;
   std::shared_ptr<const std::vector<nn::SequenceSlice>> sequences;
   Tensor positions;
   std::shared_ptr<const Recompute> recompute;
   Tensor random_state;  // when it ran first
 
   Tensor run(const Tensor& hidden) const { return block->forward(hidden, *sequences, positions); }
+};
+
+// The weights of a block are here as long as it lives.
+class WeightsHere {
+ public:
+  WeightsHere(const Recompute& recompute, int64_t block) : recompute_(recompute), block_(block) {
+    if (recompute_.weights) recompute_.weights(block_, true);
+  }
+  ~WeightsHere() {
+    if (recompute_.weights) recompute_.weights(block_, false);
+  }
+  WeightsHere(const WeightsHere&) = delete;
+  WeightsHere& operator=(const WeightsHere&) = delete;
+
+ private:
+  const Recompute& recompute_;
+  int64_t block_;
 };
 
 // Keeps the block's input; its backward runs the block again and then backward through it, which adds to the leaves' gradients.
@@ -33,6 +51,7 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
     context->save_for_backward({hidden});
     context->saved_data["call"] = c10::IValue::make_capsule(call);
     if (call->recompute->random_state) call->random_state = call->recompute->random_state();
+    const WeightsHere here(*call->recompute, call->index);
     const at::AutoGradMode grad(true);  // the same kernels as in backward, so the same bits; what they keep goes at once
     return call->run(hidden.detach().requires_grad_()).detach();
   }
@@ -44,6 +63,7 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
     const at::AutoGradMode grad(true);
     const Tensor now = recompute.random_state ? recompute.random_state() : Tensor();
     if (now.defined()) recompute.set_random_state(call->random_state);
+    const WeightsHere here(recompute, call->index);
     const Tensor out = call->run(hidden);
     if (now.defined()) recompute.set_random_state(now);
     torch::autograd::backward({out}, {gradients[0]});
@@ -60,10 +80,13 @@ Tensor hidden_states(const nn::Model& model, const nn::Batch& batch, const Recom
   const auto sequences = std::make_shared<const std::vector<nn::SequenceSlice>>(batch.sequences);
   const auto shared = std::make_shared<const Recompute>(recompute);
   Tensor hidden = model.embed(batch.tokens);
-  int64_t index = 0;
+  FRUGAL_ASSERT(!recompute.weights || recompute.every == 1 || !recomputes);
+  int64_t index = -1;
   for (const nn::Block& block : model.blocks) {
     stop_point();
-    if (!recomputes || index++ % recompute.every != 0) {
+    ++index;
+    if (!recomputes || index % recompute.every != 0) {
+      const WeightsHere here(recompute, index);
       hidden = block.forward(hidden, *sequences, positions);
       continue;
     }
@@ -71,6 +94,7 @@ Tensor hidden_states(const nn::Model& model, const nn::Batch& batch, const Recom
     if (!hidden.requires_grad()) hidden = hidden.detach().requires_grad_();
     auto call = c10::make_intrusive<BlockCall>();
     call->block = &block;
+    call->index = index;
     call->sequences = sequences;
     call->positions = positions;
     call->recompute = shared;

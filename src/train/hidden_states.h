@@ -13,6 +13,8 @@ struct Recompute {
   int64_t every = 0;  // 0: none; 1: all blocks; 2: every second one (selective)
   std::function<at::Tensor()> random_state;
   std::function<void(const at::Tensor&)> set_random_state;
+  // Called before a block is computed and after it, each time, where a block's weights are here for as long only (ZeRO-3); needs every = 1.
+  std::function<void(int64_t block, bool begins)> weights = {};
 };
 
 // [tokens, hidden] after the final norm; the batch has no states (whole sequences). model and what `recompute` refers to live until backward.

@@ -99,7 +99,7 @@ std::optional<double> LanguageModeling::evaluate() {
   for (const MicroBatch& batch : micro_batches(*held_out_, options_.batches, 0)) {
     const TokenBatch tokens = token_batch(*held_out_, batch.examples);
     if (tokens.batch.tokens.empty()) continue;
-    sum += cross_entropy(model_, hidden_states(model_, tokens.batch), tokens.targets, 1).item<double>();
+    sum += cross_entropy(model_, hidden_states(model_, tokens.batch, options_.recompute), tokens.targets, 1).item<double>();
     targets += batch.targets;
   }
   if (options_.set_training) options_.set_training(true);

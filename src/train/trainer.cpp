@@ -142,6 +142,7 @@ class Run {
       result_.stopped = true;
     }
     if (!is_saved_) save(true);
+    if (ranks_) ranks_->come_to_leader();  // for what becomes of it
     if (!ranks_ || !ranks_->shards()) optimizer_.to_evaluation_point();
     result_.steps = step_;
     result_.tokens = tokens_;
@@ -173,20 +174,34 @@ class Run {
   double accumulate(const Step& step, Rng& seeds, const Accumulate& accumulate_one) {
     double loss = 0;
     if (!ranks_) {
-      for (const MicroBatch* batch : step.batches) loss += accumulate_one(*batch, seeds.next());
+      for (const MicroBatch* batch : step.batches) loss += accumulate_one(*batch, seeds.next(), 1);
       return loss;
     }
     const size_t size = static_cast<size_t>(ranks_->group().size()), rank = static_cast<size_t>(ranks_->group().rank());
     for (size_t first = 0; first < step.batches.size(); first += size) {
       ranks_->begin_round(first + size >= step.batches.size());
+      bool is_idle = true;
       for (size_t i = first; i < std::min(first + size, step.batches.size()); ++i) {
         const uint64_t seed = seeds.next();
-        if (i == first + rank) loss += accumulate_one(*step.batches[i], seed);
+        if (i != first + rank || step.batches[i]->targets == 0) continue;
+        loss += accumulate_one(*step.batches[i], seed, 1);
+        is_idle = false;
       }
+      if (is_idle && ranks_->shards_parameters()) keep_pace(step, accumulate_one);
       ranks_->end_round();
     }
     ranks_->put_gradients();
     return loss;
+  }
+
+  // A rank that has nothing to do in a round, where the others need its weights as they compute: it computes with them, for nothing.
+  template <typename Accumulate>
+  static void keep_pace(const Step& step, const Accumulate& accumulate_one) {
+    for (const MicroBatch* batch : step.batches) {
+      if (batch->targets == 0) continue;
+      accumulate_one(*batch, 0, 0);
+      return;
+    }
   }
 
   // What the ranks know of a step: the sum of their losses; means of what the objective tells, each rank's by its micro-batches; whether all stop.
@@ -233,7 +248,8 @@ class Run {
     if (step_ > 0 && hessian_step_ != step_ && optimizer_.wants_hessian(step_ - 1)) update_hessian(step, targets, hessian_seed);
     clear_gradients();
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
-    double loss = accumulate(step, seeds, [&](const MicroBatch& batch, uint64_t seed) { return objective_.accumulate(batch, scale, seed); });
+    double loss =
+        accumulate(step, seeds, [&](const MicroBatch& batch, uint64_t seed, double share) { return objective_.accumulate(batch, share * scale, seed); });
     LogRow row;
     row.metrics = objective_.metrics();
     exchange(step, loss, row.metrics);
@@ -265,8 +281,8 @@ class Run {
   void update_hessian(const Step& step, int64_t targets, uint64_t seed) {
     clear_gradients();
     Rng seeds(seed);
-    accumulate(step, seeds, [&](const MicroBatch& batch, uint64_t batch_seed) {
-      objective_.accumulate_drawn(batch, 1.0 / static_cast<double>(std::max<int64_t>(1, targets)), batch_seed);
+    accumulate(step, seeds, [&](const MicroBatch& batch, uint64_t batch_seed, double share) {
+      objective_.accumulate_drawn(batch, share / static_cast<double>(std::max<int64_t>(1, targets)), batch_seed);
       return 0.0;
     });
     optimizer_.update_hessian(static_cast<double>(targets));
@@ -315,7 +331,7 @@ class Run {
     const bool last = step_ == plan_.total();
     if (last || (options_.eval_steps > 0 && step_ % options_.eval_steps == 0)) {
       const AtEvaluationPoint there(optimizer_);
-      const auto loss = leads() ? objective_.evaluate() : std::nullopt;
+      const auto loss = evaluate();
       if (loss) {
         row.has_eval = result_.has_eval = true;
         row.eval_loss = result_.eval_loss = *loss;
@@ -336,6 +352,14 @@ class Run {
     } catch (const Error& error) {
       log_warning("the log is not complete: {}", error.what());
     }
+  }
+
+  std::optional<double> evaluate() {
+    if (!ranks_ || !ranks_->shards_parameters()) return leads() ? objective_.evaluate() : std::nullopt;
+    ranks_->come(DataParallel::kOutside);
+    const auto loss = objective_.evaluate();
+    ranks_->go(DataParallel::kOutside);
+    return loss;
   }
 
   // What one_step found out, of a step whose row is not written.
@@ -371,6 +395,7 @@ class Run {
     else
       state = own_state();
     std::optional<std::string> problem;
+    if (ranks_) ranks_->come_to_leader();
     if (leads()) {
       try {
         write(std::move(state));
@@ -382,6 +407,7 @@ class Run {
     if (ranks_) {
       const Json said = ranks_->of_leader(problem ? Json(*problem) : Json());
       if (!said.is_null()) problem = said.get<std::string>();
+      ranks_->go_from_leader();
     }
     save_is_due_ = problem.has_value();
     is_saved_ = !problem;
@@ -435,6 +461,7 @@ class Run {
     const std::string where = fmt::format("{}/checkpoint-{}", folder_.path(), step_);
     require_equal(stored, where);
     if (step_ > plan_.total()) state.fail_at("global_step", fmt::format("is beyond the run's {} steps", plan_.total()));
+    if (ranks_) ranks_->come_to_leader();  // that there is room
     if (leads()) {
       if (checkpoint->parameters.size() != parameters_.size())
         fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters, here are {}", where, checkpoint->parameters.size(), parameters_.size());
@@ -445,6 +472,7 @@ class Run {
     }
     if (ranks_) {
       ranks_->take_leaders_parameters();
+      ranks_->go_from_leader();
       ranks_->load_state(optimizer_, checkpoint ? checkpoint->optimizer : TensorMap(), where);
     } else {
       load_state(optimizer_, checkpoint->optimizer, where);
