@@ -58,6 +58,7 @@ void add_train(CLI::App& app, Context& context);
 void add_grow(CLI::App& app, Context& context);
 void add_tune(CLI::App& app, Context& context);
 void add_distill(CLI::App& app, Context& context);
+void add_plan(CLI::App& app, Context& context);
 void add_runs(CLI::App& app, Context& context);
 void add_merge(CLI::App& app, Context& context);
 void add_convert(CLI::App& app, Context& context);

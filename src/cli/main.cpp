@@ -30,8 +30,9 @@ int run(int argc, char** argv) {
   CLI::App app{"frugal: makes large language models cheaper and measures what that costs", "frugal"};
   app.set_version_flag("--version", std::string("frugal ") + kVersion);
   app.require_subcommand(1);
-  for (const auto add : {add_compress,  add_eval,  add_sweep, add_report, add_generate, add_chat, add_serve, add_bench,   add_inspect, add_tokenize,
-                         add_tokenizer, add_train, add_grow,  add_tune,   add_distill,  add_runs, add_merge, add_convert, add_methods, add_claims}) {
+  for (const auto add :
+       {add_compress, add_eval, add_sweep, add_report,  add_generate, add_chat, add_serve, add_bench,   add_inspect, add_tokenize, add_tokenizer,
+        add_train,    add_grow, add_tune,  add_distill, add_plan,     add_runs, add_merge, add_convert, add_methods, add_claims}) {
     add(app, context);
   }
   try {

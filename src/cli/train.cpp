@@ -85,15 +85,7 @@ void add_train(CLI::App& app, Context& context) {
                        [&context, values] { stoppable([&] { run(context, *values); }); });
   verb.text("model,-m,--model,--hf-repo", values->model, "Path or hub name of a model to go on with; without it a new one is made")
       .text("--tokenizer", values->tokenizer, "Folder with the new model's tokenizer");
-  const std::map<std::string, std::string> short_names = {{"hidden_size", "--width"},
-                                                          {"num_hidden_layers", "--layers"},
-                                                          {"num_attention_heads", "--heads"},
-                                                          {"num_key_value_heads", "--kv-heads"},
-                                                          {"max_position_embeddings", "--context"}};
-  for (const OptionSpec& spec : train::shape_options()) {
-    const auto found = short_names.find(spec.name);
-    add_option_flag(verb, spec, values->shape, found == short_names.end() ? "" : found->second);
-  }
+  add_shape_flags(verb, values->shape);
   add_training_flags(verb, values->training);
 }
 

@@ -20,11 +20,15 @@
 #include "kernels/cpu/machine.h"
 #include "text/tokenizer.h"
 #include "train/checkpoint.h"
+#include "train/new_model.h"
 #include "train/preference.h"
 
 namespace frugal::cli {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr std::pair<const char*, train::Strategy> kStrategies[] = {
+    {"ddp", train::Strategy::ddp}, {"zero1", train::Strategy::zero1}, {"zero2", train::Strategy::zero2}, {"zero3", train::Strategy::zero3}};
 
 const OptionSpec* find_spec(const std::vector<OptionSpec>& specs, std::string_view name) {
   const auto found = std::find_if(specs.begin(), specs.end(), [&](const OptionSpec& spec) { return spec.name == name; });
@@ -237,6 +241,19 @@ data::Dataset load_part(const nn::LoadedModel& model, const std::vector<data::So
 
 }  // namespace
 
+std::vector<std::string> strategy_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, strategy] : kStrategies) names.emplace_back(name);
+  return names;
+}
+
+train::Strategy strategy_of(const std::string& name) {
+  for (const auto& [known, strategy] : kStrategies) {
+    if (name == known) return strategy;
+  }
+  fail(ErrorKind::internal, "no strategy {}", name);
+}
+
 const std::vector<OptionSpec>& training_options() {
   static const std::vector<OptionSpec> options = {
       integer_option("sequence_len", 1024, 2, 1 << 20, "longest example in tokens"),
@@ -254,8 +271,7 @@ const std::vector<OptionSpec>& training_options() {
       text_option("optimizer", "adamw", "row of the optimizers, with options: adamw:beta2=0.95"),
       number_option("weight_decay", 0, 0, 100, "of matrices, in place of the optimizer's own"),
       number_option("max_grad_norm", 1, 0, 1e9, "longest gradient (0: not clipped)"),
-      choice_option("strategy", "ddp", {"ddp", "zero1", "zero2", "zero3"},
-                    "of several processes (torchrun, mpirun): what each holds of optimizer state and gradients"),
+      choice_option("strategy", "ddp", strategy_names(), "of several processes (torchrun, mpirun): what each holds of optimizer state and gradients"),
       boolean_option("gradient_checkpointing", false, "keep the blocks' inputs only, and compute them again in backward"),
       integer_option("recompute_every", 1, 1, 1 << 20, "with gradient_checkpointing: only each of so many blocks"),
       boolean_option("load_in_4bit", false, "keep the base model as its file has it, decoded at each use: less memory, slower"),
@@ -283,6 +299,18 @@ void add_training_flags(Verb& verb, TrainingValues& values) {
       .flag("--allow-changes", values.allow_changes, "Resume although data or options differ from what they were");
   for (const auto* specs : {&training_options(), &train::schedule_options()}) {
     for (const OptionSpec& spec : *specs) add_option_flag(verb, spec, values.flags);
+  }
+}
+
+void add_shape_flags(Verb& verb, std::map<std::string, std::string>& given) {
+  const std::map<std::string, std::string> short_names = {{"hidden_size", "--width"},
+                                                          {"num_hidden_layers", "--layers"},
+                                                          {"num_attention_heads", "--heads"},
+                                                          {"num_key_value_heads", "--kv-heads"},
+                                                          {"max_position_embeddings", "--context"}};
+  for (const OptionSpec& spec : train::shape_options()) {
+    const auto found = short_names.find(spec.name);
+    add_option_flag(verb, spec, given, found == short_names.end() ? "" : found->second);
   }
 }
 
@@ -457,15 +485,6 @@ OptimizerChoice optimizer_of(const TrainingPlan& plan) {
 }
 
 namespace {
-
-train::Strategy strategy_of(const std::string& name) {
-  constexpr std::pair<const char*, train::Strategy> kStrategies[] = {
-      {"ddp", train::Strategy::ddp}, {"zero1", train::Strategy::zero1}, {"zero2", train::Strategy::zero2}, {"zero3", train::Strategy::zero3}};
-  for (const auto& [known, strategy] : kStrategies) {
-    if (name == known) return strategy;
-  }
-  fail(ErrorKind::internal, "no strategy {}", name);
-}
 
 // Nothing for one process.
 std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, const TrainingJob& job, const std::string& optimizer) {

@@ -39,11 +39,14 @@ Shape shape_of(const Options& options, int64_t vocab) {
   s.deviation = options.number("initializer_range");
   s.rope_theta = options.number("rope_theta");
   s.eps = options.number("rms_norm_eps");
+  return s;
+}
+
+void require_writable(const Shape& s) {
   const uint64_t block = static_cast<uint64_t>(s.hidden) * static_cast<uint64_t>(2 * s.hidden + 2 * s.kv_heads * s.head_dim + 3 * s.intermediate);
-  if (block * static_cast<uint64_t>(s.layers) + static_cast<uint64_t>(s.hidden) * static_cast<uint64_t>(vocab) > kMaxParameters) {
+  if (block * static_cast<uint64_t>(s.layers) + static_cast<uint64_t>(s.hidden) * static_cast<uint64_t>(s.vocab) > kMaxParameters) {
     fail(ErrorKind::invalid_input, "a model of this shape has more than {} parameters", kMaxParameters);
   }
-  return s;
 }
 
 Json config_of(const Shape& s, const text::SpecialTokens& special) {
@@ -133,9 +136,28 @@ const std::vector<OptionSpec>& shape_options() {
   return options;
 }
 
+nn::ModelSpec new_model_spec(const Options& shape, int64_t vocab) {
+  const Shape s = shape_of(shape, vocab);
+  nn::ModelSpec spec;
+  spec.family = "llama";
+  spec.vocab = vocab;
+  spec.hidden = s.hidden;
+  spec.context_length = s.context;
+  spec.tied_embeddings = s.tied;
+  nn::BlockSpec block;
+  block.hidden = s.hidden;
+  block.heads = s.heads;
+  block.kv_heads = s.kv_heads;
+  block.head_dim = s.head_dim;
+  block.intermediate = s.intermediate;
+  spec.blocks.assign(static_cast<size_t>(s.layers), block);
+  return spec;
+}
+
 void write_new_model(const std::string& directory, const Options& shape, const std::string& tokenizer, uint64_t seed) {
   const auto words = text::load_tokenizer_directory(tokenizer);
   const Shape s = shape_of(shape, words->vocab_size());
+  require_writable(s);
   AtomicDirectory target(directory, true, "config.json");
   io::copy_text_files(tokenizer, target.staging());
   write_text_file(target.staging() + "/config.json", config_of(s, words->special()).dump(2) + "\n");
