@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/team.h"
+#include "ops/autocast.h"
 #include "ops/into.h"
 
 namespace frugal::ops {
@@ -15,20 +16,28 @@ namespace {
 
 using torch::autograd::AutogradContext;
 
+Tensor normed(const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
+  const Tensor input = checked_float(x.to(at::kFloat), "rms_norm input");
+  Tensor out = at::empty_like(input);
+  rms_norm_into(input, weight, eps, weight_offset, out);
+  return out.to(activation_type(x));
+}
+
 class RmsNorm : public torch::autograd::Function<RmsNorm> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
-    const Tensor input = checked_float(x, "rms_norm input");
-    Tensor out = at::empty_like(input);
-    rms_norm_into(input, weight, eps, weight_offset, out);
-    context->save_for_backward({input, weight});
+    const at::ScalarType type = activation_type(x);
+    // Not in float16: the residual stream of some models goes beyond its range.
+    context->save_for_backward({type == at::kFloat || x.scalar_type() != at::kFloat ? x.contiguous() : x.to(at::kBFloat16), weight});
+    context->saved_data["input_type"] = x.scalar_type();
     context->saved_data["eps"] = eps;
     context->saved_data["offset"] = weight_offset;
-    return out;
+    return normed(x, weight, eps, weight_offset);
   }
   static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const Tensor &x = saved[0], weight = checked_float(saved[1], "rms_norm weight"), gradient = checked_float(gradients[0], "rms_norm gradient");
+    const Tensor x = saved[0].to(at::kFloat), weight = checked_float(saved[1], "rms_norm weight");
+    const Tensor gradient = checked_float(gradients[0].to(at::kFloat), "rms_norm gradient");
     Tensor by_x = at::empty_like(x), by_weight = context->needs_input_grad(1) ? at::zeros_like(weight) : Tensor();
     kernels::rms_norm_backward(
         {.x = x.const_data_ptr<float>(),
@@ -39,7 +48,7 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
          .columns = weight.size(0)},
         weight.const_data_ptr<float>(),
         {.eps = static_cast<float>(context->saved_data["eps"].toDouble()), .weight_offset = static_cast<float>(context->saved_data["offset"].toDouble())});
-    return {by_x, by_weight, Tensor(), Tensor()};
+    return {by_x.to(context->saved_data["input_type"].toScalarType()), by_weight, Tensor(), Tensor()};
   }
 };
 
@@ -66,11 +75,7 @@ Tensor rms_norm_reference(const Tensor& x, const Tensor& weight, double eps, dou
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
-  if (wants_gradient({x, weight})) return RmsNorm::apply(x, weight, eps, weight_offset);
-  const Tensor input = checked_float(x, "rms_norm input");
-  Tensor out = at::empty_like(input);
-  rms_norm_into(input, weight, eps, weight_offset, out);
-  return out;
+  return wants_gradient({x, weight}) ? RmsNorm::apply(x, weight, eps, weight_offset) : normed(x, weight, eps, weight_offset);
 }
 
 void for_each_rows(int64_t rows, int64_t values, const RowWork& work) {
