@@ -141,6 +141,7 @@ constexpr const char* kFileKeys[] = {"base_model", "method", "datasets", "test_d
 // YAML has more words for true than our options.
 std::string option_text(const std::string& name, const YAML::Node& node, const std::string& where) {
   const OptionSpec* spec = find_spec(training_options(), name);
+  if (name == "bf16" && node.IsScalar() && node.Scalar() == "auto") return "true";  // Axolotl: where the machine can, which is everywhere
   if (spec && spec->type == OptionType::boolean) return truth(node, where) ? "true" : "false";
   return scalar(node, where);
 }
@@ -254,6 +255,8 @@ const std::vector<OptionSpec>& training_options() {
       text_option("optimizer", "adamw", "row of the optimizers, with options: adamw:beta2=0.95"),
       number_option("weight_decay", 0, 0, 100, "of matrices, in place of the optimizer's own"),
       number_option("max_grad_norm", 1, 0, 1e9, "longest gradient (0: not clipped)"),
+      boolean_option("bf16", false, "activations in bfloat16; weights, gradients, optimizer and sums stay float32 (arXiv 1905.12322)"),
+      boolean_option("fp16", false, "activations in float16, the loss scaled as it needs (arXiv 1710.03740)"),
       boolean_option("gradient_checkpointing", false, "keep the blocks' inputs only, and compute them again in backward"),
       integer_option("recompute_every", 1, 1, 1 << 20, "with gradient_checkpointing: only each of so many blocks"),
       boolean_option("load_in_4bit", false, "keep the base model as its file has it, decoded at each use: less memory, slower"),
@@ -305,6 +308,7 @@ void refuse_idle_options(const TrainingValues& values, const TrainingPlan& plan,
     if (run.given(name) && idle) fail(ErrorKind::invalid_input, "{}: changes nothing {}", name, why);
   };
   refuse("recompute_every", !run.boolean("gradient_checkpointing"), "without gradient_checkpointing");
+  if (run.boolean("bf16") && run.boolean("fp16")) fail(ErrorKind::invalid_input, "bf16 and fp16: activations have one type, give one");
   const bool dpo = run.text("rl") == "dpo";
   refuse("rl_beta", !dpo, "without rl: dpo");
   refuse("dpo_label_smoothing", !dpo, "without rl: dpo");
@@ -478,6 +482,9 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   job.fingerprint["model"] = weights_hash(job.model);
   job.fingerprint["schedule"] = plan.schedule.canonical();
   job.fingerprint["threads"] = context.threads;
+  const at::ScalarType activations = plan.run.boolean("bf16") ? at::kBFloat16 : plan.run.boolean("fp16") ? at::kHalf : at::kFloat;
+  if (activations != at::kFloat) job.fingerprint["activations"] = at::toString(activations);
+  job.options.scale_loss = activations == at::kHalf;
   train::LanguageModelingOptions objective_options;
   objective_options.batches = {context.method_seed(), static_cast<size_t>(plan.run.integer("micro_batch_size")),
                                static_cast<size_t>(plan.run.integer("sequence_len")), plan.run.boolean("sample_packing")};
@@ -486,6 +493,7 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   objective_options.seed_randomness = job.seed_randomness;
   objective_options.set_training = job.set_training;
   objective_options.flops = job.flops;
+  objective_options.activations = activations;
   job.options.peak_flops = 2 * kernels::measure_float_peak();  // a multiply-add is two
   const std::unique_ptr<train::Objective> objective =
       job.objective ? job.objective(std::move(objective_options)) : objective_of(plan, job, std::move(objective_options));

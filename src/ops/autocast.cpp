@@ -18,6 +18,12 @@ Autocast::~Autocast() { current = before_; }
 
 at::ScalarType activation_type() { return current; }
 
-at::ScalarType activation_type(const at::Tensor& x) { return x.scalar_type() == at::kFloat ? current : x.scalar_type(); }
+at::ScalarType activation_type(const at::Tensor& x) {
+  const at::ScalarType type = x.scalar_type();
+  if (type != at::kFloat && type != at::kBFloat16 && type != at::kHalf) {
+    fail(ErrorKind::internal, "activations must be float32, bfloat16 or float16, are {}", at::toString(type));
+  }
+  return type == at::kFloat ? current : type;
+}
 
 }  // namespace frugal::ops

@@ -82,8 +82,8 @@ Tensor gated_activation_reference(const Tensor& gate, const Tensor& up, Gate kin
 }
 
 Tensor gated_activation(const Tensor& gate, const Tensor& up, Gate kind) {
-  if (wants_gradient({gate, up})) return GatedActivation::apply(gate, up, static_cast<int64_t>(kind));
-  return gated(gate, up, kind, activation_type(gate));
+  const at::ScalarType type = activation_type(gate);
+  return wants_gradient({gate, up}) ? GatedActivation::apply(gate, up, static_cast<int64_t>(kind)) : gated(gate.to(type), up.to(type), kind, type);
 }
 
 void gated_activation_into(const Tensor& gate, const Tensor& up, Gate kind, Tensor& out, RowRange range) {

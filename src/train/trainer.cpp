@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "train/checkpoint.h"
 #include "train/clip.h"
+#include "train/grad_scaler.h"
 
 namespace frugal::train {
 namespace {
@@ -108,6 +109,7 @@ class Run {
     fingerprint_["total_steps"] = plan_.total();
     fingerprint_["learning_rate"] = options.learning_rate;
     fingerprint_["max_grad_norm"] = options.max_grad_norm;
+    if (options.scale_loss) scaler_.emplace();
     if (options.spikes == SpikePolicy::skip) fingerprint_["spike_factor"] = options.spike_factor;
   }
 
@@ -161,14 +163,17 @@ class Run {
     clear_gradients();
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
     double loss = 0;
-    for (const MicroBatch* batch : step.batches) loss += objective_.accumulate(*batch, scale, seeds.next());
+    const double loss_scale = scaler_ ? scaler_->scale() : 1;
+    for (const MicroBatch* batch : step.batches) loss += objective_.accumulate(*batch, scale * loss_scale, seeds.next());
     loss *= scale;
     const at::NoGradGuard no_grad;
+    if (scaler_) scaler_->update(scaler_->unscale(parameters_));
     LogRow row;
     row.loss = loss;
     row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
     row.grad_norm = options_.max_grad_norm > 0 ? clip_gradients(parameters_, options_.max_grad_norm) : gradient_norm(parameters_);
     row.metrics = objective_.metrics();
+    if (scaler_) row.metrics["loss_scale"] = loss_scale;
     row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
     if (!row.skipped) {
       optimizer_.step(row.learning_rate);
@@ -176,7 +181,11 @@ class Run {
       non_finite_ = 0;
     } else {
       ++skipped_;
-      if (!std::isfinite(loss) || !std::isfinite(row.grad_norm)) refuse_non_finite(row, step);
+      if (std::isfinite(loss) && !std::isfinite(row.grad_norm) && loss_scale > 1) {
+        log_info("step {}: the gradient overflows where the loss is scaled by {}: the step is skipped, the scale halved", step_ + 1, loss_scale);
+      } else if (!std::isfinite(loss) || !std::isfinite(row.grad_norm)) {
+        refuse_non_finite(row, step);
+      }
     }
     clear_gradients();
     tokens_ += tokens;
@@ -191,8 +200,9 @@ class Run {
   void update_hessian(const Step& step, int64_t targets, uint64_t seed) {
     clear_gradients();
     Rng seeds(seed);
-    for (const MicroBatch* batch : step.batches) objective_.accumulate_drawn(*batch, 1.0 / static_cast<double>(std::max<int64_t>(1, targets)), seeds.next());
-    optimizer_.update_hessian(static_cast<double>(targets));
+    const double scale = (scaler_ ? scaler_->scale() : 1) / static_cast<double>(std::max<int64_t>(1, targets));
+    for (const MicroBatch* batch : step.batches) objective_.accumulate_drawn(*batch, scale, seeds.next());
+    if (!scaler_ || scaler_->unscale(parameters_)) optimizer_.update_hessian(static_cast<double>(targets));
     hessian_step_ = step_;
     is_saved_ = false;
   }
@@ -300,6 +310,7 @@ class Run {
                         {"loss_first", result_.loss_first},
                         {"loss_last", result_.loss_last},
                         {"fingerprint", fingerprint_},
+                        {"grad_scaler", scaler_ ? scaler_->state() : Json()},
                         {"unfinished_step", pending_ ? numbers_of(*pending_) : Json()},
                         {"log_history", history_}};
     try {
@@ -346,6 +357,7 @@ class Run {
     mean_loss_ = state.number("mean_loss", 0, 1e300);
     result_.loss_first = state.number("loss_first", -1e300, 1e300);
     result_.loss_last = state.number("loss_last", -1e300, 1e300);
+    if (scaler_) scaler_->load(state.object("grad_scaler"));
     if (state.has("unfinished_step")) pending_ = row_of(state.object("unfinished_step"));
     history_ = checkpoint->state.value("log_history", Json::array());
     is_saved_ = true;
@@ -379,7 +391,8 @@ class Run {
   TrainResult result_;
   Stopwatch watch_;
   std::optional<RunLog> log_;
-  std::optional<LogRow> pending_;  // of a step that is done, until its row is written
+  std::optional<GradScaler> scaler_;  // with scale_loss
+  std::optional<LogRow> pending_;     // of a step that is done, until its row is written
   int64_t step_ = 0, tokens_ = 0, skipped_ = 0, hessian_step_ = -1;
   int non_finite_ = 0;
   double mean_loss_ = 0;
