@@ -27,8 +27,13 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
     const at::ScalarType type = activation_type(x);
-    // Not in float16: the residual stream of some models goes beyond its range.
-    context->save_for_backward({type == at::kFloat || x.scalar_type() != at::kFloat ? x.contiguous() : x.to(at::kBFloat16), weight});
+    Tensor kept = x.contiguous(), scale;
+    // The residual stream of some models goes beyond the range of float16: each row in units of its largest number.
+    if (type == at::kHalf && x.scalar_type() == at::kFloat) {
+      scale = kept.abs().amax(-1, /*keepdim=*/true).clamp_min(1e-30);
+      kept = kept / scale;
+    }
+    context->save_for_backward({kept.to(type), weight, scale});
     context->saved_data["input_type"] = x.scalar_type();
     context->saved_data["eps"] = eps;
     context->saved_data["offset"] = weight_offset;
@@ -36,7 +41,7 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
   }
   static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const Tensor x = saved[0].to(at::kFloat), weight = checked_float(saved[1], "rms_norm weight");
+    const Tensor kept = saved[0].to(at::kFloat), x = saved[2].defined() ? kept * saved[2] : kept, weight = checked_float(saved[1], "rms_norm weight");
     const Tensor gradient = checked_float(gradients[0].to(at::kFloat), "rms_norm gradient");
     Tensor by_x = at::empty_like(x), by_weight = context->needs_input_grad(1) ? at::zeros_like(weight) : Tensor();
     kernels::rms_norm_backward(

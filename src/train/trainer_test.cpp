@@ -359,6 +359,71 @@ TEST_F(TrainerTest, StepsThatAreNotFiniteAreSkippedAndThreeEndTheRun) {
   EXPECT_FALSE(fs::exists(folder_ / "no"));
 }
 
+std::vector<double> loss_scales(const std::string& output) {
+  std::vector<double> scales;
+  std::ifstream file(output + "/trainer_log.jsonl");
+  for (std::string line; std::getline(file, line);) scales.push_back(parse_json(line, "log")["loss_scale"].get<double>());
+  return scales;
+}
+
+// A scaled loss: the run is the same, to the bit (the scale is a power of two), but for steps that overflow, which are no failures.
+TEST_F(TrainerTest, AScaledLossThatOverflowsIsScaledLessAndAResumedRunKnowsIt) {
+  Process unscaled, scaled;
+  unscaled.run(options_for(folder_ / "unscaled"));
+  TestOptions options = options_for(folder_ / "scaled");
+  options.options.scale_loss = true;
+  scaled.run(options);
+  EXPECT_EQ(scaled.state(), unscaled.state());
+  EXPECT_EQ(loss_scales(folder_ / "scaled"), std::vector<double>(18, 65536));
+
+  // Three steps whose gradients overflow, but for a scale of some thousand.
+  const auto spiky = [](Process& process) { process.objective.before = [&](int64_t call) { process.objective.factor = call > 5 && call < 12 ? 1e34 : 1; }; };
+  const auto options_to = [&](const std::string& output) {
+    TestOptions test = options_for(output);
+    test.options.scale_loss = true;
+    test.options.spike_factor = 0;
+    return test;
+  };
+  Process whole("sgd");
+  spiky(whole);
+  const TrainResult result = whole.run(options_to(folder_ / "whole"));
+  const std::vector<double> scales = loss_scales(folder_ / "whole");
+  ASSERT_EQ(scales.size(), 18u);
+  EXPECT_EQ(scales.front(), 65536);
+  EXPECT_LT(scales.back(), 65536);
+  EXPECT_EQ(scales.back(), std::ldexp(65536, -static_cast<int>(result.skipped)));
+  EXPECT_GT(result.skipped, 2);  // three in a row, and the run goes on
+  EXPECT_EQ(said_, "");
+  {
+    Process first("sgd");
+    spiky(first);
+    const auto work = first.objective.before;
+    first.objective.before = [&](int64_t call) {
+      work(call);
+      if (call != 15) return;
+      request_stop();
+      stop_point();
+    };
+    EXPECT_TRUE(first.run(options_to(folder_ / "stopped")).stopped);
+    clear_stop();
+  }
+  Process second("sgd");
+  TestOptions again = options_to(folder_ / "stopped");
+  again.resume = true;
+  second.run(again);
+  EXPECT_EQ(loss_scales(folder_ / "stopped"), scales);
+  EXPECT_EQ(second.state(), whole.state());
+
+  // What overflows at any scale is a failure once the loss is scaled no more.
+  Process hopeless;
+  hopeless.objective.before = [&](int64_t) { hopeless.objective.factor = 1e39; };
+  TestOptions end = options_to(folder_ / "hopeless");
+  end.options.num_epochs = 5;
+  EXPECT_THROW(hopeless.run(end), Error);
+  const std::vector<double> last = loss_scales(folder_ / "hopeless");
+  EXPECT_EQ(last.size(), 16u + 2);  // and the third of those whose scale is 1 or less ended it
+}
+
 // T8
 TEST_F(TrainerTest, SpikesAreReportedWithTheirExamplesAndSkippedIfWanted) {
   for (const SpikePolicy policy : {SpikePolicy::report, SpikePolicy::skip}) {
