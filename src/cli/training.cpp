@@ -259,7 +259,9 @@ const std::vector<OptionSpec>& training_options() {
       boolean_option("fp16", false, "activations in float16, the loss scaled as it needs (arXiv 1710.03740)"),
       boolean_option("gradient_checkpointing", false, "keep the blocks' inputs only, and compute them again in backward"),
       integer_option("recompute_every", 1, 1, 1 << 20, "with gradient_checkpointing: only each of so many blocks"),
-      boolean_option("load_in_4bit", false, "keep the base model as its file has it, decoded at each use: less memory, slower"),
+      boolean_option("load_in_4bit", false, "the base model in 4 bits (floats become NF4, what is quantized stays), decoded at each use: less memory, slower"),
+      choice_option("bnb_4bit_quant_type", "nf4", {"nf4"}, "with load_in_4bit: the format of what were floats"),
+      boolean_option("bnb_4bit_use_double_quant", true, "with load_in_4bit: the scales are quantized too"),
       integer_option("logging_steps", 1, 1, 1 << 30, "steps between lines of the log"),
       integer_option("save_steps", 500, 0, int64_t{1} << 40, "steps between checkpoints (0: at the end)"),
       integer_option("save_total_limit", 2, 0, 1 << 20, "checkpoints that are kept (0: all)"),
@@ -316,6 +318,8 @@ void refuse_idle_options(const TrainingValues& values, const TrainingPlan& plan,
   refuse("eval_steps", !evaluates, "without held-out data");
   refuse("spike_policy", run.number("spike_factor") == 0, "where spike_factor is 0");
   refuse("load_in_4bit", pretrains || plan.method == "full", "where the whole model trains: that takes floats");
+  const bool four_bits = run.boolean("load_in_4bit") || parse_step(plan.method).id == "qlora";
+  for (const char* name : {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant"}) refuse(name, !four_bits, "without load_in_4bit or qlora");
   for (const char* name : {"over_length", "train_on_inputs", "train_on_eos"}) refuse(name, pretrains, "of texts, which are cut and learned whole");
   if (pretrains && dpo) fail(ErrorKind::invalid_input, "rl: frugal tune learns from preferences");
   if (dpo && optimizer_of(plan).row->id == "sophia")
