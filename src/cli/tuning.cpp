@@ -2,6 +2,7 @@
 
 #include "chain/chain.h"
 #include "cli/method_choice.h"
+#include "cli/terminal.h"
 #include "train/full_parameters.h"
 #include "tune/qlora.h"
 

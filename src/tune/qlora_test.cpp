@@ -26,7 +26,7 @@ std::map<std::string, Tensor> gradients(nn::Model& model, Adapter& adapter, cons
   for (train::Parameter& parameter : adapter.parameters()) {
     const at::NoGradGuard no_grad;
     if (parameter.name.ends_with("lora_B.weight"))
-      parameter.tensor.copy_(at::arange(parameter.tensor.numel()).view(parameter.tensor.sizes()).add_(++number).sin_().mul_(0.05));
+      parameter.tensor.copy_(at::arange(parameter.tensor.numel(), at::kFloat).view(parameter.tensor.sizes()).add_(++number).sin_().mul_(0.05));
   }
   (train::hidden_states(model, nn::Batch::single(tokens, nullptr)).to(at::kFloat) * weights).sum().backward();
   std::map<std::string, Tensor> result;
