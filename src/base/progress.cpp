@@ -2,6 +2,7 @@
 
 #include <mutex>
 
+#include "base/defer_stop.h"
 #include "base/file.h"
 
 namespace frugal {
@@ -11,6 +12,7 @@ std::mutex sink_mutex;
 ProgressSink sink;
 std::atomic<bool> stop{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
+thread_local int deferred = 0;
 
 void report(const ProgressState& state, bool finished) {
   const std::lock_guard lock(sink_mutex);
@@ -30,8 +32,11 @@ void clear_stop() { stop.store(false, std::memory_order_relaxed); }
 
 void stop_point() {
   require_whole_mappings();
-  if (stop_requested()) throw Interrupted{};
+  if (deferred == 0 && stop_requested()) throw Interrupted{};
 }
+
+DeferStop::DeferStop() { ++deferred; }
+DeferStop::~DeferStop() { --deferred; }
 
 Progress::Progress(std::string name, int64_t total) {
   state_.name = std::move(name);

@@ -324,6 +324,9 @@ void refuse_idle_options(const TrainingValues& values, const TrainingPlan& plan,
   if (pretrains && dpo) fail(ErrorKind::invalid_input, "rl: frugal tune learns from preferences");
   if (dpo && optimizer_of(plan).row->id == "sophia")
     fail(ErrorKind::unsupported, "rl: preferences have no labels that sophia could draw: choose another optimizer");
+  const bool no_gradient = optimizer_of(plan).row->id == "mezo";
+  if (dpo && no_gradient) fail(ErrorKind::unsupported, "rl: preferences are learned by their gradient, which mezo does without: choose another optimizer");
+  for (const char* name : {"max_grad_norm", "gradient_checkpointing"}) refuse(name, no_gradient, "for mezo, which takes no gradient");
   if (dpo && evaluates) fail(ErrorKind::unsupported, "rl: held-out pairs are not evaluated yet");
   if (values.resume && values.overwrite) fail(ErrorKind::invalid_input, "--resume goes on with what is there, --overwrite removes it: give one");
 }
@@ -488,7 +491,7 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   job.fingerprint["threads"] = context.threads;
   const at::ScalarType activations = plan.run.boolean("bf16") ? at::kBFloat16 : plan.run.boolean("fp16") ? at::kHalf : at::kFloat;
   if (activations != at::kFloat) job.fingerprint["activations"] = at::toString(activations);
-  job.options.scale_loss = activations == at::kHalf;
+  job.options.scale_loss = activations == at::kHalf && !optimizer->wants_losses();
   train::LanguageModelingOptions objective_options;
   objective_options.batches = {context.method_seed(), static_cast<size_t>(plan.run.integer("micro_batch_size")),
                                static_cast<size_t>(plan.run.integer("sequence_len")), plan.run.boolean("sample_packing")};

@@ -195,6 +195,7 @@ double Distillation::accumulate(const train::MicroBatch& batch, double scale, ui
   return loss;
 }
 
+double Distillation::loss(const train::MicroBatch& batch, uint64_t seed) { return Objective::loss(batch, seed); }
 void Distillation::accumulate_drawn(const train::MicroBatch& batch, double scale, uint64_t seed) { Objective::accumulate_drawn(batch, scale, seed); }
 
 Json Distillation::metrics() {

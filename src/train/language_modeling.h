@@ -44,6 +44,7 @@ class LanguageModeling : public Objective {
   LanguageModeling(const nn::Model& model, const data::Dataset& dataset, const data::Dataset* held_out, LanguageModelingOptions options);
   std::vector<MicroBatch> epoch(int64_t epoch) override;
   double accumulate(const MicroBatch& batch, double scale, uint64_t seed) override;
+  double loss(const MicroBatch& batch, uint64_t seed) override;
   void accumulate_drawn(const MicroBatch& batch, double scale, uint64_t seed) override;
   std::optional<double> evaluate() override;
   Json fingerprint() const override;

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/clock.h"
+#include "base/defer_stop.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -160,18 +161,26 @@ class Run {
     Rng seeds(options_.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(step_) + 1);
     const uint64_t hessian_seed = seeds.next();
     if (step_ > 0 && hessian_step_ != step_ && optimizer_.wants_hessian(step_ - 1)) update_hessian(step, targets, hessian_seed);
+    std::optional<DeferStop> whole;
+    if (optimizer_.wants_losses()) whole.emplace();  // the parameters are elsewhere for a while
     clear_gradients();
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
     double loss = 0;
     const double loss_scale = scaler_ ? scaler_->scale() : 1;
-    for (const MicroBatch* batch : step.batches) loss += objective_.accumulate(*batch, scale * loss_scale, seeds.next());
-    loss *= scale;
+    LogRow row;
+    if (whole) {
+      const auto found = estimate_gradient(step, scale, seeds);
+      loss = found.loss;
+      row.grad_norm = found.norm;
+    } else {
+      for (const MicroBatch* batch : step.batches) loss += objective_.accumulate(*batch, scale * loss_scale, seeds.next());
+      loss *= scale;
+    }
     const at::NoGradGuard no_grad;
     if (scaler_) scaler_->update(scaler_->unscale(parameters_));
-    LogRow row;
     row.loss = loss;
     row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
-    row.grad_norm = options_.max_grad_norm > 0 ? clip_gradients(parameters_, options_.max_grad_norm) : gradient_norm(parameters_);
+    if (!whole) row.grad_norm = options_.max_grad_norm > 0 ? clip_gradients(parameters_, options_.max_grad_norm) : gradient_norm(parameters_);
     row.metrics = objective_.metrics();
     if (scaler_) row.metrics["loss_scale"] = loss_scale;
     row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
@@ -192,8 +201,18 @@ class Run {
     row.tokens = tokens_;
     const double seconds = std::max(1e-9, watch.seconds());
     row.tokens_per_second = static_cast<double>(tokens) / seconds;
-    if (flops > 0 && options_.peak_flops > 0) row.mfu = flops / (seconds * options_.peak_flops);
+    if (flops > 0 && options_.peak_flops > 0 && !whole) row.mfu = flops / (seconds * options_.peak_flops);
     return row;
+  }
+
+  Optimizer::GradientEstimate estimate_gradient(const Step& step, double scale, Rng& seeds) {
+    const uint64_t direction = seeds.next();
+    return optimizer_.estimate_gradient(direction, [&] {
+      Rng same = seeds;
+      double loss = 0;
+      for (const MicroBatch* batch : step.batches) loss += objective_.loss(*batch, same.next());
+      return loss * scale;
+    });
   }
 
   // Gauss-Newton-Bartlett (Sophia, arXiv 2305.14342, algorithm 2), between two steps: the gradient for labels that the model itself draws.

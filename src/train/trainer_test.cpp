@@ -48,6 +48,14 @@ class Quadratic : public Objective {
     (loss * scale).backward();
     return loss.item<double>();
   }
+  double loss(const MicroBatch& batch, uint64_t seed) override {
+    ++calls;
+    if (before) before(calls);
+    const double target = static_cast<double>(batch.examples[0]) + 0.1 * Rng(seed).normal();
+    double loss = 0;
+    for (const Parameter& parameter : parameters_) loss += (parameter.tensor - target).square().sum().item<double>();
+    return 2 * factor * loss;
+  }
   std::optional<double> evaluate() override {
     if (before_evaluation) before_evaluation(++evaluations);
     return parameters_[0].tensor.square().mean().item<double>();
@@ -357,6 +365,29 @@ TEST_F(TrainerTest, StepsThatAreNotFiniteAreSkippedAndThreeEndTheRun) {
   weights.parameters[0].tensor.mutable_data_ptr<float>()[0] = std::numeric_limits<float>::infinity();
   EXPECT_THROW(write_checkpoint(folder_ / "no", {1, {{"global_step", 1}}, {{"w", weights.parameters[0].tensor}}, {}}), Error);
   EXPECT_FALSE(fs::exists(folder_ / "no"));
+}
+
+// An optimizer that moves the parameters away for a while: a stop waits until they are back and the step is done.
+TEST_F(TrainerTest, AStopAmidAStepByLossesIsResumedToTheBit) {
+  Process whole("mezo");
+  whole.run(options_for(folder_ / "whole"));
+  for (const int64_t stop : {1, 10, 23}) {
+    const std::string output = folder_ / fmt::format("stop{}", stop);
+    Process first("mezo"), second("mezo");
+    first.objective.before = [&](int64_t call) {
+      if (call == stop) request_stop();
+      stop_point();
+    };
+    const TrainResult result = first.run(options_for(output));
+    EXPECT_TRUE(result.stopped);
+    EXPECT_LT(result.steps, 18);
+    clear_stop();
+    TestOptions again = options_for(output);
+    again.resume = true;
+    second.run(again);
+    EXPECT_EQ(second.state(), whole.state());
+    EXPECT_EQ(logged(output), logged(folder_ / "whole"));
+  }
 }
 
 std::vector<double> loss_scales(const std::string& output) {
