@@ -16,6 +16,7 @@
 #include "cli/resources.h"
 #include "cli/terminal.h"
 #include "cli/yaml.h"
+#include "io/checkpoint.h"
 #include "io/sha256.h"
 #include "kernels/cpu/machine.h"
 #include "text/tokenizer.h"
@@ -467,6 +468,11 @@ OptimizerChoice optimizer_of(const TrainingPlan& plan) {
 
 namespace {
 
+// Hashing has read all of the weights, most of which have another form by now. Nothing writes to the mapped ones while others train.
+void release_files(const nn::LoadedModel& model) {
+  for (const auto& file : std::static_pointer_cast<const io::Checkpoint>(model.source)->files) release_mapped(file->bytes());
+}
+
 void begin_with_state(TrainingJob& job, const MethodRow<train::OptimizerFactory>& row, train::Optimizer& optimizer) {
   if (row.id != "adamw") {
     log_warning("{}: is AdamW's state, with which {} cannot begin: it is left out", job.optimizer_state, row.id);
@@ -487,6 +493,7 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   if (!job.optimizer_state.empty()) begin_with_state(job, *choice.row, *optimizer);
   job.fingerprint["optimizer"] = chain::canonical_text(choice.row->id, choice.options);
   job.fingerprint["model"] = weights_hash(job.model);
+  release_files(job.model);
   job.fingerprint["schedule"] = plan.schedule.canonical();
   job.fingerprint["threads"] = context.threads;
   const at::ScalarType activations = plan.run.boolean("bf16") ? at::kBFloat16 : plan.run.boolean("fp16") ? at::kHalf : at::kFloat;

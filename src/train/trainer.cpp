@@ -376,7 +376,7 @@ class Run {
     mean_loss_ = state.number("mean_loss", 0, 1e300);
     result_.loss_first = state.number("loss_first", -1e300, 1e300);
     result_.loss_last = state.number("loss_last", -1e300, 1e300);
-    if (scaler_) scaler_->load(state.object("grad_scaler"));
+    if (scaler_ && state.has("grad_scaler")) scaler_->load(state.object("grad_scaler"));
     if (state.has("unfinished_step")) pending_ = row_of(state.object("unfinished_step"));
     history_ = checkpoint->state.value("log_history", Json::array());
     is_saved_ = true;
@@ -388,6 +388,9 @@ class Run {
     for (const auto& [key, value] : now.items()) {
       const Json other = before.value(key, Json());
       if (other != value) differs(where, key.substr(1), other, value);
+    }
+    for (const auto& [key, value] : before.items()) {
+      if (!value.is_null() && !now.contains(key)) differs(where, key.substr(1), value, Json());
     }
   }
   void differs(const std::string& where, const std::string& key, const Json& stored, const Json& here) const {

@@ -502,6 +502,13 @@ TEST_F(TrainerTest, AResumedRunMustBeTheSame) {
   longer.options.num_epochs = 4;
   Process process;
   EXPECT_NE(refused(process, longer).find("total_steps was 18, is 24 now"), std::string::npos);
+  TestOptions skipping = options_for(folder_ / "skipping");
+  skipping.options.spikes = SpikePolicy::skip;
+  Process().run(skipping);
+  skipping.resume = true;
+  skipping.options.spikes = SpikePolicy::report;
+  Process without;
+  EXPECT_NE(refused(without, skipping).find("spike_factor was 10.0, is null now"), std::string::npos);
   Process other_shape;
   other_shape.parameters[0].tensor = at::zeros({1, 4}).requires_grad_();
   EXPECT_NE(refused(other_shape, options).find("w3 has another shape"), std::string::npos);
