@@ -319,7 +319,7 @@ void refuse_idle_options(const TrainingValues& values, const TrainingPlan& plan,
   refuse("eval_steps", !evaluates, "without held-out data");
   refuse("spike_policy", run.number("spike_factor") == 0, "where spike_factor is 0");
   refuse("load_in_4bit", pretrains || plan.method == "full", "where the whole model trains: that takes floats");
-  const bool four_bits = run.boolean("load_in_4bit") || parse_step(plan.method).id == "qlora";
+  const bool four_bits = run.boolean("load_in_4bit") || (!plan.method.empty() && parse_step(plan.method).id == "qlora");
   for (const char* name : {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant"}) refuse(name, !four_bits, "without load_in_4bit or qlora");
   for (const char* name : {"over_length", "train_on_inputs", "train_on_eos"}) refuse(name, pretrains, "of texts, which are cut and learned whole");
   if (pretrains && dpo) fail(ErrorKind::invalid_input, "rl: frugal tune learns from preferences");
