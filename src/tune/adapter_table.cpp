@@ -10,7 +10,8 @@
 namespace frugal::tune {
 
 const MethodTable<AttachFunction>& adapter_table() {
-  static const MethodTable<AttachFunction> table({lora_row(), qlora_row(), dora_row(), lora_plus_row(), lora_fa_row(), ia3_row(), vera_row(), bottleneck_adapter_row()});
+  static const MethodTable<AttachFunction> table(
+      {lora_row(), qlora_row(), dora_row(), lora_plus_row(), lora_fa_row(), ia3_row(), vera_row(), bottleneck_adapter_row()});
   return table;
 }
 
