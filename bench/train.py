@@ -4,6 +4,7 @@
     bench/train.py small [--rounds 5]     a new model of 10 M parameters, float32, AdamW: bar 1.15x tokens/s
     bench/train.py lora  [--rounds 5]     SmolLM2-135M, LoRA of rank 16 on all linear layers, sequences of 512: bar 1.0x
                                           (both: at most 0.8x of the peak memory)
+    bench/train.py small --precision bf16 against torch.autocast (fp16: with its GradScaler too)
 
 Each prints a table; --json FILE also writes the figures. Rates are medians over the steps of a round but the first two, then over rounds; the share of the sgemm
 peak is 6 (LoRA: 4) x parameters x tokens/s over what torch.mm of 1,024 x 1,024 matrices reaches in the same run. Nothing else should run on the machine.
@@ -45,15 +46,20 @@ def torch_round(arguments):
         model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM"))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=spec["rate"], weight_decay=0.0)
     ids = load_file(spec["data"])["ids"].long()
+    autocast = torch.autocast("cpu", {"fp16": torch.float16}.get(spec["precision"], torch.bfloat16), enabled=spec["precision"] != "fp32")
+    scaler = torch.amp.GradScaler("cpu", enabled=spec["precision"] == "fp16")
     rates, losses = [], []
     for step in range(spec["steps"]):
         began = time.perf_counter()
         batch = ids[[(step * spec["batch"] + i) % len(ids) for i in range(spec["batch"])]]
         optimizer.zero_grad()
-        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
-        loss.backward()
+        with autocast:
+            loss = model(input_ids=batch, labels=batch, use_cache=False).loss
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         losses.append(loss.item())
         rates.append(batch.numel() / (time.perf_counter() - began))
     print(json.dumps({"rate": statistics.median(rates[2:]), "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "gflops": gflops, "parameters": parameters,
@@ -110,9 +116,9 @@ def compare(options, folder, spec, command, report):
     ratio = statistics.median(a["rate"] / b["rate"] for a, b in rounds)
     operations = 4 if spec["lora"] else 6
     share = operations * rounds[0][1]["parameters"] * middle(0, "rate") / 1e9 / middle(1, "gflops")
-    row = {"what": options.verb, "frugal_tokens_per_second": middle(0, "rate"), "torch_tokens_per_second": middle(1, "rate"), "ratio": ratio, "frugal_peak_bytes": middle(0, "peak"),
+    row = {"what": options.verb, "precision": options.precision, "frugal_tokens_per_second": middle(0, "rate"), "torch_tokens_per_second": middle(1, "rate"), "ratio": ratio, "frugal_peak_bytes": middle(0, "peak"),
            "torch_peak_bytes": middle(1, "peak"), "memory_ratio": middle(0, "peak") / middle(1, "peak"), "sgemm_gflops": middle(1, "gflops"), "share_of_sgemm": share, "rounds": options.rounds}
-    print(f"{options.verb}: {row['frugal_tokens_per_second']:.0f} against {row['torch_tokens_per_second']:.0f} tokens/s ({ratio:.2f}x), {row['frugal_peak_bytes'] / 1e6:.0f} against "
+    print(f"{options.verb} {options.precision}: {row['frugal_tokens_per_second']:.0f} against {row['torch_tokens_per_second']:.0f} tokens/s ({ratio:.2f}x), {row['frugal_peak_bytes'] / 1e6:.0f} against "
           f"{row['torch_peak_bytes'] / 1e6:.0f} MB ({row['memory_ratio']:.2f}x); {100 * share:.0f} % of sgemm's {row['sgemm_gflops']:.0f} GFLOP/s")
     report.append(row)
 
@@ -122,6 +128,7 @@ def main():
         return torch_round(sys.argv[2])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["small", "lora"])
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="of a round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -130,7 +137,7 @@ def main():
     report = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        common = ["--max-steps", options.steps, "-t", options.threads, "--lr-scheduler-type", "constant"]
+        common = [*([] if options.precision == "fp32" else [f"--{options.precision}", "true"]), "--max-steps", options.steps, "-t", options.threads, "--lr-scheduler-type", "constant"]
         if options.verb == "small":
             frugal("tokenizer", "train", CACHE / "text/calibration.txt", "-o", folder / "tokenizer", "--vocab-size", 8192)
             shape = ["--tokenizer", folder / "tokenizer", "--width", 320, "--layers", 6, "--heads", 5, "--intermediate-size", 864]
@@ -145,7 +152,7 @@ def main():
             command = ["tune", model, "--data", folder / "rows.jsonl", "--sequence-len", 512, "--micro-batch-size", 1, "--learning-rate", "2e-4", "--over-length", "truncate", "--method",
                        f"lora:r={RANK},alpha={2 * RANK}", *common]
             spec = {"model": str(folder / "base"), "data": str(folder / "ids.safetensors"), "batch": 1, "rate": 2e-4}
-        compare(options, folder, {**spec, "steps": options.steps, "threads": options.threads, "lora": options.verb == "lora"}, command, report)
+        compare(options, folder, {**spec, "steps": options.steps, "threads": options.threads, "lora": options.verb == "lora", "precision": options.precision}, command, report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
 

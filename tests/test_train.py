@@ -288,6 +288,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(frugal, ti
 
 
 @pytest.mark.parametrize("arguments,message", [
+    (["--bf16", "true", "--fp16", "true"], "one type"), (["--bnb-4bit-use-double-quant", "false"], "load_in_4bit"), (["--optimizer", "mezo", "--max-grad-norm", 1], "max_grad_norm"), (["--rl", "dpo", "--optimizer", "mezo"], "mezo"),
     (["--recompute-every", 2], "gradient_checkpointing"), (["--rl-beta", 0.2], "rl: dpo"), (["--eval-steps", 2], "held-out"), (["--method", "full", "--load-in-4bit", "true"], "load_in_4bit"),
     (["--resume", "--overwrite"], "give one"), (["--rl", "dpo", "--optimizer", "sophia"], "sophia"), (["--rl", "dpo", "--val-set-size", 2], "held-out pairs"), (["--weight-decay", 0.1, "--optimizer", "adamw:weight_decay=0.2"], "twice"), (["--optimizer", "adamw:beta3=1"], "beta3"),
     (["--lr-scheduler-type", "constant", "--warmup-steps", 3], "constant_with_warmup"), (["--method", "lora:rank=3"], "rank"), (["--max-grad-norm", -1], "max_grad_norm")])
@@ -310,6 +311,45 @@ def test_a_folder_of_something_else_is_left_alone(frugal, tiny, rows, tmp_path):
     assert (model / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("key", ["bf16", "fp16"])
+def test_sixteen_bit_activations_learn_as_float32_does_and_resume_to_the_bit(frugal, tiny, rows, tmp_path, key):
+    (tmp_path / "tune.yaml").write_text(f"{key}: {'auto' if key == 'bf16' else 'true'}\n")
+    more = ["--config", tmp_path / "tune.yaml"]
+    for name, flags in {"float": [], "half": more}.items():
+        assert tune(frugal, tiny, rows, tmp_path / name, *flags).code == 0
+    exact, half = losses(tmp_path / "float"), losses(tmp_path / "half")
+    assert len(half) == len(exact) and half != exact
+    assert all(abs(a - b) < 0.01 * a for (_, a), (_, b) in zip(exact, half)), (exact, half)
+    subprocess.run(["cp", "-r", tmp_path / "half", tmp_path / "again"], check=True)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (tmp_path / "again" / name).unlink()
+    newest = max((tmp_path / "again").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    subprocess.run(["rm", "-r", newest], check=True)
+    run = tune(frugal, tiny, rows, tmp_path / "again", *more, "--resume")
+    assert run.code == 0, run.err
+    assert result_files(tmp_path / "again") == result_files(tmp_path / "half")
+    state = json.loads((max((tmp_path / "half").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])) / "trainer_state.json").read_text())
+    assert (state["grad_scaler"] is not None) == (key == "fp16")
+    run = tune(frugal, tiny, rows, tmp_path / "again", "--resume")
+    assert run.code == 2 and "activations" in run.err, run.err
+
+
+def test_load_in_4bit_makes_nf4_of_floats_only(frugal, tiny, rows, tmp_path):
+    qlora = tmp_path / "tune.yaml"
+    qlora.write_text("adapter: qlora\nload_in_4bit: true\nbnb_4bit_quant_type: nf4\nlora_r: 4\nlora_alpha: 8\n")
+    flags = ["--data", rows, "--max-steps", 3, "--learning-rate", "1e-3", "-t", 1]
+    run = frugal("tune", tiny / "model", "--config", qlora, "-o", tmp_path / "qlora", *flags)
+    assert run.code == 0 and "are in NF4 now, 0 stay" in run.err, run.err
+    run = frugal("tune", tiny / "model", "--method", "lora:r=4,alpha=8", "--load-in-4bit", "true", "-o", tmp_path / "lora", *flags)
+    assert run.code == 0, run.err
+    assert (tmp_path / "lora/adapter_model.safetensors").read_bytes() == (tmp_path / "qlora/adapter_model.safetensors").read_bytes()
+    plain = frugal("tune", tiny / "model", "--method", "lora:r=4,alpha=8", "-o", tmp_path / "plain", *flags, "--json")
+    assert 0 < abs(losses(tmp_path / "plain")[0][1] - losses(tmp_path / "qlora")[0][1]) < 0.1 * plain.json["train_loss_first"]
+    assert frugal("compress", tiny / "model", "-o", tmp_path / "int8", "--step", "rtn:bits=8").code == 0
+    run = frugal("tune", tmp_path / "int8", "--method", "qlora", "-o", tmp_path / "kept", *flags)
+    assert run.code == 0 and " 0 matrices are in NF4 now" in run.err, run.err
+
+
 def test_dora_and_booleans_as_yaml_has_them(frugal, tiny, rows, tmp_path):
     config = tmp_path / "tune.yaml"
     config.write_text(f"peft_use_dora: yes\nadapter: lora\nlora_r: 2\nsample_packing: True\ngradient_checkpointing: on\nmax_steps: 1\ndatasets: [{{path: {rows}, roles_to_train: [assistant]}}]\n")
@@ -320,7 +360,8 @@ def test_dora_and_booleans_as_yaml_has_them(frugal, tiny, rows, tmp_path):
 
 
 def test_every_optimizer_learns(frugal, tiny, rows, tmp_path):
-    rates = {"adamw": "1e-2", "adafactor": "1e-2", "adam8bit": "1e-2", "lion": "3e-3", "sophia:hessian_interval=3": "1e-2", "muon": "1e-2", "schedule-free": "1e-2", "sgd": "1", "galore:rank=4": "1e-1"}
+    rates = {"adamw": "1e-2", "adafactor": "1e-2", "adam8bit": "1e-2", "lion": "3e-3", "sophia:hessian_interval=3": "1e-2", "muon": "1e-2", "schedule-free": "1e-2", "sgd": "1", "galore:rank=4": "1e-1",
+             "mezo": "1e-1"}
     for optimizer, rate in rates.items():
         run = frugal("tune", tiny / "model", "--data", rows, "-o", tmp_path / optimizer.split(":")[0], "--max-steps", 12, "--micro-batch-size", 10, "--optimizer", optimizer,
                      "--learning-rate", rate, "--lr-scheduler-type", "constant_with_warmup", "--json")
@@ -328,7 +369,7 @@ def test_every_optimizer_learns(frugal, tiny, rows, tmp_path):
         assert run.json["train_loss_last"] < run.json["train_loss_first"] - 0.2, (optimizer, run.json)
 
 
-@pytest.mark.parametrize("method", ["lora", "lora:rslora=true", "lora-plus", "lora-fa", "dora", "ia3", "vera", "bottleneck-adapter"])
+@pytest.mark.parametrize("method", ["lora", "lora:rslora=true", "qlora", "lora-plus", "lora-fa", "dora", "ia3", "vera", "bottleneck-adapter"])
 def test_every_adapter_learns_and_can_be_used(frugal, tiny, rows, tmp_path, method):
     run = frugal("tune", tiny / "model", "--data", rows, "--eval-data", rows, "-o", tmp_path / "out", "--method", method, "--max-steps", 10, "--micro-batch-size", 10, "--learning-rate", "2e-2",
                  "--json")

@@ -2,7 +2,7 @@
 
 #include <mutex>
 
-#include "base/deferred_stop.h"
+#include "base/defer_stop.h"
 #include "base/file.h"
 
 namespace frugal {
@@ -35,8 +35,8 @@ void stop_point() {
   if (stop_requested() && deferrals == 0) throw Interrupted{};
 }
 
-DeferredStop::DeferredStop() { ++deferrals; }
-DeferredStop::~DeferredStop() { --deferrals; }
+DeferStop::DeferStop() { ++deferrals; }
+DeferStop::~DeferStop() { --deferrals; }
 
 Progress::Progress(std::string name, int64_t total) {
   state_.name = std::move(name);

@@ -16,6 +16,7 @@
 #include "cli/resources.h"
 #include "cli/terminal.h"
 #include "cli/yaml.h"
+#include "io/checkpoint.h"
 #include "io/sha256.h"
 #include "kernels/cpu/machine.h"
 #include "text/tokenizer.h"
@@ -145,6 +146,7 @@ constexpr const char* kFileKeys[] = {"base_model", "method", "datasets", "test_d
 // YAML has more words for true than our options.
 std::string option_text(const std::string& name, const YAML::Node& node, const std::string& where) {
   const OptionSpec* spec = find_spec(training_options(), name);
+  if (name == "bf16" && node.IsScalar() && node.Scalar() == "auto") return "true";  // Axolotl: where the machine can, which is everywhere
   if (spec && spec->type == OptionType::boolean) return truth(node, where) ? "true" : "false";
   return scalar(node, where);
 }
@@ -272,9 +274,13 @@ const std::vector<OptionSpec>& training_options() {
       number_option("weight_decay", 0, 0, 100, "of matrices, in place of the optimizer's own"),
       number_option("max_grad_norm", 1, 0, 1e9, "longest gradient (0: not clipped)"),
       choice_option("strategy", "ddp", strategy_names(), "of several processes (torchrun, mpirun): what each holds of optimizer state and gradients"),
+      boolean_option("bf16", false, "activations in bfloat16; weights, gradients, optimizer and sums stay float32 (arXiv 1905.12322)"),
+      boolean_option("fp16", false, "activations in float16, the loss scaled as it needs (arXiv 1710.03740)"),
       boolean_option("gradient_checkpointing", false, "keep the blocks' inputs only, and compute them again in backward"),
       integer_option("recompute_every", 1, 1, 1 << 20, "with gradient_checkpointing: only each of so many blocks"),
-      boolean_option("load_in_4bit", false, "keep the base model as its file has it, decoded at each use: less memory, slower"),
+      boolean_option("load_in_4bit", false, "the base model in 4 bits (floats become NF4, what is quantized stays), decoded at each use: less memory, slower"),
+      choice_option("bnb_4bit_quant_type", "nf4", {"nf4"}, "with load_in_4bit: the format of what were floats"),
+      boolean_option("bnb_4bit_use_double_quant", true, "with load_in_4bit: the scales are quantized too"),
       integer_option("logging_steps", 1, 1, 1 << 30, "steps between lines of the log"),
       integer_option("save_steps", 500, 0, int64_t{1} << 40, "steps between checkpoints (0: at the end)"),
       integer_option("save_total_limit", 2, 0, 1 << 20, "checkpoints that are kept (0: all)"),
@@ -335,6 +341,7 @@ void refuse_idle_options(const TrainingValues& values, const TrainingPlan& plan,
     if (run.given(name) && idle) fail(ErrorKind::invalid_input, "{}: changes nothing {}", name, why);
   };
   refuse("recompute_every", !run.boolean("gradient_checkpointing"), "without gradient_checkpointing");
+  if (run.boolean("bf16") && run.boolean("fp16")) fail(ErrorKind::invalid_input, "bf16 and fp16: activations have one type, give one");
   const bool dpo = run.text("rl") == "dpo";
   refuse("rl_beta", !dpo, "without rl: dpo");
   refuse("dpo_label_smoothing", !dpo, "without rl: dpo");
@@ -342,10 +349,15 @@ void refuse_idle_options(const TrainingValues& values, const TrainingPlan& plan,
   refuse("eval_steps", !evaluates, "without held-out data");
   refuse("spike_policy", run.number("spike_factor") == 0, "where spike_factor is 0");
   refuse("load_in_4bit", pretrains || plan.method == "full", "where the whole model trains: that takes floats");
+  const bool four_bits = run.boolean("load_in_4bit") || (!plan.method.empty() && parse_step(plan.method).id == "qlora");
+  for (const char* name : {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant"}) refuse(name, !four_bits, "without load_in_4bit or qlora");
   for (const char* name : {"over_length", "train_on_inputs", "train_on_eos"}) refuse(name, pretrains, "of texts, which are cut and learned whole");
   if (pretrains && dpo) fail(ErrorKind::invalid_input, "rl: frugal tune learns from preferences");
   if (dpo && optimizer_of(plan).row->id == "sophia")
     fail(ErrorKind::unsupported, "rl: preferences have no labels that sophia could draw: choose another optimizer");
+  const bool no_gradient = optimizer_of(plan).row->id == "mezo";
+  if (dpo && no_gradient) fail(ErrorKind::unsupported, "rl: preferences are learned by their gradient, which mezo does without: choose another optimizer");
+  for (const char* name : {"max_grad_norm", "gradient_checkpointing"}) refuse(name, no_gradient, "for mezo, which takes no gradient");
   if (dpo && evaluates) fail(ErrorKind::unsupported, "rl: held-out pairs are not evaluated yet");
   if (values.resume && values.overwrite) fail(ErrorKind::invalid_input, "--resume goes on with what is there, --overwrite removes it: give one");
 }
@@ -486,6 +498,11 @@ OptimizerChoice optimizer_of(const TrainingPlan& plan) {
 
 namespace {
 
+// Hashing has read all of the weights, most of which have another form by now. Nothing writes to the mapped ones while others train.
+void release_files(const nn::LoadedModel& model) {
+  for (const auto& file : std::static_pointer_cast<const io::Checkpoint>(model.source)->files) release_mapped(file->bytes());
+}
+
 // Nothing for one process.
 std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, const TrainingJob& job, const std::string& optimizer) {
   if (!job.ranks.are_several()) return nullptr;
@@ -495,6 +512,7 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, con
     fail(ErrorKind::invalid_input, "gradient_accumulation_steps: a step has {} micro-batch{} for {} processes: it must be at least {}", batches,
          batches == 1 ? "" : "es", job.ranks.size(), job.ranks.size());
   }
+  if (optimizer == "mezo") fail(ErrorKind::unsupported, "optimizer: mezo has no gradients that processes could share: one process");
   if (optimizer == "schedule-free" && strategy != train::Strategy::ddp)
     fail(ErrorKind::unsupported, "strategy: {} evaluates elsewhere than it trains, which takes all parameters at each process: ddp", optimizer);
   const auto refuse = [&](bool when, const char* what) {
@@ -538,8 +556,12 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   if (!job.optimizer_state.empty()) begin_with_state(job, *choice.row, *optimizer, ranks.get());
   job.fingerprint["optimizer"] = chain::canonical_text(choice.row->id, choice.options);
   job.fingerprint["model"] = weights_hash(job.model);
+  release_files(job.model);
   job.fingerprint["schedule"] = plan.schedule.canonical();
   job.fingerprint["threads"] = context.threads;
+  const at::ScalarType activations = plan.run.boolean("bf16") ? at::kBFloat16 : plan.run.boolean("fp16") ? at::kHalf : at::kFloat;
+  if (activations != at::kFloat) job.fingerprint["activations"] = at::toString(activations);
+  job.options.scale_loss = activations == at::kHalf && !optimizer->wants_losses();
   train::LanguageModelingOptions objective_options;
   objective_options.batches = {context.method_seed(), static_cast<size_t>(plan.run.integer("micro_batch_size")),
                                static_cast<size_t>(plan.run.integer("sequence_len")), plan.run.boolean("sample_packing")};
@@ -552,6 +574,7 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   objective_options.seed_randomness = job.seed_randomness;
   objective_options.set_training = job.set_training;
   objective_options.flops = job.flops;
+  objective_options.activations = activations;
   job.options.peak_flops = 2 * kernels::measure_float_peak();  // a multiply-add is two
   const std::unique_ptr<train::Objective> objective =
       job.objective ? job.objective(std::move(objective_options)) : objective_of(plan, job, std::move(objective_options));

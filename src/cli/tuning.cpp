@@ -2,7 +2,9 @@
 
 #include "chain/chain.h"
 #include "cli/method_choice.h"
+#include "cli/terminal.h"
 #include "train/full_parameters.h"
+#include "tune/qlora.h"
 
 namespace frugal::cli {
 namespace {
@@ -10,8 +12,14 @@ namespace {
 constexpr double kAdapterRate = 2e-4, kFullRate = 2e-5;
 
 void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
+  const bool four_bits = t.plan.run.boolean("load_in_4bit") || t.way.row->id == "qlora", doubly = t.plan.run.boolean("bnb_4bit_use_double_quant");
+  tune::FourBitReport base;
+  if (four_bits) {
+    base = tune::quantize_base(*t.model.model, doubly);
+    print_note(fmt::format("{}: {} matrices are in NF4 now, {} stay in the format that they have", t.base, base.quantized, base.kept));
+  }
   const std::unique_ptr<tune::Adapter> adapter = t.way.row->function(*t.model.model, t.way.options, t.context.method_seed());
-  t.model.model->set_execution(t.plan.run.boolean("load_in_4bit") ? nn::Execution::stored : nn::Execution::expanded);
+  t.model.model->set_execution(four_bits ? nn::Execution::stored : nn::Execution::expanded);
   adapter->set_training(true);
   TrainingJob job{.ranks = t.ranks,
                   .model = t.model,
@@ -24,6 +32,7 @@ void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
                   .checkpoints_have_files = true,
                   .objective = t.objective};
   job.fingerprint["method"] = chain::canonical_text(t.way.row->id, t.way.options);
+  if (base.quantized > 0) job.fingerprint["base"] = doubly ? "nf4 double" : "nf4";
   job.seed_randomness = [&](uint64_t seed) { adapter->seed(seed); };
   job.set_training = [&](bool training) { adapter->set_training(training); };
   job.recompute.random_state = [&] { return adapter->generator_state(); };

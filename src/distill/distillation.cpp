@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "distill/continuation.h"
+#include "ops/autocast.h"
 #include "train/cross_entropy.h"
 
 namespace frugal::distill {
@@ -101,6 +102,7 @@ Tensor Distillation::teacher_logits(const std::vector<Tensor>& hidden, const Ten
 
 // Adds the gradient of scale * (sum over the targets of their losses); returns that sum. own: the student wrote the targets.
 double Distillation::backward(const train::TokenBatch& tokens, double scale, bool own) {
+  const ops::Autocast autocast(options_.activations);
   const Tensor hidden = train::hidden_states(model_, tokens.batch, options_.recompute);
   std::vector<Tensor> theirs;
   Returns returns;
@@ -162,6 +164,7 @@ double Distillation::backward(const train::TokenBatch& tokens, double scale, boo
 
 // The cross-entropy of the data's rows, beside those that the student wrote.
 double Distillation::labels(const train::MicroBatch& batch, double scale) {
+  const ops::Autocast autocast(options_.activations);
   const train::TokenBatch tokens = train::token_batch(dataset_, batch.examples);
   const Tensor loss = train::cross_entropy(model_, train::hidden_states(model_, tokens.batch, options_.recompute), tokens.targets, scale);
   torch::autograd::backward({loss}, {});
@@ -192,6 +195,7 @@ double Distillation::accumulate(const train::MicroBatch& batch, double scale, ui
   return loss;
 }
 
+double Distillation::loss(const train::MicroBatch& batch, uint64_t seed) { return Objective::loss(batch, seed); }
 void Distillation::accumulate_drawn(const train::MicroBatch& batch, double scale, uint64_t seed) { Objective::accumulate_drawn(batch, scale, seed); }
 
 Json Distillation::metrics() {

@@ -18,6 +18,7 @@ class Distillation : public train::LanguageModeling {
   // The method and the teachers are no part of fingerprint(): whoever makes this names them.
   // A micro-batch that the student writes itself counts as much as the rows of data that it began with.
   double accumulate(const train::MicroBatch& batch, double scale, uint64_t seed) override;
+  double loss(const train::MicroBatch& batch, uint64_t seed) override;
   void accumulate_drawn(const train::MicroBatch& batch, double scale, uint64_t seed) override;
   Json metrics() override;  // distillation/divergence, distillation/cross_entropy, distillation/on_policy: means over targets
 

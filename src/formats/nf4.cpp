@@ -158,16 +158,20 @@ void validate(const Nf4Weight& weight, const std::string& name) {
 }
 
 void decode_row(const Nf4Weight& weight, int64_t row, float* values) {
-  int64_t block = -1;
-  float magnitude = 0.0f;
-  for (int64_t c = 0; c < weight.columns; ++c) {
-    const int64_t i = row * weight.columns + c;
-    if (i / weight.block_size != block) {
-      block = i / weight.block_size;
-      magnitude = weight.magnitude(block);
+  const int64_t begin = row * weight.columns, end = begin + weight.columns;
+  for (int64_t i = begin; i < end;) {
+    const int64_t block = i / weight.block_size, block_end = std::min(end, (block + 1) * weight.block_size);
+    const float magnitude = weight.magnitude(block);
+    std::array<float, 16> decoded;
+    for (size_t code = 0; code < decoded.size(); ++code) decoded[code] = weight.table[code] * magnitude;
+    const auto low = [&](int64_t at) { return decoded[weight.codes[static_cast<size_t>(at / 2)] & 0x0f]; };
+    const auto high = [&](int64_t at) { return decoded[weight.codes[static_cast<size_t>(at / 2)] >> 4]; };
+    if (i % 2 != 0) *values++ = low(i++);
+    for (; i + 1 < block_end; i += 2) {
+      *values++ = high(i);
+      *values++ = low(i);
     }
-    const uint8_t pair = weight.codes[static_cast<size_t>(i / 2)];
-    values[c] = weight.table[i % 2 == 0 ? pair >> 4 : pair & 0x0f] * magnitude;
+    if (i < block_end) *values++ = high(i++);
   }
 }
 

@@ -4,6 +4,7 @@
 #include "base/team.h"
 #include "nn/model.h"
 #include "nn/rope_table.h"
+#include "ops/autocast.h"
 #include "ops/into.h"
 
 namespace frugal::nn {
@@ -48,7 +49,7 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
   q = ops::rope(q, positions, table->cos(), table->sin());
   k = ops::rope(k, positions, table->cos(), table->sin());
   Tensor joined;
-  if (ops::wants_gradient({q, k, v})) {
+  if (ops::wants_gradient({q, k, v}) || ops::activation_type(q) != at::kFloat) {
     std::vector<ops::AttentionRange> ranges;
     for (const SequenceSlice& slice : sequences) {
       FRUGAL_ASSERT(!slice.state);

@@ -59,7 +59,7 @@ void EncodedKind::set_execution(Execution execution) {
 Tensor EncodedKind::round_activation(const Tensor& x) const {
   if (activation_.kind == ActivationQuant::Kind::none) return x;
   const double limit = (1 << (activation_.bits - 1)) - 1;
-  const Tensor detached = x.detach();
+  const Tensor detached = x.detach().to(at::kFloat);
   const Tensor scale = activation_.kind == ActivationQuant::Kind::per_tensor ? at::full({1, 1}, activation_.scale)
                                                                              : (detached.abs().amax(-1, /*keepdim=*/true) / limit).clamp_min(1e-30);
   const Tensor rounded = at::round(detached / scale).clamp(-limit, limit) * scale;

@@ -28,7 +28,7 @@ AdapterDropout::~AdapterDropout() = default;
 
 Tensor AdapterDropout::apply(const Tensor& x) {
   if (!active()) return x;
-  return x * at::empty(x.sizes(), at::kFloat).bernoulli_(1 - probability_, *generator_).div_(1 - probability_);
+  return x * at::empty(x.sizes(), at::kFloat).bernoulli_(1 - probability_, *generator_).div_(1 - probability_).to(x.scalar_type());
 }
 
 void AdapterDropout::seed(uint64_t seed) { generator_->set_current_seed(seed); }

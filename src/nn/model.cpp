@@ -33,7 +33,7 @@ Tensor Model::embed(std::span<const int32_t> tokens) const {
 }
 
 Tensor Model::logits(const Tensor& normed) const {
-  const Tensor raw = head.forward(Activation(normed));
+  const Tensor raw = head.forward(Activation(normed)).to(at::kFloat);
   return spec.logit_softcap > 0 ? at::tanh(raw / spec.logit_softcap) * spec.logit_softcap : raw;
 }
 

@@ -1,6 +1,6 @@
 // Operators on tensors: a fused kernel (kernels/cpu), its gradient (a kernel too; attention's is ATen's), and a slow definition from simple ATen
 // operators, which is the test oracle of both (`*_reference`).
-// Tensors are float32 on the CPU; anything else throws Error{internal}: callers convert.
+// Tensors are float32 on the CPU, or of 16 bits under autocast (autocast.h); anything else throws Error{internal}: callers convert.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -3,6 +3,7 @@
 #include "ops/ops.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -10,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/team.h"
+#include "ops/autocast.h"
 #include "ops/gemm.h"
 #include "ops/packed_linear.h"
 #include "oracle.h"
@@ -125,6 +127,93 @@ TEST_F(OpsTest, FrozenLinearGivesItsInputTheGradientOfLinear) {
       {at::randn({5, 12})}, [&](const auto& x) { return frozen_linear(x[0], [&] { return ++made, weight; }); },
       [&](const auto& x) { return at::linear(x[0], weight); }, "frozen_linear");
   EXPECT_EQ(made, 2);
+}
+
+// Of every operator: 16 bits come out, of float32 or 16-bit inputs, near the definition of the exact numbers, and so are gradients, each of its input's type.
+TEST_F(OpsTest, UnderAutocastActivationsHave16BitsAndGradientsAreNearTheDefinitions) {
+  using Function = std::function<Tensor(const std::vector<Tensor>&)>;
+  struct Case {
+    const char* name;
+    std::vector<Tensor> activations, weights;
+    Function op, reference;
+  };
+  const Tensor positions = at::randint(0, 33, {9}, at::kLong), angles = at::rand({33, 7}) * 10, frozen = at::randn({7, 36});
+  const AttentionRange ranges[] = {{0, 20}, {20, 20}, {40, 1}, {41, 49}};
+  const AttentionOptions options{0.2, 30};
+  const Case cases[] = {
+      {"rms_norm",
+       {at::randn({71, 5, 73}) * 3},
+       {at::randn({73})},
+       [&](const auto& x) { return rms_norm(x[0], x[1], 1e-5, 1.0); },
+       [&](const auto& x) { return rms_norm_reference(x[0], x[1], 1e-5, 1.0); }},
+      {"rope",
+       {at::randn({9, 3, 20})},
+       {},
+       [&](const auto& x) { return rope(x[0], positions, angles.cos(), angles.sin()); },
+       [&](const auto& x) { return rope_reference(x[0], positions, angles.cos(), angles.sin()); }},
+      {"gated_activation",
+       {at::randn({11, 37}) * 4, at::randn({11, 37})},
+       {},
+       [&](const auto& x) { return gated_activation(x[0], x[1], Gate::silu); },
+       [&](const auto& x) { return gated_activation_reference(x[0], x[1], Gate::silu); }},
+      {"attention",
+       {at::randn({90, 6, 24}), at::randn({90, 2, 24}), at::randn({90, 2, 24})},
+       {},
+       [&](const auto& x) { return attention(x[0], x[1], x[2], ranges, options); },
+       [&](const auto& x) { return attention_reference(x[0], x[1], x[2], ranges, options); }},
+      {"dense_linear",
+       {at::randn({50, 36})},
+       {at::randn({7, 36})},
+       [](const auto& x) { return dense_linear(x[0], x[1]); },
+       [](const auto& x) { return at::linear(x[0], x[1]); }},
+      {"frozen_linear",
+       {at::randn({50, 36})},
+       {},
+       [&](const auto& x) { return frozen_linear(x[0], [&] { return frozen; }); },
+       [&](const auto& x) { return at::linear(x[0], frozen); }},
+  };
+  for (const auto& [type, tolerance] : {std::pair{at::kBFloat16, 8e-3}, std::pair{at::kHalf, 1e-3}}) {
+    for (const Case& c : cases) {
+      for (const at::ScalarType input_type : {at::kFloat, type}) {
+        SCOPED_TRACE(fmt::format("{} {} of {}", c.name, at::toString(type), at::toString(input_type)));
+        std::vector<Tensor> got, want;
+        for (const Tensor& x : c.activations) {
+          got.push_back(x.to(input_type).detach().requires_grad_());
+          want.push_back(x.clone().requires_grad_());
+        }
+        for (const Tensor& x : c.weights) {
+          got.push_back(x.clone().requires_grad_());
+          want.push_back(x.clone().requires_grad_());
+        }
+        const Autocast autocast(type);
+        const Tensor out = c.op(got);
+        EXPECT_EQ(out.scalar_type(), type);
+        {
+          const at::NoGradGuard no_grad;
+          EXPECT_TRUE(at::equal(c.op(got), out));
+        }
+        const Tensor exact = c.reference(want), gradient = at::randn_like(exact);
+        EXPECT_LT(relative_error(out.to(at::kFloat), exact), tolerance);
+        out.backward(gradient.to(type));
+        exact.backward(gradient);
+        for (size_t i = 0; i < got.size(); ++i) {
+          EXPECT_EQ(got[i].grad().scalar_type(), got[i].scalar_type());
+          EXPECT_LT(relative_error(got[i].grad().to(at::kFloat), want[i].grad()), tolerance) << "input " << i;
+        }
+      }
+    }
+  }
+  EXPECT_EQ(activation_type(), at::kFloat);
+  EXPECT_EQ(rms_norm(at::randn({2, 4}), at::ones({4}), 1e-5, 0).scalar_type(), at::kFloat);
+  EXPECT_THROW(rms_norm(at::randn({2, 4}, at::kDouble), at::ones({4}), 1e-5, 0), Error);
+}
+
+// What a residual stream can grow to (Gemma 3's does) has a gradient under float16.
+TEST_F(OpsTest, ANormUnderFloat16KeepsInputsBeyondItsRange) {
+  const Tensor x = (at::randn({5, 64}) * 1e5).requires_grad_(), weight = at::randn({64}).requires_grad_();
+  const Autocast autocast(at::kHalf);
+  rms_norm(x, weight, 1e-5, 0).to(at::kFloat).sum().backward();
+  EXPECT_TRUE(x.grad().isfinite().all().item<bool>() && weight.grad().isfinite().all().item<bool>());
 }
 
 TEST_F(OpsTest, GradientOfANormDoesNotDependOnTheThreads) {

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/cpu/float_matmul.h"
+#include "ops/autocast.h"
 #include "ops/gemm.h"
 #include "ops/into.h"
 
@@ -47,7 +48,7 @@ void packed_linear_into(std::span<const PackedMatrix* const> matrices, const Qua
 }
 
 at::Tensor float_linear(const at::Tensor& x, const at::Tensor& weight, bool invariant) {
-  if (wants_gradient({x, weight})) return dense_linear(x, weight.to(at::kFloat));
+  if (wants_gradient({x, weight}) || activation_type(x) != at::kFloat) return dense_linear(x, weight.to(at::kFloat));
   if (!invariant) return at::linear(x, weight.to(at::kFloat));
   const at::Tensor input = checked_float(x, "linear input");
   at::Tensor out = at::empty({input.size(0), weight.size(0)}, at::kFloat);

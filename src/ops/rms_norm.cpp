@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/team.h"
+#include "ops/autocast.h"
 #include "ops/into.h"
 
 namespace frugal::ops {
@@ -15,20 +16,33 @@ namespace {
 
 using torch::autograd::AutogradContext;
 
+Tensor normed(const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
+  const Tensor input = checked_float(x.to(at::kFloat), "rms_norm input");
+  Tensor out = at::empty_like(input);
+  rms_norm_into(input, weight, eps, weight_offset, out);
+  return out.to(activation_type(x));
+}
+
 class RmsNorm : public torch::autograd::Function<RmsNorm> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
-    const Tensor input = checked_float(x, "rms_norm input");
-    Tensor out = at::empty_like(input);
-    rms_norm_into(input, weight, eps, weight_offset, out);
-    context->save_for_backward({input, weight});
+    const at::ScalarType type = activation_type(x);
+    Tensor kept = x.contiguous(), scale;
+    // The residual stream of some models goes beyond the range of float16: each row in units of its largest number.
+    if (type == at::kHalf && x.scalar_type() == at::kFloat) {
+      scale = kept.abs().amax(-1, /*keepdim=*/true).clamp_min(1e-30);
+      kept = kept / scale;
+    }
+    context->save_for_backward({kept.to(type), weight, scale});
+    context->saved_data["input_type"] = x.scalar_type();
     context->saved_data["eps"] = eps;
     context->saved_data["offset"] = weight_offset;
-    return out;
+    return normed(x, weight, eps, weight_offset);
   }
   static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    const Tensor &x = saved[0], weight = checked_float(saved[1], "rms_norm weight"), gradient = checked_float(gradients[0], "rms_norm gradient");
+    const Tensor kept = saved[0].to(at::kFloat), x = saved[2].defined() ? kept * saved[2] : kept, weight = checked_float(saved[1], "rms_norm weight");
+    const Tensor gradient = checked_float(gradients[0].to(at::kFloat), "rms_norm gradient");
     Tensor by_x = at::empty_like(x), by_weight = context->needs_input_grad(1) ? at::zeros_like(weight) : Tensor();
     kernels::rms_norm_backward(
         {.x = x.const_data_ptr<float>(),
@@ -39,7 +53,7 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
          .columns = weight.size(0)},
         weight.const_data_ptr<float>(),
         {.eps = static_cast<float>(context->saved_data["eps"].toDouble()), .weight_offset = static_cast<float>(context->saved_data["offset"].toDouble())});
-    return {by_x, by_weight, Tensor(), Tensor()};
+    return {by_x.to(context->saved_data["input_type"].toScalarType()), by_weight, Tensor(), Tensor()};
   }
 };
 
@@ -66,11 +80,7 @@ Tensor rms_norm_reference(const Tensor& x, const Tensor& weight, double eps, dou
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double weight_offset) {
-  if (wants_gradient({x, weight})) return RmsNorm::apply(x, weight, eps, weight_offset);
-  const Tensor input = checked_float(x, "rms_norm input");
-  Tensor out = at::empty_like(input);
-  rms_norm_into(input, weight, eps, weight_offset, out);
-  return out;
+  return wants_gradient({x, weight}) ? RmsNorm::apply(x, weight, eps, weight_offset) : normed(x, weight, eps, weight_offset);
 }
 
 void for_each_rows(int64_t rows, int64_t values, const RowWork& work) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "ops/autocast.h"
 #include "ops/into.h"
 
 namespace frugal::ops {
@@ -13,10 +14,10 @@ namespace {
 
 using torch::autograd::AutogradContext;
 
-Tensor rotated(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
-  Tensor out = checked_float(x, "rope input").clone();
+Tensor rotated(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin, at::ScalarType type) {
+  Tensor out = checked_float(x.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true), "rope input");
   rope_in_place(out, positions, cos, sin);
-  return out;
+  return out.to(type);
 }
 
 // The gradient turns back.
@@ -24,11 +25,12 @@ class Rope : public torch::autograd::Function<Rope> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
     context->save_for_backward({positions, cos, sin});
-    return rotated(x, positions, cos, sin);
+    context->saved_data["input_type"] = x.scalar_type();
+    return rotated(x, positions, cos, sin, activation_type(x));
   }
   static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    return {rotated(gradients[0], saved[0], saved[1], saved[2].neg()), Tensor(), Tensor(), Tensor()};
+    return {rotated(gradients[0], saved[0], saved[1], saved[2].neg(), context->saved_data["input_type"].toScalarType()), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -44,7 +46,7 @@ Tensor rope_reference(const Tensor& x, const Tensor& positions, const Tensor& co
 }
 
 Tensor rope(const Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin) {
-  return wants_gradient({x}) ? Rope::apply(x, positions, cos, sin) : rotated(x, positions, cos, sin);
+  return wants_gradient({x}) ? Rope::apply(x, positions, cos, sin) : rotated(x, positions, cos, sin, activation_type(x));
 }
 
 void rope_in_place(Tensor& x, const Tensor& positions, const Tensor& cos, const Tensor& sin, RowRange range) {

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "nn/lora_kind.h"
+#include "ops/autocast.h"
 #include "ops/gemm.h"
 
 namespace frugal::train {
@@ -50,6 +51,7 @@ class FusedHead : public torch::autograd::Function<FusedHead> {
   static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight, const Tensor& targets, const std::optional<Tensor>& row_weights,
                         double softcap, double scale, bool training) {
     const int64_t rows = hidden.size(0), step = rows_of_logits(weight.size(0));
+    const at::ScalarType type = ops::activation_type(hidden);
     const bool wants_hidden = training && hidden.requires_grad(), wants_weight = training && weight.requires_grad();
     Tensor gradient = wants_hidden ? at::empty_like(hidden) : Tensor();
     if (wants_weight && !weight.grad().defined()) weight.mutable_grad() = at::zeros_like(weight);
@@ -58,14 +60,16 @@ class FusedHead : public torch::autograd::Function<FusedHead> {
       const int64_t count = std::min(step, rows - begin);
       const Tensor part = hidden.narrow(0, begin, count);
       const Tensor factors = row_weights ? row_weights->narrow(0, begin, count) : Tensor();
-      Tensor logits = ops::gemm(part, weight.t());
+      Tensor logits = ops::gemm(part, weight.t(), type);
       loss += weighted_sum(losses_in_place(logits, targets.narrow(0, begin, count), softcap), factors);
       if (factors.defined() && (wants_hidden || wants_weight)) logits.mul_(factors.unsqueeze(1));
       if (wants_hidden) {
         Tensor into = gradient.narrow(0, begin, count);
-        ops::gemm_into(into, logits, weight, scale);
+        Tensor exact = into.scalar_type() == at::kFloat ? into : at::empty(into.sizes(), at::kFloat);
+        ops::gemm_into(exact, logits, weight, scale, /*accumulate=*/false, type);
+        if (!exact.is_same(into)) into.copy_(exact);
       }
-      if (wants_weight) ops::gemm_into(weight.mutable_grad(), logits.t(), part, scale, /*accumulate=*/true);
+      if (wants_weight) ops::gemm_into(weight.mutable_grad(), logits.t(), part, scale, /*accumulate=*/true, type);
     }
     if (wants_hidden) context->save_for_backward({gradient});
     return at::scalar_tensor(loss * scale, at::kDouble);

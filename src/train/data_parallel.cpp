@@ -191,6 +191,12 @@ void DataParallel::load_state(Optimizer& optimizer, const std::map<std::string, 
   });
 }
 
+bool DataParallel::all_agree(bool here) const {
+  Tensor against = at::full({1}, here ? 0 : 1, at::kLong);
+  group_.all_reduce(against)->wait();
+  return against.item<int64_t>() == 0;
+}
+
 Json DataParallel::of_leader(const Json& value) const { return parse_json(group_.all_gather(leads() ? value.dump() : "")[0], "what rank 0 says"); }
 
 }  // namespace frugal::train

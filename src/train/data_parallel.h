@@ -65,6 +65,7 @@ class DataParallel {
   std::map<std::string, at::Tensor> gather_state(Optimizer& optimizer) const;
   // The other way round: `state` is rank 0's. Throws Error{invalid_input} as load_state does.
   void load_state(Optimizer& optimizer, const std::map<std::string, at::Tensor>& state, const std::string& where) const;
+  bool all_agree(bool here) const;
   // What rank 0 gives, on all ranks.
   Json of_leader(const Json& value) const;
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "ops/autocast.h"
 #include "train/cross_entropy.h"
 
 namespace frugal::train {
@@ -81,6 +82,7 @@ double LanguageModeling::backward(const MicroBatch& batch, double scale, uint64_
   if (options_.seed_randomness) options_.seed_randomness(seed);
   const TokenBatch tokens = token_batch(dataset_, batch.examples);
   if (tokens.batch.tokens.empty()) return 0;
+  const ops::Autocast autocast(options_.activations);
   const Tensor hidden = hidden_states(model_, tokens.batch, options_.recompute);
   const Tensor loss = cross_entropy(model_, hidden, drawn ? drawn_targets(model_, hidden, tokens.targets, seed) : tokens.targets, scale);
   torch::autograd::backward({loss}, {});
@@ -89,6 +91,15 @@ double LanguageModeling::backward(const MicroBatch& batch, double scale, uint64_
 
 double LanguageModeling::accumulate(const MicroBatch& batch, double scale, uint64_t seed) { return backward(batch, scale, seed, false); }
 void LanguageModeling::accumulate_drawn(const MicroBatch& batch, double scale, uint64_t seed) { backward(batch, scale, seed, true); }
+
+double LanguageModeling::loss(const MicroBatch& batch, uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  if (options_.seed_randomness) options_.seed_randomness(seed);
+  const TokenBatch tokens = token_batch(dataset_, batch.examples);
+  if (tokens.batch.tokens.empty()) return 0;
+  const ops::Autocast autocast(options_.activations);
+  return cross_entropy(model_, hidden_states(model_, tokens.batch), tokens.targets, 1).item<double>();
+}
 
 std::optional<double> LanguageModeling::evaluate() {
   if (!held_out_) return {};

@@ -1,6 +1,8 @@
 // Next-token prediction over tokenized examples: pre-training and supervised tuning.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <functional>
 
 #include "data/dataset.h"
@@ -18,6 +20,7 @@ struct LanguageModelingOptions {
   std::function<void(uint64_t seed)> seed_randomness;  // before each micro-batch (dropout); may be empty
   std::function<void(bool training)> set_training;     // around evaluation; may be empty
   TrainingFlops flops;                                 // of the model; as it is by default: not known
+  at::ScalarType activations = at::kFloat;             // what the gradient is computed with (ops/autocast.h); evaluation is in float32
 };
 
 // Micro-batches of an epoch of `dataset` (data/order.h), with what they hold counted; targets are tokens, or pairs where it has pairs.
@@ -41,6 +44,7 @@ class LanguageModeling : public Objective {
   LanguageModeling(const nn::Model& model, const data::Dataset& dataset, const data::Dataset* held_out, LanguageModelingOptions options);
   std::vector<MicroBatch> epoch(int64_t epoch) override;
   double accumulate(const MicroBatch& batch, double scale, uint64_t seed) override;
+  double loss(const MicroBatch& batch, uint64_t seed) override;
   void accumulate_drawn(const MicroBatch& batch, double scale, uint64_t seed) override;
   std::optional<double> evaluate() override;
   Json fingerprint() const override;

@@ -26,7 +26,9 @@ class Objective {
   // Adds the gradient of scale * (sum of the micro-batch's losses) to the parameters' .grad; returns that sum. `seed` is for what is random in
   // it (dropout), equal when a step is computed again.
   virtual double accumulate(const MicroBatch& batch, double scale, uint64_t seed) = 0;
-  // The same with labels drawn from the model in place of the data's: what second-order optimizers estimate curvature with. Error{unsupported}
+  // That sum alone, without gradient: what zeroth-order optimizers move by. Error{unsupported} unless the objective can.
+  virtual double loss(const MicroBatch& batch, uint64_t seed);
+  // As accumulate, with labels drawn from the model in place of the data's: what second-order optimizers estimate curvature with. Error{unsupported}
   // unless the objective can.
   virtual void accumulate_drawn(const MicroBatch& batch, double scale, uint64_t seed);
   // Mean loss on held-out data, if there is any.
@@ -36,6 +38,10 @@ class Objective {
   // What must be equal for a run to be resumed: data, order, everything that changes the numbers.
   virtual Json fingerprint() const = 0;
 };
+
+inline double Objective::loss(const MicroBatch&, uint64_t) {
+  fail(ErrorKind::unsupported, "this objective is learned by its gradient: choose a first-order optimizer");
+}
 
 inline void Objective::accumulate_drawn(const MicroBatch&, double, uint64_t) {
   fail(ErrorKind::unsupported, "this objective has no labels to draw: choose a first-order optimizer");

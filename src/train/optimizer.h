@@ -22,6 +22,15 @@ class Optimizer {
   // before each parameter's scale. Gradients are neither changed nor cleared.
   virtual void step(double learning_rate) = 0;
 
+  // Zeroth-order methods: step() moves by what estimate_gradient found just before, and no .grad() is there. loss() is the mean loss of the step's batch
+  // where the parameters are, the same randomness each time; they are back, but for rounding, when it returns. `seed`: the step's own.
+  struct GradientEstimate {
+    double loss = 0;  // at the parameters, about
+    double norm = 0;  // of the gradient along the direction that was tried
+  };
+  virtual bool wants_losses() const { return false; }
+  virtual GradientEstimate estimate_gradient(uint64_t seed, const std::function<double()>& loss) { return {}; }
+
   // All that a resumed run needs beside the parameters, under names like "exp_avg.<parameter>"; counts are tensors of one number.
   // It is all there from construction on: loading copies into it.
   virtual void for_each_state(const std::function<void(const std::string& name, at::Tensor& state)>& visit) = 0;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "ops/autocast.h"
 #include "train/cross_entropy.h"
 
 namespace frugal::train {
@@ -40,6 +41,7 @@ Preference::Preference(const nn::Model& model, const data::Dataset& dataset, Lan
     : model_(model), dataset_(dataset), options_(std::move(options)), preference_(preference) {
   if (!dataset.pairs) fail(ErrorKind::invalid_input, "preferences are learned from rows with a chosen and a rejected answer");
   const at::NoGradGuard no_grad;
+  const ops::Autocast autocast(options_.activations);  // as what is compared with it
   if (options_.set_training) options_.set_training(false);
   reference_.resize(dataset.size());
   const std::vector<MicroBatch> batches = micro_batches(dataset, options_.batches, 0);
@@ -60,6 +62,7 @@ std::vector<MicroBatch> Preference::epoch(int64_t epoch) { return micro_batches(
 // -(1 - e) log s(m) - e log s(-m), s the logistic function; its slope by m is s(m) - (1 - e).
 double Preference::accumulate(const MicroBatch& batch, double scale, uint64_t seed) {
   if (options_.seed_randomness) options_.seed_randomness(seed);
+  const ops::Autocast autocast(options_.activations);
   const Scored scored = score(batch);
   const auto log_logistic = [](double x) { return x < 0 ? x - std::log1p(std::exp(x)) : -std::log1p(std::exp(-x)); };
   Tensor weights = at::zeros({scored.hidden.size(0)}, at::kFloat);

@@ -10,7 +10,7 @@
 #include <optional>
 
 #include "base/clock.h"
-#include "base/deferred_stop.h"
+#include "base/defer_stop.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -18,6 +18,7 @@
 #include "base/rng.h"
 #include "train/checkpoint.h"
 #include "train/clip.h"
+#include "train/grad_scaler.h"
 
 namespace frugal::train {
 namespace {
@@ -111,6 +112,7 @@ class Run {
     fingerprint_["total_steps"] = plan_.total();
     fingerprint_["learning_rate"] = options.learning_rate;
     fingerprint_["max_grad_norm"] = options.max_grad_norm;
+    if (options.scale_loss) scaler_.emplace();
     if (options.spikes == SpikePolicy::skip) fingerprint_["spike_factor"] = options.spike_factor;
   }
 
@@ -119,7 +121,7 @@ class Run {
     result_.first_step = step_;
     result_.total_steps = plan_.total();
     if (leads()) log_.emplace(folder_.path(), step_);
-    std::optional<DeferredStop> deferred;
+    std::optional<DeferStop> deferred;
     if (ranks_) deferred.emplace();
     Progress progress("train", plan_.total());
     try {
@@ -227,6 +229,12 @@ class Run {
     for (const auto& [name, sum] : sums) metrics[name] = sum.first / sum.second;
   }
 
+  // Whether the gradients of all ranks are finite.
+  bool unscale() const {
+    const bool finite = scaler_->unscale(parameters_);
+    return ranks_ ? ranks_->all_agree(finite) : finite;
+  }
+
   double clipped_norm() const {
     const double norm = ranks_ ? ranks_->gradient_norm() : gradient_norm(parameters_);
     if (options_.max_grad_norm > 0) clip_gradients(parameters_, norm, options_.max_grad_norm);
@@ -246,18 +254,31 @@ class Run {
     Rng seeds(options_.seed * 0x9E3779B97F4A7C15 + static_cast<uint64_t>(step_) + 1);
     const uint64_t hessian_seed = seeds.next();
     if (step_ > 0 && hessian_step_ != step_ && optimizer_.wants_hessian(step_ - 1)) update_hessian(step, targets, hessian_seed);
+    std::optional<DeferStop> whole;
+    if (optimizer_.wants_losses()) whole.emplace();  // the parameters are elsewhere for a while
     clear_gradients();
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
-    double loss =
-        accumulate(step, seeds, [&](const MicroBatch& batch, uint64_t seed, double share) { return objective_.accumulate(batch, share * scale, seed); });
+    double loss = 0;
+    const double loss_scale = scaler_ ? scaler_->scale() : 1;
     LogRow row;
-    row.metrics = objective_.metrics();
-    exchange(step, loss, row.metrics);
-    loss *= scale;
+    if (whole) {
+      const auto found = estimate_gradient(step, scale, seeds);
+      loss = found.loss;
+      row.grad_norm = found.norm;
+      row.metrics = objective_.metrics();
+    } else {
+      loss = accumulate(step, seeds,
+                        [&](const MicroBatch& batch, uint64_t seed, double share) { return objective_.accumulate(batch, share * scale * loss_scale, seed); });
+      row.metrics = objective_.metrics();
+      exchange(step, loss, row.metrics);
+      loss *= scale;
+    }
     const at::NoGradGuard no_grad;
+    if (scaler_) scaler_->update(unscale());
     row.loss = loss;
     row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
-    row.grad_norm = clipped_norm();
+    if (!whole) row.grad_norm = clipped_norm();
+    if (scaler_) row.metrics["loss_scale"] = loss_scale;
     row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
     if (!row.skipped) {
       optimizer_.step(row.learning_rate);
@@ -266,26 +287,41 @@ class Run {
       non_finite_ = 0;
     } else {
       ++skipped_;
-      if (!std::isfinite(loss) || !std::isfinite(row.grad_norm)) refuse_non_finite(row, step);
+      if (std::isfinite(loss) && !std::isfinite(row.grad_norm) && loss_scale > 1) {
+        log_info("step {}: the gradient overflows where the loss is scaled by {}: the step is skipped, the scale halved", step_ + 1, loss_scale);
+      } else if (!std::isfinite(loss) || !std::isfinite(row.grad_norm)) {
+        refuse_non_finite(row, step);
+      }
     }
     clear_gradients();
     tokens_ += tokens;
     row.tokens = tokens_;
     const double seconds = std::max(1e-9, watch.seconds());
     row.tokens_per_second = static_cast<double>(tokens) / seconds;
-    if (flops > 0 && options_.peak_flops > 0) row.mfu = flops / (seconds * options_.peak_flops * static_cast<double>(rank_count()));
+    if (flops > 0 && options_.peak_flops > 0 && !whole) row.mfu = flops / (seconds * options_.peak_flops * static_cast<double>(rank_count()));
     return row;
+  }
+
+  Optimizer::GradientEstimate estimate_gradient(const Step& step, double scale, Rng& seeds) {
+    const uint64_t direction = seeds.next();
+    return optimizer_.estimate_gradient(direction, [&] {
+      Rng same = seeds;
+      double loss = 0;
+      for (const MicroBatch* batch : step.batches) loss += objective_.loss(*batch, same.next());
+      return loss * scale;
+    });
   }
 
   // Gauss-Newton-Bartlett (Sophia, arXiv 2305.14342, algorithm 2), between two steps: the gradient for labels that the model itself draws.
   void update_hessian(const Step& step, int64_t targets, uint64_t seed) {
     clear_gradients();
     Rng seeds(seed);
+    const double scale = (scaler_ ? scaler_->scale() : 1) / static_cast<double>(std::max<int64_t>(1, targets));
     accumulate(step, seeds, [&](const MicroBatch& batch, uint64_t batch_seed, double share) {
-      objective_.accumulate_drawn(batch, share / static_cast<double>(std::max<int64_t>(1, targets)), batch_seed);
+      objective_.accumulate_drawn(batch, share * scale, batch_seed);
       return 0.0;
     });
-    optimizer_.update_hessian(static_cast<double>(targets));
+    if (!scaler_ || unscale()) optimizer_.update_hessian(static_cast<double>(targets));
     hessian_step_ = step_;
     is_saved_ = false;
   }
@@ -435,6 +471,7 @@ class Run {
                         {"loss_last", result_.loss_last},
                         {"ranks", rank_count()},
                         {"fingerprint", fingerprint_},
+                        {"grad_scaler", scaler_ ? scaler_->state() : Json()},
                         {"unfinished_step", pending_ ? numbers_of(*pending_) : Json()},
                         {"log_history", history_}};
     write_checkpoint(folder_.path(), checkpoint, add_files());
@@ -484,6 +521,7 @@ class Run {
     mean_loss_ = state.number("mean_loss", 0, 1e300);
     result_.loss_first = state.number("loss_first", -1e300, 1e300);
     result_.loss_last = state.number("loss_last", -1e300, 1e300);
+    if (scaler_ && state.has("grad_scaler")) scaler_->load(state.object("grad_scaler"));
     if (state.has("unfinished_step")) pending_ = row_of(state.object("unfinished_step"));
     history_ = stored.value("log_history", Json::array());
     is_saved_ = true;
@@ -499,6 +537,9 @@ class Run {
       const Json other = before.value(key, Json());
       if (key == "/threads" && (ranks_before > 1 || rank_count() > 1)) continue;
       if (other != value) differs(where, key.substr(1), other, value);
+    }
+    for (const auto& [key, value] : before.items()) {
+      if (!value.is_null() && !now.contains(key)) differs(where, key.substr(1), value, Json());
     }
   }
   void differs(const std::string& where, const std::string& key, const Json& stored, const Json& here) const {
@@ -522,7 +563,8 @@ class Run {
   TrainResult result_;
   Stopwatch watch_;
   std::optional<RunLog> log_;
-  std::optional<LogRow> pending_;  // of a step that is done, until its row is written
+  std::optional<GradScaler> scaler_;  // with scale_loss
+  std::optional<LogRow> pending_;     // of a step that is done, until its row is written
   int64_t step_ = 0, tokens_ = 0, skipped_ = 0, hessian_step_ = -1;
   int non_finite_ = 0;
   double mean_loss_ = 0;

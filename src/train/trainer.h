@@ -25,6 +25,7 @@ struct TrainerOptions {
   double learning_rate = 2e-4;
   Options schedule;          // of schedule_options()
   double max_grad_norm = 1;  // 0: gradients are not clipped
+  bool scale_loss = false;   // of float16 activations: train/grad_scaler.h
   uint64_t seed = 0;
   int64_t logging_steps = 1;
   int64_t save_steps = 0;  // 0: at the end only
@@ -49,7 +50,8 @@ using CheckpointFiles = std::function<void(const std::string& folder)>;
 
 // Trains `parameters` in place and leaves them where they are evaluated; checkpoints and logs go into `folder`, which says whether the run goes on
 // from the newest checkpoint there. What ends a run early: a stop that was asked for (base/progress.h: finishes no step, writes a checkpoint,
-// returns), or three steps in a row whose loss or gradient is not finite (a checkpoint is written, Error{invalid_input}; they change nothing). A
+// returns), or three steps in a row whose loss or gradient is not finite (a checkpoint is written, Error{invalid_input}; they change nothing; a scaled loss whose gradient
+// overflows counts only when it is scaled no more). A
 // checkpoint that cannot be written is reported and tried again at the next step; only at the end of the run is it an error.
 // `fingerprint` is what a resumed run must agree in, beside the objective's: Error{invalid_input} names the first difference.
 //

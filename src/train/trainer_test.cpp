@@ -12,129 +12,14 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/progress.h"
-#include "base/rng.h"
 #include "io/test_tools.h"
 #include "oracle.h"
 #include "train/checkpoint.h"
+#include "train/trainer_test_support.h"
 
 namespace frugal::train {
 namespace fs = std::filesystem;
 namespace {
-
-using at::Tensor;
-using io::TemporaryFolder;
-
-// Mean squared distance of (weights x + noise) to each example's target; what happens at a step can be set.
-class Quadratic : public Objective {
- public:
-  explicit Quadratic(const std::vector<Parameter>& parameters, size_t examples = 11) : parameters_(parameters), examples_(examples) {}
-  std::vector<MicroBatch> epoch(int64_t epoch) override {
-    std::vector<MicroBatch> batches;
-    const size_t size = static_cast<size_t>(epoch) < sizes.size() ? sizes[static_cast<size_t>(epoch)] : examples_;
-    for (size_t i = 0; i < size; ++i) batches.push_back({{(i * 7 + static_cast<size_t>(epoch)) % examples_}, 3, 2, flops});
-    return batches;
-  }
-  double accumulate(const MicroBatch& batch, double scale, uint64_t seed) override {
-    ++calls;
-    for (const uint64_t id : batch.examples) learned.push_back(id);
-    if (before) before(calls);
-    Rng rng(seed);
-    Tensor loss = at::zeros({}, at::kDouble);
-    for (const Parameter& parameter : parameters_) {
-      const Tensor target = at::full({}, static_cast<double>(batch.examples[0]) + 0.1 * rng.normal());
-      loss = loss + (parameter.tensor - target).square().sum().to(at::kDouble);
-    }
-    loss = loss * 2 * factor;
-    (loss * scale).backward();
-    return loss.item<double>();
-  }
-  std::optional<double> evaluate() override {
-    if (before_evaluation) before_evaluation(++evaluations);
-    return parameters_[0].tensor.square().mean().item<double>();
-  }
-  Json fingerprint() const override { return {{"data", data}}; }
-
-  std::function<void(int64_t call)> before, before_evaluation;
-  std::vector<size_t> sizes;  // of the first epochs, where they are not all the same
-  double factor = 1, flops = 0;
-  int64_t calls = 0, evaluations = 0;
-  std::string data = "quadratic";
-  std::vector<uint64_t> learned;
-
- private:
-  const std::vector<Parameter>& parameters_;
-  size_t examples_;
-};
-
-struct TestOptions {
-  std::string output;
-  TrainerOptions options;
-  bool resume = false;
-  CheckpointFiles files;
-};
-
-// All that one process has: parameters, optimizer, objective.
-struct Process {
-  explicit Process(const std::string& optimizer_text = "adamw") {
-    for (const int size : {3, 5}) {
-      const Tensor values = at::arange(size, at::kFloat).mul_(0.1).reshape({1, size}).requires_grad_();
-      parameters.push_back({fmt::format("w{}", size), values, 1, true});
-    }
-    const StepText text = parse_step(optimizer_text);
-    const auto& row = optimizer_table().at(text.id);
-    optimizer = row.function(parameters, Options(row.id, row.options, text.options));
-  }
-  TrainResult run(TestOptions test) {
-    TrainerOptions& options = test.options;
-    if (options.schedule.canonical().empty()) options.schedule = Options("schedule", schedule_options(), {{"warmup_steps", "4"}});
-    const RunFolder folder(test.output, test.resume ? Existing::resume : Existing::refuse);
-    return train(objective, parameters, *optimizer, folder, options, {{"method", "test"}}, test.files);
-  }
-  std::string state() {
-    std::string all;
-    const auto add = [&](const Tensor& tensor) { all.append(static_cast<const char*>(tensor.detach().contiguous().const_data_ptr()), tensor.nbytes()); };
-    for (const Parameter& parameter : parameters) add(parameter.tensor);
-    optimizer->for_each_state([&](const std::string&, Tensor& state) { add(state); });
-    return all;
-  }
-  std::vector<Parameter> parameters;
-  std::unique_ptr<Optimizer> optimizer;
-  Quadratic objective{parameters};
-};
-
-TestOptions options_for(const std::string& output) {
-  TestOptions test{output, {}, false, {}};
-  TrainerOptions& options = test.options;
-  options.num_epochs = 3;
-  options.gradient_accumulation_steps = 2;
-  options.learning_rate = 0.05;
-  options.save_steps = 4;
-  options.seed = 5;
-  return test;
-}
-
-std::vector<std::pair<int64_t, double>> logged(const std::string& output) {
-  std::vector<std::pair<int64_t, double>> rows;
-  std::ifstream file(output + "/trainer_log.jsonl");
-  for (std::string line; std::getline(file, line);) {
-    const Json row = parse_json(line, "log");
-    rows.emplace_back(row["current_steps"].get<int64_t>(), row["loss"].get<double>());
-  }
-  return rows;
-}
-
-class TrainerTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    set_log_sink([this](LogLevel, std::string_view message) { said_ += std::string(message) + "\n"; }, LogLevel::warning);
-  }
-  void TearDown() override {
-    set_log_sink({}, LogLevel::off);
-    clear_stop();
-  }
-  std::string said_;
-  TemporaryFolder folder_;
-};
 
 TEST_F(TrainerTest, StepsEpochsAndLossesAreThoseOfTheDefinition) {
   Process process;
@@ -359,6 +244,94 @@ TEST_F(TrainerTest, StepsThatAreNotFiniteAreSkippedAndThreeEndTheRun) {
   EXPECT_FALSE(fs::exists(folder_ / "no"));
 }
 
+// An optimizer that moves the parameters away for a while: a stop waits until they are back and the step is done.
+TEST_F(TrainerTest, AStopAmidAStepByLossesIsResumedToTheBit) {
+  Process whole("mezo");
+  whole.run(options_for(folder_ / "whole"));
+  for (const int64_t stop : {1, 10, 23}) {
+    const std::string output = folder_ / fmt::format("stop{}", stop);
+    Process first("mezo"), second("mezo");
+    first.objective.before = [&](int64_t call) {
+      if (call == stop) request_stop();
+      stop_point();
+    };
+    const TrainResult result = first.run(options_for(output));
+    EXPECT_TRUE(result.stopped);
+    EXPECT_LT(result.steps, 18);
+    clear_stop();
+    TestOptions again = options_for(output);
+    again.resume = true;
+    second.run(again);
+    EXPECT_EQ(second.state(), whole.state());
+    EXPECT_EQ(logged(output), logged(folder_ / "whole"));
+  }
+}
+
+std::vector<double> loss_scales(const std::string& output) {
+  std::vector<double> scales;
+  std::ifstream file(output + "/trainer_log.jsonl");
+  for (std::string line; std::getline(file, line);) scales.push_back(parse_json(line, "log")["loss_scale"].get<double>());
+  return scales;
+}
+
+// A scaled loss: the run is the same, to the bit (the scale is a power of two), but for steps that overflow, which are no failures.
+TEST_F(TrainerTest, AScaledLossThatOverflowsIsScaledLessAndAResumedRunKnowsIt) {
+  Process unscaled, scaled;
+  unscaled.run(options_for(folder_ / "unscaled"));
+  TestOptions options = options_for(folder_ / "scaled");
+  options.options.scale_loss = true;
+  scaled.run(options);
+  EXPECT_EQ(scaled.state(), unscaled.state());
+  EXPECT_EQ(loss_scales(folder_ / "scaled"), std::vector<double>(18, 65536));
+
+  // Three steps whose gradients overflow, but for a scale of some thousand.
+  const auto spiky = [](Process& process) { process.objective.before = [&](int64_t call) { process.objective.factor = call > 5 && call < 12 ? 1e34 : 1; }; };
+  const auto options_to = [&](const std::string& output) {
+    TestOptions test = options_for(output);
+    test.options.scale_loss = true;
+    test.options.spike_factor = 0;
+    return test;
+  };
+  Process whole("sgd");
+  spiky(whole);
+  const TrainResult result = whole.run(options_to(folder_ / "whole"));
+  const std::vector<double> scales = loss_scales(folder_ / "whole");
+  ASSERT_EQ(scales.size(), 18u);
+  EXPECT_EQ(scales.front(), 65536);
+  EXPECT_LT(scales.back(), 65536);
+  EXPECT_EQ(scales.back(), std::ldexp(65536, -static_cast<int>(result.skipped)));
+  EXPECT_GT(result.skipped, 2);  // three in a row, and the run goes on
+  EXPECT_EQ(said_, "");
+  {
+    Process first("sgd");
+    spiky(first);
+    const auto work = first.objective.before;
+    first.objective.before = [&](int64_t call) {
+      work(call);
+      if (call != 15) return;
+      request_stop();
+      stop_point();
+    };
+    EXPECT_TRUE(first.run(options_to(folder_ / "stopped")).stopped);
+    clear_stop();
+  }
+  Process second("sgd");
+  TestOptions again = options_to(folder_ / "stopped");
+  again.resume = true;
+  second.run(again);
+  EXPECT_EQ(loss_scales(folder_ / "stopped"), scales);
+  EXPECT_EQ(second.state(), whole.state());
+
+  // What overflows at any scale is a failure once the loss is scaled no more.
+  Process hopeless;
+  hopeless.objective.before = [&](int64_t) { hopeless.objective.factor = 1e39; };
+  TestOptions end = options_to(folder_ / "hopeless");
+  end.options.num_epochs = 5;
+  EXPECT_THROW(hopeless.run(end), Error);
+  const std::vector<double> last = loss_scales(folder_ / "hopeless");
+  EXPECT_EQ(last.size(), 16u + 2);  // and the third of those whose scale is 1 or less ended it
+}
+
 // T8
 TEST_F(TrainerTest, SpikesAreReportedWithTheirExamplesAndSkippedIfWanted) {
   for (const SpikePolicy policy : {SpikePolicy::report, SpikePolicy::skip}) {
@@ -406,6 +379,13 @@ TEST_F(TrainerTest, AResumedRunMustBeTheSame) {
   longer.options.num_epochs = 4;
   Process process;
   EXPECT_NE(refused(process, longer).find("total_steps was 18, is 24 now"), std::string::npos);
+  TestOptions skipping = options_for(folder_ / "skipping");
+  skipping.options.spikes = SpikePolicy::skip;
+  Process().run(skipping);
+  skipping.resume = true;
+  skipping.options.spikes = SpikePolicy::report;
+  Process without;
+  EXPECT_NE(refused(without, skipping).find("spike_factor was 10.0, is null now"), std::string::npos);
   Process other_shape;
   other_shape.parameters[0].tensor = at::zeros({1, 4}).requires_grad_();
   EXPECT_NE(refused(other_shape, options).find("w3 has another shape"), std::string::npos);

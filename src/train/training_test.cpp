@@ -1,16 +1,19 @@
 // Gradients and losses of whole runs against transformers, and what recomputation and the fused loss may not change.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/Allocator.h>
 #include <gtest/gtest.h>
 
 #include "base/rng.h"
 #include "models/test_tools.h"
+#include "ops/autocast.h"
 #include "oracle.h"
 #include "tiny_model.h"
 #include "train/clip.h"
 #include "train/cross_entropy.h"
 #include "train/flops.h"
 #include "train/full_parameters.h"
+#include "train/grad_scaler.h"
 #include "train/language_modeling.h"
 #include "train/optimizer.h"
 #include "train/preference.h"
@@ -49,16 +52,18 @@ void clear(const std::vector<Parameter>& parameters) {
 struct RunShape {
   int steps = 20, size = 3;
   double rate = 1e-3, decay = 0.1, clip = 1;
+  at::ScalarType activations = at::kFloat;
 };
 
 void write_data(const std::string& path, const data::Dataset& dataset, const RunShape& run) {
   const std::vector<int32_t> trained(dataset.trained.begin(), dataset.trained.end()), offsets(dataset.offsets.begin(), dataset.offsets.end());
-  const std::vector<float> options = {static_cast<float>(run.steps), static_cast<float>(run.size), static_cast<float>(run.rate), static_cast<float>(run.decay),
-                                      static_cast<float>(run.clip)};
+  const std::vector<float> options = {static_cast<float>(run.steps), static_cast<float>(run.size),
+                                      static_cast<float>(run.rate),  static_cast<float>(run.decay),
+                                      static_cast<float>(run.clip),  run.activations == at::kFloat ? 32.0f : run.activations == at::kHalf ? 16.0f : 8.0f};
   io::write_safetensors(path,
                         {io::owned_tensor<int32_t>("tokens", "I32", {std::ssize(dataset.tokens)}, dataset.tokens),
                          io::owned_tensor<int32_t>("trained", "I32", {std::ssize(trained)}, trained),
-                         io::owned_tensor<int32_t>("offsets", "I32", {std::ssize(offsets)}, offsets), io::owned_tensor<float>("options", "F32", {5}, options)});
+                         io::owned_tensor<int32_t>("offsets", "I32", {std::ssize(offsets)}, offsets), io::owned_tensor<float>("options", "F32", {6}, options)});
 }
 
 TEST(Training, LossesNormsAndGradientsEqualTransformersByName) {
@@ -115,6 +120,116 @@ TEST(Training, LossesNormsAndGradientsEqualTransformersByName) {
       const at::NoGradGuard no_grad;
       optimizer->step(run.rate * schedule_factor(schedule, step, run.steps));
     }
+  }
+}
+
+// Of one run: losses, and the gradients of the first step.
+struct Learned {
+  std::vector<double> losses;
+  std::map<std::string, Tensor> gradients;
+};
+
+Learned learn(const std::string& path, const data::Dataset& dataset, const RunShape& run) {
+  const models::Loader loader;
+  const nn::LoadedModel loaded = loader.load(path);
+  const std::vector<Parameter> parameters = all_parameters(*loaded.model);
+  const auto& row = optimizer_table().at("adamw");
+  const auto optimizer = row.function(parameters, Options(row.id, row.options, {{"weight_decay", fmt::format("{}", run.decay)}}));
+  const Options schedule("schedule", schedule_options(), {});
+  LanguageModeling objective(*loaded.model, dataset, nullptr, {.activations = run.activations});
+  GradScaler scaler;
+  Learned learned;
+  for (int step = 0; step < run.steps; ++step) {
+    clear(parameters);
+    MicroBatch batch;
+    for (int i = 0; i < run.size; ++i) {
+      batch.examples.push_back(static_cast<uint64_t>(step * run.size + i) % dataset.size());
+      const auto trained = dataset.example(batch.examples.back()).trained;
+      batch.targets += std::count(trained.begin(), trained.end(), 1);
+    }
+    const auto targets = static_cast<double>(batch.targets);
+    learned.losses.push_back(objective.accumulate(batch, scaler.scale() / targets, 0) / targets);
+    EXPECT_TRUE(scaler.unscale(parameters));
+    if (step == 0) {
+      for (const Parameter& parameter : parameters) learned.gradients[parameter.name] = parameter.tensor.grad().clone();
+    }
+    clip_gradients(parameters, run.clip);
+    const at::NoGradGuard no_grad;
+    optimizer->step(run.rate * schedule_factor(schedule, step, run.steps));
+  }
+  return learned;
+}
+
+// Activations of 16 bits: losses of 20 steps as torch.autocast's, and gradients as near to float32's as its are, parameter by parameter.
+TEST(Training, SixteenBitActivationsLearnAsUnderTorchsAutocast) {
+  Rng rng(testing::test_seed());
+  const models::Loader loader;
+  const io::TemporaryFolder folder;
+  const std::vector<std::string> names = {"llama", "gemma3"};
+  std::map<std::string, data::Dataset> data;
+  std::string arguments;
+  for (const std::string& name : names) {
+    const std::string path = models::TinyModels::get().path(name);
+    data[name] = random_dataset(rng, loader.load(path).model->spec.vocab, 8, 60);
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      const std::string run = folder / fmt::format("{}.{}", name, at::toString(type));
+      write_data(run + ".data", data[name], {.activations = type});
+      arguments += fmt::format("{0} {1}.data {1}.out ", path, run);
+    }
+  }
+  io::run_oracle("run_training.py", arguments);
+  for (const std::string& name : names) {
+    const auto exact = models::read_tensors(folder / fmt::format("{}.Float.out", name));
+    for (const auto& [type, tolerance] : {std::pair{at::kBFloat16, 4e-3}, std::pair{at::kHalf, 1e-3}}) {
+      SCOPED_TRACE(fmt::format("{} {}", name, at::toString(type)));
+      const auto want = models::read_tensors(folder / fmt::format("{}.{}.out", name, at::toString(type)));
+      const Learned learned = learn(models::TinyModels::get().path(name), data[name], {.activations = type});
+      for (size_t step = 0; step < learned.losses.size(); ++step) {
+        EXPECT_NEAR(learned.losses[step], want.at("losses")[static_cast<int64_t>(step)].item<double>(), tolerance * learned.losses[step]) << "step " << step;
+      }
+      for (const auto& [parameter, gradient] : learned.gradients) {
+        const Tensor& right = exact.at("grad." + parameter);
+        const double error = relative_error(gradient, right), reference = relative_error(want.at("grad." + parameter), right);
+        EXPECT_GT(error, 0) << parameter;
+        EXPECT_LT(error, 2 * reference + 0.1 * tolerance) << parameter;
+      }
+    }
+  }
+}
+
+// Bytes that this thread has allocated and not freed since it was made.
+class LiveBytes : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override { bytes += size; }
+  bool memoryProfilingEnabled() const override { return true; }
+  int64_t bytes = 0;
+};
+
+TEST(Training, SixteenBitActivationsHalveWhatBackwardKeeps) {
+  for (const bool post_norms : {false, true}) {
+    nn::Model model = testing::tiny_model({.vocab = 97,
+                                           .hidden = 64,
+                                           .heads = 4,
+                                           .kv_heads = 2,
+                                           .head_dim = 16,
+                                           .intermediate = 160,
+                                           .blocks = 4,
+                                           .qk_norm = post_norms,
+                                           .post_norms = post_norms});
+    const std::vector<Parameter> parameters = all_parameters(model);
+    const std::vector<int32_t> tokens = testing::random_tokens(512, 97);
+    std::map<at::ScalarType, int64_t> kept;
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      const ops::Autocast autocast(type);
+      hidden_states(model, nn::Batch::equal_parts(tokens, 128));  // tables of positions
+      const auto live = std::make_shared<LiveBytes>();
+      const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, live);
+      const Tensor hidden = hidden_states(model, nn::Batch::equal_parts(tokens, 128));
+      kept[type] = live->bytes;
+    }
+    EXPECT_GT(kept[at::kFloat], 512 * 4 * 4 * (64 * 6 + 160 * 3));
+    EXPECT_LT(kept[at::kBFloat16], 0.52 * kept[at::kFloat]);
+    EXPECT_LT(kept[at::kHalf], 0.54 * kept[at::kFloat]);  // and a number for each row of a norm's input
   }
 }
 
@@ -191,17 +306,19 @@ TEST(Training, RecomputationChangesNoBitOfAGradient) {
   nn::Model model = testing::tiny_model({.blocks = 5});
   const std::vector<Parameter> parameters = all_parameters(model);
   const data::Dataset dataset = random_dataset(rng, model.spec.vocab, 6, 40);
-  std::vector<std::vector<Tensor>> gradients;
-  for (const int64_t every : {0, 1, 2}) {
-    clear(parameters);
-    LanguageModeling objective(model, dataset, nullptr, {.recompute = {.every = every}});
-    objective.accumulate({all_of(dataset), 0, 0}, 0.1, 0);
-    gradients.emplace_back();
-    for (const Parameter& parameter : parameters) gradients.back().push_back(parameter.tensor.grad().clone());
-  }
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    EXPECT_TRUE(at::equal(gradients[0][i], gradients[1][i])) << parameters[i].name;
-    EXPECT_TRUE(at::equal(gradients[0][i], gradients[2][i])) << parameters[i].name;
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    std::vector<std::vector<Tensor>> gradients;
+    for (const int64_t every : {0, 1, 2}) {
+      clear(parameters);
+      LanguageModeling objective(model, dataset, nullptr, {.recompute = {.every = every}, .activations = type});
+      objective.accumulate({all_of(dataset), 0, 0}, 0.1, 0);
+      gradients.emplace_back();
+      for (const Parameter& parameter : parameters) gradients.back().push_back(parameter.tensor.grad().clone());
+    }
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      EXPECT_TRUE(at::equal(gradients[0][i], gradients[1][i])) << parameters[i].name;
+      EXPECT_TRUE(at::equal(gradients[0][i], gradients[2][i])) << parameters[i].name;
+    }
   }
 }
 

@@ -4,12 +4,14 @@
 #include "tune/lora.h"
 #include "tune/lora_fa.h"
 #include "tune/lora_plus.h"
+#include "tune/qlora.h"
 #include "tune/vera.h"
 
 namespace frugal::tune {
 
 const MethodTable<AttachFunction>& adapter_table() {
-  static const MethodTable<AttachFunction> table({lora_row(), dora_row(), lora_plus_row(), lora_fa_row(), ia3_row(), vera_row(), bottleneck_adapter_row()});
+  static const MethodTable<AttachFunction> table(
+      {lora_row(), qlora_row(), dora_row(), lora_plus_row(), lora_fa_row(), ia3_row(), vera_row(), bottleneck_adapter_row()});
   return table;
 }
 

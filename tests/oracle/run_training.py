@@ -1,7 +1,8 @@
 """What transformers and torch make of the training run of src/train/training_test.cpp.
 
 run_training.py (MODEL DATA.safetensors OUT.safetensors)...
-    DATA: tokens [N] i32, trained [N] i32 (1: a target), offsets [examples + 1] i32, options f32 [steps, examples a step, learning rate, weight decay, clip].
+    DATA: tokens [N] i32, trained [N] i32 (1: a target), offsets [examples + 1] i32, options f32 [steps, examples a step, learning rate, weight decay, clip,
+    activations: 32 (float32), 8 (bfloat16) or 16 (float16, with a gradient scaler), under torch.autocast].
     OUT: losses [steps] f32 (mean over the targets of a step), norms [steps] f32 (of the gradient, before it is clipped), and of the first step grad.<parameter>.
 
 Step s takes the examples s * size ... (s + 1) * size - 1, round and round; AdamW with the decay on matrices only, the rate falling linearly to 0.
@@ -15,7 +16,9 @@ from transformers import AutoModelForCausalLM, get_linear_schedule_with_warmup
 
 def run(path, data, out):
     tokens, trained, offsets = data["tokens"].long(), data["trained"].long(), data["offsets"].tolist()
-    steps, size, rate, decay, clip = data["options"].tolist()
+    steps, size, rate, decay, clip, activations = data["options"].tolist()
+    autocast = torch.autocast("cpu", {8: torch.bfloat16, 16: torch.float16}.get(activations), enabled=activations != 32)
+    scaler = torch.amp.GradScaler("cpu", enabled=activations == 16)
     steps, size = int(steps), int(size)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").train()
     named = list(model.named_parameters())
@@ -30,14 +33,17 @@ def run(path, data, out):
         total = 0.0
         for row in rows:
             ids, mask = tokens[offsets[row]:offsets[row + 1]], trained[offsets[row]:offsets[row + 1]]
-            logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+            with autocast:
+                logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1].float()
             loss = torch.nn.functional.cross_entropy(logits, torch.where(mask[1:] == 1, ids[1:], -100), reduction="sum") / targets
-            loss.backward()
+            scaler.scale(loss).backward()
             total += loss.item()
+        scaler.unscale_(optimizer)
         if step == 0:
             result = {"grad." + name: p.grad.clone() for name, p in named if p.grad is not None}
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), clip).item())
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         schedule.step()
         losses.append(total)
     save_file({"losses": torch.tensor(losses), "norms": torch.tensor(norms), **result}, out)

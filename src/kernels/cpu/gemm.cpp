@@ -18,6 +18,11 @@ constexpr int64_t kColumns = 4096;
 
 int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
+const void* element(const MatrixView& view, int64_t row, int64_t column) {
+  const int64_t size = view.type == FloatType::f32 ? 4 : 2;
+  return static_cast<const char*>(view.data) + size * (row * view.row_stride + column * view.column_stride);
+}
+
 }  // namespace
 
 void gemm(const Gemm& g) {
@@ -41,7 +46,7 @@ void gemm(const Gemm& g) {
     const int64_t n = std::min(kColumns, g.n - column);
     for (int64_t k = 0; k < g.k; k += depth) {
       const int64_t some = std::min(depth, g.k - k);
-      const GemmPackArguments pack_b{g.b.data + k * g.b.row_stride + column * g.b.column_stride, g.b.column_stride, g.b.row_stride, n, some, true, b_panels};
+      const GemmPackArguments pack_b{element(g.b, k, column), g.b.type, g.precision, g.b.column_stride, g.b.row_stride, n, some, true, b_panels};
       parallel_for((n + tile_columns - 1) / tile_columns, 4, [&](int64_t begin, int64_t end) { table.gemm_pack(pack_b, begin, end); });
       parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
         static thread_local AlignedBuffer a_buffer;
@@ -49,7 +54,7 @@ void gemm(const Gemm& g) {
         float* const a_panels = reinterpret_cast<float*>(a_buffer.data());
         for (int64_t i = begin; i < end; ++i) {
           const int64_t row = i * block, m = std::min(block, g.m - row);
-          const GemmPackArguments pack_a{g.a.data + row * g.a.row_stride + k * g.a.column_stride, g.a.row_stride, g.a.column_stride, m, some, false, a_panels};
+          const GemmPackArguments pack_a{element(g.a, row, k), g.a.type, g.precision, g.a.row_stride, g.a.column_stride, m, some, false, a_panels};
           table.gemm_pack(pack_a, 0, (m + tile_rows - 1) / tile_rows);
           table.gemm_block({a_panels, b_panels, m, n, some, g.c + row * g.c_stride + column, g.c_stride, g.alpha, g.accumulate || k > 0});
         }

@@ -27,16 +27,88 @@ FRUGAL_INLINE void gemm_pack_panel(const float* data, int64_t outer, int64_t inn
   }
 }
 
+template <FloatType Type>
+FRUGAL_INLINE void to_floats(const uint16_t* halves, float* values, int64_t count) {
+  for_lanes(
+      count, [&](int64_t i) { store(values + i, Weights<Type>::full(halves + i)); },
+      [&](int64_t i, int n) { store_part(values + i, Weights<Type>::part(halves + i, n), n); });
+}
+
+// The same of 16-bit numbers, which become floats along the direction in which they lie in memory.
+template <int Width, FloatType Type>
+FRUGAL_INLINE void gemm_pack_halves(const uint16_t* data, int64_t outer, int64_t inner, int64_t count, int64_t depth, float* panel) {
+  if (outer == 1) {
+    for (int64_t k = 0; k < depth; ++k) {
+      to_floats<Type>(data + k * inner, panel + k * Width, count);
+      for (int64_t i = count; i < Width; ++i) panel[k * Width + i] = 0.0f;
+    }
+    return;
+  }
+  constexpr int64_t kPart = 64;
+  float row[kPart];
+  for (int64_t i = 0; i < Width; ++i) {
+    for (int64_t begin = 0; begin < depth; begin += kPart) {
+      const int64_t some = depth - begin < kPart ? depth - begin : kPart;
+      const uint16_t* from = data + i * outer + begin * inner;
+      if (i >= count) {
+        for (int64_t k = 0; k < some; ++k) row[k] = 0.0f;
+      } else if (inner == 1) {
+        to_floats<Type>(from, row, some);
+      } else {
+        for (int64_t k = 0; k < some; ++k) to_floats<Type>(from + k * inner, row + k, 1);
+      }
+      for (int64_t k = 0; k < some; ++k) panel[(begin + k) * Width + i] = row[k];
+    }
+  }
+}
+
+// To nearest, ties to even.
+inline void round_to_bf16(float* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, values + i, 4);
+    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    bits = (bits & 0x7fffffff) > 0x7f800000 ? bits : rounded;
+    __builtin_memcpy(values + i, &bits, 4);
+  }
+}
+
+inline void round_to_f16(float* values, int64_t count) {
+  for_lanes(
+      count,
+      [&](int64_t i) {
+        uint16_t halves[Vec::kLanes];
+        store_f16_part(halves, load(values + i), Vec::kLanes);
+        store(values + i, load_f16(halves));
+      },
+      [&](int64_t i, int n) {
+        uint16_t halves[Vec::kLanes];
+        store_f16_part(halves, load_part(values + i, n), n);
+        store_part(values + i, load_f16_part(halves, n), n);
+      });
+}
+
+template <int Width>
+FRUGAL_INLINE void gemm_pack_any(const GemmPackArguments& a, int64_t panel) {
+  const int64_t first = panel * Width, count = a.count - first < Width ? a.count - first : Width;
+  float* const to = a.panels + first * a.depth;
+  const auto* const halves = static_cast<const uint16_t*>(a.data) + first * a.outer;
+  switch (a.type) {
+    case FloatType::f32: gemm_pack_panel<Width>(static_cast<const float*>(a.data) + first * a.outer, a.outer, a.inner, count, a.depth, to); break;
+    case FloatType::f16: gemm_pack_halves<Width, FloatType::f16>(halves, a.outer, a.inner, count, a.depth, to); break;
+    case FloatType::bf16: gemm_pack_halves<Width, FloatType::bf16>(halves, a.outer, a.inner, count, a.depth, to); break;
+  }
+  if (a.precision == a.type) return;
+  if (a.precision == FloatType::bf16) round_to_bf16(to, Width * a.depth);
+  if (a.precision == FloatType::f16) round_to_f16(to, Width * a.depth);
+}
+
 inline void gemm_pack(const GemmPackArguments& a, int64_t panel_begin, int64_t panel_end) {
   for (int64_t p = panel_begin; p < panel_end; ++p) {
-    const int64_t width = a.columns ? kGemmColumns : kGemmRows, first = p * width;
-    const int64_t count = a.count - first < width ? a.count - first : width;
-    const float* from = a.data + first * a.outer;
-    float* to = a.panels + p * width * a.depth;
     if (a.columns)
-      gemm_pack_panel<kGemmColumns>(from, a.outer, a.inner, count, a.depth, to);
+      gemm_pack_any<kGemmColumns>(a, p);
     else
-      gemm_pack_panel<kGemmRows>(from, a.outer, a.inner, count, a.depth, to);
+      gemm_pack_any<kGemmRows>(a, p);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/cpu/gemm.h"
 
 #include "base/error.h"
+#include "formats/half.h"
 #include "kernels/cpu/kernel_test_support.h"
 
 namespace frugal::kernels {
@@ -40,8 +41,8 @@ TEST_P(GemmTest, EqualsTheDefinitionInDoubleInEveryArrangement) {
           if (s.n > 1000 && j % 37 != 0) continue;
           double want = 0, size = 0;
           for (int64_t k = 0; k < s.k; ++k) {
-            const double product = static_cast<double>(a_view.data[i * a_view.row_stride + k * a_view.column_stride]) *
-                                   b_view.data[k * b_view.row_stride + j * b_view.column_stride];
+            const double product =
+                static_cast<double>(a[i * a_view.row_stride + k * a_view.column_stride]) * b[k * b_view.row_stride + j * b_view.column_stride];
             want += product;
             size += std::abs(product);
           }
@@ -49,6 +50,42 @@ TEST_P(GemmTest, EqualsTheDefinitionInDoubleInEveryArrangement) {
               << s.m << " x " << s.n << " x " << s.k << " arrangement " << arrangement;
         }
       }
+    }
+  }
+}
+
+struct Halves {
+  FloatType type;
+  uint16_t (*of)(float);
+  float (*value)(uint16_t);
+};
+
+// 16-bit operands, and float operands that are rounded, are the float product of the numbers that they hold, to the bit.
+TEST_P(GemmTest, SixteenBitOperandsAndRoundedOnesGiveTheProductOfTheirValues) {
+  for (const Halves& half :
+       {Halves{FloatType::bf16, formats::float_to_bf16, formats::bf16_to_float}, Halves{FloatType::f16, formats::float_to_f16, formats::f16_to_float}}) {
+    for (int arrangement = 0; arrangement < 4; ++arrangement) {
+      const int64_t m = rng_.between(1, 40), n = rng_.between(1, 70), k = rng_.between(1, slow() ? 80 : 500);
+      Guarded<float> a(m * k), b(k * n), want(m * n), got(m * n);
+      fill_normal(a, rng_);
+      fill_normal(b, rng_);
+      Guarded<uint16_t> a_halves(m * k), b_halves(k * n);
+      Guarded<float> a_rounded(m * k), b_rounded(k * n);
+      for (int64_t i = 0; i < m * k; ++i) a_rounded[i] = half.value(a_halves[i] = half.of(a[i]));
+      for (int64_t i = 0; i < k * n; ++i) b_rounded[i] = half.value(b_halves[i] = half.of(b[i]));
+      const int64_t a_row = arrangement & 1 ? 1 : k, b_row = arrangement & 2 ? 1 : n;
+      const auto left = [&](const void* data, FloatType type) { return MatrixView{data, a_row, a_row == 1 ? m : 1, type}; };
+      const auto right = [&](const void* data, FloatType type) { return MatrixView{data, b_row, b_row == 1 ? k : 1, type}; };
+      gemm({m, n, k, left(a_rounded.data(), FloatType::f32), right(b_rounded.data(), FloatType::f32), want.data(), n});
+      const auto expect_equal = [&](const MatrixView& x, const MatrixView& y) {
+        gemm({.m = m, .n = n, .k = k, .a = x, .b = y, .c = got.data(), .c_stride = n, .precision = half.type});
+        ASSERT_TRUE(got.intact() && a_halves.intact() && b_halves.intact());
+        for (int64_t i = 0; i < m * n; ++i) ASSERT_EQ(got[i], want[i]) << m << " x " << n << " x " << k << " arrangement " << arrangement;
+      };
+      expect_equal(left(a_halves.data(), half.type), right(b_halves.data(), half.type));
+      expect_equal(left(a_halves.data(), half.type), right(b.data(), FloatType::f32));
+      expect_equal(left(a.data(), FloatType::f32), right(b_halves.data(), half.type));
+      expect_equal(left(a.data(), FloatType::f32), right(b.data(), FloatType::f32));
     }
   }
 }

@@ -80,10 +80,12 @@ struct NormGradientArguments {
 
 // gemm.h. Panels of rows (of a) or columns (of b): [depth][gemm_rows or gemm_columns] each, filled up with zeros.
 struct GemmPackArguments {
-  const float* data = nullptr;
-  int64_t outer = 0;  // stride from one row of a (column of b) to the next
-  int64_t inner = 0;  // along k
-  int64_t count = 0;  // of rows or columns
+  const void* data = nullptr;
+  FloatType type{};
+  FloatType precision{};  // what the numbers are rounded to
+  int64_t outer = 0;      // stride from one row of a (column of b) to the next
+  int64_t inner = 0;      // along k
+  int64_t count = 0;      // of rows or columns
   int64_t depth = 0;
   bool columns = false;  // panels of b
   float* panels = nullptr;
