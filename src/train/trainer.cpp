@@ -92,7 +92,7 @@ class AtEvaluationPoint {
 
 class Run {
  public:
-  Run(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
+  Run(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder* folder, const TrainerOptions& options,
       Json fingerprint, const CheckpointFiles& files)
       : objective_(objective),
         parameters_(parameters),
@@ -112,10 +112,10 @@ class Run {
   }
 
   TrainResult run() {
-    if (folder_.resumes()) resume();
+    if (folder_ && folder_->resumes()) resume();
     result_.first_step = step_;
     result_.total_steps = plan_.total();
-    log_.emplace(folder_.path(), step_);
+    if (folder_) log_.emplace(folder_->path(), step_);
     Progress progress("train", plan_.total());
     try {
       progress.step(step_);
@@ -224,9 +224,9 @@ class Run {
     if (++non_finite_ < kNonFiniteInARow) return;
     if (!is_saved_) save(true);
     fail(ErrorKind::invalid_input,
-         "{} steps in a row had a loss or gradient that is not finite, up to step {}: the run ends, with a checkpoint of step {}; a lower learning rate or "
+         "{} steps in a row had a loss or gradient that is not finite, up to step {}: the run ends{}; a lower learning rate or "
          "other data may help",
-         kNonFiniteInARow, step_ + 1, step_);
+         kNonFiniteInARow, step_ + 1, folder_ ? fmt::format(", with a checkpoint of step {}", step_) : "");
   }
 
   // Evaluates if it is time and writes the row of the step that was done. What a stop leaves of it is done when the run goes on.
@@ -251,6 +251,7 @@ class Run {
     const auto done = static_cast<double>(std::max<int64_t>(1, step_ - result_.first_step));
     row.remaining_seconds = row.elapsed_seconds / done * static_cast<double>(plan_.total() - step_);
     row.peak_rss_bytes = peak_rss_bytes();
+    if (!log_) return;
     history_.push_back(row.history());
     try {
       log_->write(row);
@@ -286,6 +287,7 @@ class Run {
 
   // At the `end` of the run it is an error when it cannot be written.
   void save(bool end) {
+    if (!folder_) return;
     Checkpoint checkpoint{step_, {}, {}, {}};
     for (const Parameter& parameter : parameters_) checkpoint.parameters[parameter.name] = parameter.tensor;
     optimizer_.for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[name] = state; });
@@ -303,7 +305,7 @@ class Run {
                         {"unfinished_step", pending_ ? numbers_of(*pending_) : Json()},
                         {"log_history", history_}};
     try {
-      write_checkpoint(folder_.path(), checkpoint, add_files());
+      write_checkpoint(folder_->path(), checkpoint, add_files());
     } catch (const Error& error) {
       if (end || error.kind() == ErrorKind::internal) throw;
       log_warning("no checkpoint at step {}, it is tried again after the next: {}", step_, error.what());
@@ -312,7 +314,7 @@ class Run {
     }
     save_is_due_ = false;
     is_saved_ = true;
-    prune_checkpoints(folder_.path(), options_.save_total_limit);
+    prune_checkpoints(folder_->path(), options_.save_total_limit);
   }
 
   // Other tools get the point that is evaluated.
@@ -325,9 +327,9 @@ class Run {
   }
 
   void resume() {
-    const auto checkpoint = newest_checkpoint(folder_.path());
+    const auto checkpoint = newest_checkpoint(folder_->path());
     if (!checkpoint) return;
-    const std::string where = fmt::format("{}/checkpoint-{}", folder_.path(), checkpoint->step);
+    const std::string where = fmt::format("{}/checkpoint-{}", folder_->path(), checkpoint->step);
     require_equal(checkpoint->state.value("fingerprint", Json::object()), where);
     if (checkpoint->parameters.size() != parameters_.size())
       fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters, here are {}", where, checkpoint->parameters.size(), parameters_.size());
@@ -370,7 +372,7 @@ class Run {
   Objective& objective_;
   const std::vector<Parameter>& parameters_;
   Optimizer& optimizer_;
-  const RunFolder& folder_;
+  const RunFolder* folder_;  // null: nothing is written
   const TrainerOptions& options_;
   const CheckpointFiles& files_;
   Plan plan_;
@@ -391,7 +393,12 @@ class Run {
 TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
                   const Json& fingerprint, const CheckpointFiles& files) {
   FRUGAL_ASSERT(options.gradient_accumulation_steps > 0 && options.logging_steps > 0);
-  return Run(objective, parameters, optimizer, folder, options, fingerprint, files).run();
+  return Run(objective, parameters, optimizer, &folder, options, fingerprint, files).run();
+}
+
+TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const TrainerOptions& options) {
+  FRUGAL_ASSERT(options.gradient_accumulation_steps > 0 && options.logging_steps > 0);
+  return Run(objective, parameters, optimizer, nullptr, options, Json::object(), {}).run();
 }
 
 }  // namespace frugal::train
