@@ -34,12 +34,22 @@ LowRankChange draw_change(const chain::Matrix& matrix, int64_t rank, double alph
   return {a, at::zeros({matrix.out_features(), rank}, at::kFloat), alpha / static_cast<double>(rank)};
 }
 
+// What a matrix was stored as is what it will be stored as; encoded ones become F16, as factors are.
+at::ScalarType stored_type(nn::Block& block, const chain::Matrix& matrix) {
+  for (const nn::Linear* linear : block.linears()) {
+    const auto* dense = linear->kinds().size() == 1 ? dynamic_cast<const nn::DenseKind*>(linear->kinds().front().get()) : nullptr;
+    if (dense && linear->name() == matrix.name) return dense->weight().scalar_type();
+  }
+  return at::kHalf;
+}
+
 void run(chain::Workbench& bench, const Options& options) {
   const int64_t rank = options.integer("rank");
   if (rank == 0 && options.given("alpha")) fail(ErrorKind::invalid_input, "recover: alpha is the scale of a low-rank change: give rank as well");
   std::vector<Parameter> parameters;
   std::vector<std::function<Tensor()>> weights;
-  TrainedBlocks trained = train_blocks(bench.model, [&](nn::Block&, const chain::Matrix& matrix) {
+  std::vector<at::ScalarType> types;
+  TrainedBlocks trained = train_blocks(bench.model, [&](nn::Block& block, const chain::Matrix& matrix) {
     TrainedKind::Form form;
     std::function<Tensor()> change;
     if (rank > 0) {
@@ -55,14 +65,20 @@ void run(chain::Workbench& bench, const Options& options) {
       return mask.defined() ? changed * mask : changed;
     };
     weights.push_back(form.weight);
+    types.push_back(stored_type(block, matrix));
     return form;
   });
   if (rank == 0) parameters.insert(parameters.end(), trained.norms.begin(), trained.norms.end());
   if (!bench.rehearsal) train_in_chain(bench, options, parameters, chain_training_has_teacher(options) ? bench.original.get() : nullptr);
   parameters.clear();
   for (size_t i = 0; i < weights.size(); ++i) {
-    trained.matrices[i].store_dense(weights[i]().detach());
-    trained.matrices[i] = {};
+    chain::Matrix& matrix = trained.matrices[i];
+    const Tensor weight = weights[i]().detach();
+    if (matrix.mask.defined())
+      matrix.store_dense(weight);
+    else
+      matrix.replace(std::make_shared<nn::DenseKind>(weight.to(types[i]).contiguous()));
+    matrix = {};
     weights[i] = {};  // the float weights and their gradients go
   }
   end_training(bench.model);

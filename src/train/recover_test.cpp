@@ -90,15 +90,28 @@ TEST(Recover, TheTeacherIsTheModelThatTheChainBeganWith) {
     Rng rng(testing::test_seed());
     at::manual_seed(testing::test_seed());
     RandomModel model(rng);
-    const Tensor before = model.logits();
+    const Tensor before = at::log_softmax(model.logits(), 1);
     model.run(steps, chain);
-    return relative_error(model.logits(), before);
+    return (before.exp() * (before - at::log_softmax(model.logits(), 1))).sum(1).mean().item<double>();
   };
   const double damaged = distance_after({"mask-half"});
   const double taught = distance_after({"mask-half", "recover:distillation=1,learning_rate=3e-3,max_steps=40,micro_batch_size=8"});
-  EXPECT_LT(taught, 0.8 * damaged);
+  EXPECT_LT(taught, 0.6 * damaged);
   // Without the step before it there is nothing to learn: teacher and student are equal.
-  EXPECT_LT(distance_after({"recover:distillation=1,max_steps=3,learning_rate=1e-4"}), 0.02);
+  EXPECT_LT(distance_after({"recover:distillation=1,max_steps=3,learning_rate=1e-4"}), 1e-3 * damaged);
+}
+
+TEST(Recover, WeightsAreAsWideAsTheyWere) {
+  Rng rng(fresh_seed());
+  RandomModel model(rng);
+  nn::Block& block = model.loaded.model->blocks[0];
+  for (nn::Linear* linear : {&block.up, &block.down}) {
+    linear->replace(std::make_shared<nn::DenseKind>(linear->dense().to(linear == &block.up ? at::kHalf : at::kBFloat16)));
+  }
+  model.run(table(), {"recover:max_steps=1"});
+  EXPECT_EQ(block.up.describe(), "F16");
+  EXPECT_EQ(block.down.describe(), "BF16");
+  EXPECT_EQ(block.gate.describe(), "F32");
 }
 
 TEST(Recover, ARehearsalTrainsNothing) {
