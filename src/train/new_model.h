@@ -1,4 +1,4 @@
-// A model of nothing yet: a checkpoint of Llama's architecture with drawn weights, to be trained.
+// A model of nothing yet: a checkpoint of Llama's architecture, or BitNet's, with drawn weights, to be trained.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace frugal::train {
 
-// Its shape, by transformers' names for Llama.
+// Its shape, by transformers' names for Llama. With sub_norms the architecture is BitNet's.
 const std::vector<OptionSpec>& shape_options();
 
 // Writes `directory` (Hugging Face: config.json, model.safetensors in float32, the tokenizer's files), atomically. Matrices are normal with deviation
