@@ -69,11 +69,13 @@ TEST(BitnetB158, WhatIsStoredComputesWhatWasTrained) {
   bitnet().begin(model, {});
   const std::vector<int32_t> tokens = testing::random_tokens(24, model.spec.vocab);
   const auto logits = [&] { return model.forward(nn::Batch::single(tokens, nullptr)).logits; };
-  const Tensor trained = logits();
+  const Tensor trained = logits(), input = at::randn({8, 64});
+  const Tensor product = model.blocks[0].up.forward(nn::Activation(input));
   bitnet().store(model, {});
   for (const nn::Execution execution : {nn::Execution::stored, nn::Execution::expanded, nn::Execution::packed}) {
     model.set_execution(execution);
-    EXPECT_LT(relative_error(logits(), trained), 1e-4);
+    EXPECT_LT(relative_error(model.blocks[0].up.forward(nn::Activation(input)), product), 1e-5);
+    EXPECT_LT(relative_error(logits(), trained), 1e-2);  // now and then an input lies between two codes, and rounding before it chooses
   }
   EXPECT_NE(model.blocks[0].up.kinds().front()->packed(), nullptr) << "no integer kernel runs it";
   nn::Linear& up = model.blocks[0].up;
