@@ -58,7 +58,7 @@ TEST(BitnetB158, LossesAndGradientsEqualTransformersAutoBitLinear) {
   train::write_data(folder / "data", dataset, run);
   io::run_oracle("run_training.py", fmt::format("ternary:{} {} {}", path, folder / "data", folder / "out"));
   const auto parameters = bitnet().begin(*loaded.model, {});
-  train::expect_same_run(*loaded.model, parameters, dataset, models::read_tensors(folder / "out"), run, 5e-3);
+  train::expect_same_run(*loaded.model, parameters, dataset, models::read_tensors(folder / "out"), run, 2e-2);
 }
 
 TEST(BitnetB158, WhatIsStoredComputesWhatWasTrained) {
