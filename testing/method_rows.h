@@ -92,9 +92,11 @@ class RandomModel {
     shape.intermediate = rng.between(30, 90);
     shape.blocks = blocks;
     shape.qk_norm = rng.below(2) == 1;
+    shape.sub_norms = rng.below(4) == 0;
     shape.biases = rng.below(2) == 1;
     std::cout << "hidden " << shape.hidden << ", intermediate " << shape.intermediate << ", heads " << shape.heads << "/" << shape.kv_heads << " x "
-              << shape.head_dim << (shape.qk_norm ? ", norms of q and k" : "") << (shape.biases ? ", biases" : "") << std::endl;
+              << shape.head_dim << (shape.qk_norm ? ", norms of q and k" : "") << (shape.sub_norms ? ", sub-norms" : "") << (shape.biases ? ", biases" : "")
+              << std::endl;
     loaded.model = std::make_shared<nn::Model>(tiny_model(shape));
     tokens = random_tokens(kSequences * kLength, loaded.model->spec.vocab);
   }

@@ -35,7 +35,7 @@ inline formats::GroupedWeight random_grouped(int64_t rows, int64_t columns, int 
 struct TinyModelOptions {
   int64_t vocab = 61, hidden = 40, heads = 5, kv_heads = 1, head_dim = 8, intermediate = 72;
   int blocks = 2;
-  bool tied = true, qk_norm = false, post_norms = false, biases = false;
+  bool tied = true, qk_norm = false, post_norms = false, sub_norms = false, biases = false;
   int64_t window = 0;
 };
 
@@ -63,6 +63,7 @@ inline nn::Model tiny_model(const TinyModelOptions& o = {}) {
     spec.sliding_window = o.window;
     spec.qk_norm = o.qk_norm;
     spec.post_norms = o.post_norms;
+    spec.sub_norms = o.sub_norms;
     spec.qkv_bias = o.biases;
     spec.state_slot = i;
     const auto linear = [&](const char* name, int64_t out, int64_t in, bool bias) {
@@ -81,6 +82,10 @@ inline nn::Model tiny_model(const TinyModelOptions& o = {}) {
     if (o.post_norms) {
       block.attention_output_norm = norm(o.hidden);
       block.mlp_output_norm = norm(o.hidden);
+    }
+    if (o.sub_norms) {
+      block.attention_sub_norm = norm(o.heads * o.head_dim);
+      block.mlp_sub_norm = norm(o.intermediate);
     }
     if (o.qk_norm) {
       block.query_norm = norm(o.head_dim);

@@ -203,6 +203,10 @@ void BlockContext::scale_input(InputPoint point, const Tensor& scale) {
     case InputPoint::attention_input: divide_norm(block.input_norm, scale); break;
     case InputPoint::mlp_input: divide_norm(block.post_attention_norm, scale); break;
     case InputPoint::attention_output: {
+      if (block.spec.sub_norms) {
+        divide_norm(block.attention_sub_norm, scale);
+        break;
+      }
       const nn::BlockSpec& spec = block.spec;
       const Tensor per_head = scale.view({spec.kv_heads, spec.heads / spec.kv_heads, spec.head_dim});
       if (!at::allclose(per_head, per_head.narrow(1, 0, 1).expand_as(per_head))) {
@@ -211,7 +215,12 @@ void BlockContext::scale_input(InputPoint point, const Tensor& scale) {
       divide_rows(matrices_at(InputPoint::attention_input), block.value.name(), block.value, per_head.select(1, 0).reshape({-1}));
       break;
     }
-    case InputPoint::mlp_output: divide_rows(matrices_at(InputPoint::mlp_input), block.up.name(), block.up, scale); break;
+    case InputPoint::mlp_output:
+      if (block.spec.sub_norms)
+        divide_norm(block.mlp_sub_norm, scale);
+      else
+        divide_rows(matrices_at(InputPoint::mlp_input), block.up.name(), block.up, scale);
+      break;
   }
   const auto it = inputs.find(point);
   if (it == inputs.end()) return;

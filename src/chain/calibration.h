@@ -15,7 +15,8 @@ namespace frugal::chain {
 using at::Tensor;
 
 // What a step reads of InputStatistics; only what some step of a loop needs is gathered.
-enum Needs : unsigned { kNeedsNothing = 0, kNeedsHessian = 1, kNeedsMagnitude = 2, kNeedsSample = 4 };
+// kNeedsText: Workbench::text itself (scope model).
+enum Needs : unsigned { kNeedsNothing = 0, kNeedsHessian = 1, kNeedsMagnitude = 2, kNeedsSample = 4, kNeedsText = 8 };
 
 // Of one InputPoint of one block, over all calibration tokens.
 struct InputStatistics {

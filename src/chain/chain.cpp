@@ -211,6 +211,10 @@ std::vector<StepResult> run_chain(Workbench& bench, const std::vector<ParsedStep
   std::vector<ParsedStep> all = bench.done;
   all.insert(all.end(), chain.begin(), chain.end());
   check_order(all);
+  for (const ParsedStep& step : chain) {
+    const auto reads = step.row->function.reads_original;
+    if (!bench.original && reads && reads(step.options)) bench.original = std::make_shared<nn::Model>(bench.model);
+  }
   std::vector<StepResult> results;
   for (const ParsedStep& step : chain) results.push_back({step.text(), 0, 0});
   for (size_t begin = 0; begin < chain.size();) {

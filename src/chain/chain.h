@@ -45,6 +45,8 @@ class Workbench {
   Rng rng;
   std::vector<ParsedStep> done;             // steps applied so far
   std::shared_ptr<CalibrationCache> cache;  // may be null
+  std::shared_ptr<nn::Model> original;      // the model as the chain found it, sharing its weights; null unless a step reads it
+  bool rehearsal = false;                   // only the form of the result counts: steps need not search or train
 };
 
 struct StepResult {

@@ -23,7 +23,7 @@ enum class StepScope { block, model };
 
 // What a step leaves behind; decides which orders make sense (see check_order in chain/chain.h).
 enum class StepEffect {
-  transform,  // equivalent change of float weights (smoothing, rotation)
+  transform,  // change of float weights that keeps their form (smoothing, rotation, training)
   mask,       // zeros
   low_rank,   // factors
   quantize,   // codes
@@ -83,8 +83,8 @@ class BlockContext {
   Tensor run_from(nn::InputPoint point, const Tensor& input = {});
 
   // y = (x / scale) (W scale): multiplies the input columns of all matrices at `point` by `scale` [in] and divides the
-  // operation before it: the norm (attention_input, mlp_input), the rows of v (attention_output; one scale per value
-  // channel, so `scale` must agree across the query heads that share it), the rows of up (mlp_output).
+  // operation before it: the norm (attention_input, mlp_input; the others too where there are sub-norms), the rows of v (attention_output; one
+  // scale per value channel, so `scale` must agree across the query heads that share it), the rows of up (mlp_output).
   // Statistics follow. Weights must be dense.
   void scale_input(nn::InputPoint point, const Tensor& scale);
   // Heads of q that read the same value channel share one entry: mean over them, spread back to [heads * head_dim].
@@ -99,7 +99,7 @@ struct Step {
   StepScope scope = StepScope::block;
   StepEffect effect = StepEffect::transform;
   // What the block-scope function reads; may depend on options.
-  unsigned (*needs)(const Options&) = nullptr;                 // nullptr: nothing
+  unsigned (*needs)(const Options&) = nullptr;                 // nullptr: nothing; scope model: the text
   void (*run_block)(BlockContext&, const Options&) = nullptr;  // scope block
   void (*run_model)(Workbench&, const Options&) = nullptr;     // scope model
   // true: later blocks are calibrated on what the compressed earlier ones put out (GPTQ); false: on the original
@@ -107,6 +107,8 @@ struct Step {
   bool sequential = false;
   // With these options the step leaves codes too (joint pruning and quantization); nullptr: as `effect` says.
   bool (*quantizes)(const Options&) = nullptr;
+  // With these options the step reads Workbench::original; nullptr: it does not.
+  bool (*reads_original)(const Options&) = nullptr;
 };
 
 using StepRow = MethodRow<Step>;

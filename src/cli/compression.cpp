@@ -76,7 +76,7 @@ nn::SaveFormat parse_save_format(const std::string& text) {
 bool needs_calibration(const std::vector<chain::ParsedStep>& steps) {
   for (const chain::ParsedStep& step : steps) {
     const chain::Step& function = step.row->function;
-    if (function.scope == chain::StepScope::model || (function.needs && function.needs(step.options) != chain::kNeedsNothing)) return true;
+    if (function.needs ? function.needs(step.options) != chain::kNeedsNothing : function.scope == chain::StepScope::model) return true;
   }
   return false;
 }
@@ -103,6 +103,7 @@ void rehearse(const Context& context, const nn::LoadedModel& loaded, const Compr
   calibration.sequences = calibration.sample_sequences = 1;
   calibration.sequence_length = std::min(calibration.sequence_length, kRehearsalTokens);
   chain::Workbench bench(copy, job.text, calibration, context.method_seed());
+  bench.rehearsal = true;
   bench.done = done;
   chain::run_chain(bench, steps);
   if (const std::string reason = context.loader.cannot_express(*copy.model, format); !reason.empty()) {

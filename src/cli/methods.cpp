@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "cli/context.h"
 #include "distill/distill_table.h"
+#include "quantize/trained_quantization.h"
 #include "train/growth.h"
 #include "train/optimizer.h"
 #include "tune/adapter.h"
@@ -49,6 +50,7 @@ Methods all_methods(const Context& context) {
   append(methods, context.steps, kStep);
   append(methods, distill::distill_table(), "distill --method");
   append(methods, tune::adapter_table(), "tune --method");
+  append(methods, quantize::trained_quantization_table(), "train --method");
   append(methods, train::optimizer_table(), "train --optimizer");
   append(methods, train::growth_table(), "grow --method");
   return methods;

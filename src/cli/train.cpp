@@ -2,9 +2,12 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "chain/chain.h"
 #include "cli/context.h"
+#include "cli/method_choice.h"
 #include "cli/resources.h"
 #include "cli/training.h"
+#include "quantize/trained_quantization.h"
 #include "text/tokenizer.h"
 #include "train/full_parameters.h"
 #include "train/new_model.h"
@@ -20,11 +23,14 @@ struct TrainValues {
   TrainingValues training;
 };
 
+using TrainedForm = std::optional<MethodChoice<quantize::TrainedQuantization>>;
+
 // Flags first, then the file's keys.
-Options shape_of(const TrainValues& values, const TrainingPlan& plan) {
+Options shape_of(const TrainValues& values, const TrainingPlan& plan, bool sub_norms) {
   std::map<std::string, std::string> given = plan.extra;
   for (const auto& [name, value] : values.shape) given[name] = value;
   given.erase("tokenizer");
+  if (sub_norms) given.emplace("sub_norms", "true");
   return Options("shape", train::shape_options(), {given.begin(), given.end()});
 }
 
@@ -36,6 +42,26 @@ nn::LoadedModel words_of(const std::string& tokenizer) {
   return model;
 }
 
+// What of the model is trained, and what becomes of it.
+TrainingJob job_of(const Context& context, const Ranks& ranks, const TrainingData& data, const TrainedForm& form, nn::LoadedModel& model) {
+  TrainingJob job{
+      .ranks = ranks, .model = model, .data = data, .fingerprint = {{"method", "train"}}, .what = "model", .files = whole_model_files(context, model)};
+  if (!form) {
+    job.parameters = train::all_parameters(*model.model);
+  } else {
+    job.parameters = form->row->function.begin(*model.model, form->options);
+    job.fingerprint["form"] = chain::canonical_text(form->row->id, form->options);
+    job.files = [&context, &model, form](const std::string& folder) {
+      nn::LoadedModel stored = model;
+      stored.model = std::make_shared<nn::Model>(*model.model);
+      form->row->function.store(*stored.model, form->options);
+      whole_model_files(context, stored)(folder);
+    };
+  }
+  job.flops = train::training_flops(*model.model);
+  return job;
+}
+
 void run(Context& context, TrainValues& values) {
   std::vector<std::string> own_keys = {"tokenizer"};
   for (const OptionSpec& spec : train::shape_options()) own_keys.push_back(spec.name);
@@ -45,8 +71,9 @@ void run(Context& context, TrainValues& values) {
   if (!is_new && !(values.shape.empty() && values.tokenizer.empty() && plan.extra.empty())) {
     fail(ErrorKind::invalid_input, "a model that is there has its shape and tokenizer: leave the model or these options out");
   }
-  if (!plan.method.empty()) fail(ErrorKind::invalid_input, "train trains the whole model; frugal tune has methods");
-  const Options shape = shape_of(values, plan);
+  TrainedForm form;
+  if (!plan.method.empty()) form = choose_method(quantize::trained_quantization_table(), plan.method);
+  const Options shape = shape_of(values, plan, form && form->row->function.sub_norms);
   const auto found = plan.extra.find("tokenizer");
   const std::string tokenizer = !values.tokenizer.empty() ? values.tokenizer : found == plan.extra.end() ? "" : found->second;
   if (is_new && tokenizer.empty()) {
@@ -64,15 +91,8 @@ void run(Context& context, TrainValues& values) {
   ranks.meet();
   nn::LoadedModel model = load_model(context, is_new ? initial : base);
   const TrainingData data = load_training_data(context, plan, model, true);
-  TrainingJob job{.ranks = ranks,
-                  .model = model,
-                  .data = data,
-                  .parameters = train::all_parameters(*model.model),
-                  .options = trainer_options(values.training, plan, context, is_new ? kNewRate : kContinuedRate),
-                  .fingerprint = {{"method", "train"}},
-                  .flops = train::training_flops(*model.model),
-                  .what = "model",
-                  .files = whole_model_files(context, model)};
+  TrainingJob job = job_of(context, ranks, data, form, model);
+  job.options = trainer_options(values.training, plan, context, is_new ? kNewRate : kContinuedRate);
   if (const std::string state = base + "/" + kOptimizerState; !is_new && std::filesystem::is_regular_file(state)) job.optimizer_state = state;
   run_training(context, plan, folder, job);
 }
@@ -84,6 +104,8 @@ void add_train(CLI::App& app, Context& context) {
   Verb verb = new_verb(app, context, "train", "Pre-train a model on texts: a new one by its shape, or one that is there",
                        [&context, values] { stoppable([&] { run(context, *values); }); });
   verb.text("model,-m,--model,--hf-repo", values->model, "Path or hub name of a model to go on with; without it a new one is made")
+      .text("--method", values->training.method,
+            fmt::format("The form that its matrices train in, id or id:key=value,...: {} [floats]", ids_of(quantize::trained_quantization_table())))
       .text("--tokenizer", values->tokenizer, "Folder with the new model's tokenizer");
   add_shape_flags(verb, values->shape);
   add_training_flags(verb, values->training);

@@ -521,6 +521,7 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, con
   };
   refuse(job.what != "model", "not adapters, whose base stays whole");
   refuse(job.objective != nullptr || plan.run.text("rl") != "none", "not a distillation or preferences");
+  refuse(job.fingerprint.contains("form"), "not in a form of its own");
   refuse(plan.run.given("recompute_every"), "and recomputes every block");
   return std::make_unique<train::DataParallel>(job.ranks.group(), strategy, job.parameters);
 }

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "base/method_table.h"
-#include "distill/divergence.h"
+#include "train/divergence.h"
 
 namespace frugal::distill {
 
@@ -16,7 +16,7 @@ struct DistillationOptions {
   bool text_only = false;
 
   // The loss of a target: weight * divergence + (1 - weight) * cross-entropy of the row's label.
-  Divergence divergence = Divergence::forward_kl;
+  train::Divergence divergence = train::Divergence::forward_kl;
   double beta = 0.5;  // of jensen_shannon
   double weight = 1;
   double temperature = 1;             // of both distributions in the loss

@@ -8,9 +8,10 @@
 
 #include "base/error.h"
 #include "base/rng.h"
-#include "distill/continuation.h"
 #include "ops/autocast.h"
+#include "train/continuation.h"
 #include "train/cross_entropy.h"
+#include "train/logit_distillation.h"
 
 namespace frugal::distill {
 
@@ -36,8 +37,6 @@ std::span<const int32_t> prompt_of(const data::Example& example) {
   const auto first = static_cast<size_t>(std::find(example.trained.begin(), example.trained.end(), 1) - example.trained.begin());
   return example.tokens.first(first > 1 ? first : (example.tokens.size() + 1) / 2);
 }
-
-double number_of(const Tensor& x) { return x.to(at::kDouble).sum().item<double>(); }
 
 // Of each row its importance weight and the mean of log p - log q over the rows after it (MiniLLM, section 2.2).
 struct Returns {
@@ -77,8 +76,9 @@ Distillation::Rows Distillation::written_by_student(const train::MicroBatch& bat
   std::vector<std::span<const int32_t>> prompts;
   for (const uint64_t id : batch.examples) prompts.push_back(prompt_of(dataset_.example(id)));
   if (options_.set_training) options_.set_training(false);
-  const ContinuationOptions sampling{method_.max_new_tokens, static_cast<int64_t>(options_.batches.sequence_len), method_.sampling_temperature, end_ids_, seed};
-  const auto answers = continuations(model_, prompts, sampling, method_.teacher_share > 0 ? teachers_.front().get() : nullptr, method_.teacher_share);
+  const train::ContinuationOptions sampling{method_.max_new_tokens, static_cast<int64_t>(options_.batches.sequence_len), method_.sampling_temperature, end_ids_,
+                                            seed};
+  const auto answers = train::continuations(model_, prompts, sampling, method_.teacher_share > 0 ? teachers_.front().get() : nullptr, method_.teacher_share);
   if (options_.set_training) options_.set_training(true);
   Rows rows;
   for (size_t i = 0; i < prompts.size(); ++i) {
@@ -117,48 +117,34 @@ double Distillation::backward(const train::TokenBatch& tokens, double scale, boo
   const Tensor rows = (tokens.targets != kIgnored).nonzero().squeeze(1);
   const bool labels = method_.weight < 1 && !own;
   const double soft = (labels ? method_.weight : 1) * (method_.scale_by_temperature ? method_.temperature * method_.temperature : 1);
-  Tensor hidden_gradient = at::zeros_like(hidden);
   double loss = 0;
-  const int64_t step = train::rows_of_logits(model_.spec.vocab);
-  for (int64_t begin = 0; begin < rows.numel(); begin += step) {
-    const Tensor part = rows.narrow(0, begin, std::min(step, rows.numel() - begin));
-    const Tensor inputs = hidden.detach().index_select(0, part).requires_grad_(true);
-    const Tensor logits = model_.logits(inputs);
-    Tensor gradient;
-    {
-      const at::NoGradGuard no_grad;
-      const Tensor teacher = teacher_logits(theirs, part);
-      const int64_t common = std::min(logits.size(1), teacher.size(1));
-      RowDivergence rowwise = divergence(logits.narrow(1, 0, common), teacher.narrow(1, 0, common), method_.divergence, method_.temperature, method_.beta);
-      if (method_.policy_gradient) {
-        const Tensor weights = returns.weights.index_select(0, part);
-        rowwise.values.mul_(weights);
-        rowwise.gradient.mul_(weights.unsqueeze(1));
-      }
-      const double value = number_of(rowwise.values);
-      divergence_ += value;
-      loss += soft * value;
-      gradient = at::constant_pad_nd(rowwise.gradient.mul_(soft), {0, logits.size(1) - common});
-      if (labels || method_.policy_gradient) {
-        const Tensor column = tokens.targets.index_select(0, part).unsqueeze(1);
-        const Tensor log_q = at::log_softmax(logits.detach(), 1);
-        Tensor slope = log_q.exp();  // of -log q(target)
-        slope.scatter_add_(1, column, at::full({column.size(0), 1}, -1.0, slope.options()));
-        if (labels) {
-          const double entropy = -number_of(log_q.gather(1, column));
-          cross_entropy_ += entropy;
-          loss += (1 - method_.weight) * entropy;
-          gradient.add_(slope, 1 - method_.weight);
-        } else {
-          gradient.addcmul_(slope, (returns.weights.index_select(0, part) * returns.rewards.index_select(0, part)).unsqueeze(1));
-        }
-      }
-      gradient.mul_(scale);
+  train::backward_by_rows(model_, hidden, rows, [&](const Tensor& logits, const Tensor& part) {
+    const Tensor teacher = teacher_logits(theirs, part);
+    const int64_t common = std::min(logits.size(1), teacher.size(1));
+    train::RowLoss rowwise =
+        train::divergence(logits.narrow(1, 0, common), teacher.narrow(1, 0, common), method_.divergence, method_.temperature, method_.beta);
+    if (method_.policy_gradient) {
+      const Tensor weights = returns.weights.index_select(0, part);
+      rowwise.values.mul_(weights);
+      rowwise.gradient.mul_(weights.unsqueeze(1));
     }
-    torch::autograd::backward({logits}, {gradient});
-    hidden_gradient.index_copy_(0, part, inputs.grad());
-  }
-  if (hidden.requires_grad()) torch::autograd::backward({hidden}, {hidden_gradient});
+    const double value = rowwise.sum();
+    divergence_ += value;
+    loss += soft * value;
+    Tensor gradient = at::constant_pad_nd(rowwise.gradient.mul_(soft), {0, logits.size(1) - common});
+    if (labels || method_.policy_gradient) {
+      const train::RowLoss label = train::label_loss(logits, tokens.targets.index_select(0, part));
+      if (labels) {
+        const double entropy = label.sum();
+        cross_entropy_ += entropy;
+        loss += (1 - method_.weight) * entropy;
+        gradient.add_(label.gradient, 1 - method_.weight);
+      } else {
+        gradient.addcmul_(label.gradient, (returns.weights.index_select(0, part) * returns.rewards.index_select(0, part)).unsqueeze(1));
+      }
+    }
+    return gradient.mul_(scale);
+  });
   return loss;
 }
 

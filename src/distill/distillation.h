@@ -2,7 +2,7 @@
 #pragma once
 
 #include "distill/distill_table.h"
-#include "distill/divergence.h"
+#include "train/divergence.h"
 #include "train/language_modeling.h"
 
 namespace frugal::distill {

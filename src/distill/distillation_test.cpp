@@ -7,9 +7,9 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "base/rng.h"
-#include "distill/continuation.h"
 #include "oracle.h"
 #include "tiny_model.h"
+#include "train/continuation.h"
 #include "train/full_parameters.h"
 #include "train/optimizer.h"
 
@@ -18,6 +18,9 @@ namespace {
 
 using at::Tensor;
 using testing::relative_error;
+using train::continuations;
+using train::Divergence;
+using train::divergence;
 
 Tensor kl(const Tensor& p, const Tensor& q) { return at::xlogy(p, p).sub(p * q.log()).sum(1); }
 
@@ -36,7 +39,7 @@ TEST(Divergence, ValuesAndGradientsAreThoseOfTheDefinition) {
     for (const double temperature : {0.7, 1.0, 4.0}) {
       for (const double beta : {0.1, 0.5, 0.9}) {
         const Tensor student = 3 * at::randn({7, 45}), teacher = 3 * at::randn({7, 45});
-        const RowDivergence ours = divergence(student, teacher, kind, temperature, beta);
+        const train::RowLoss ours = divergence(student, teacher, kind, temperature, beta);
         const Tensor exact = student.to(at::kDouble).requires_grad_(true);
         const Tensor want = defined(exact, teacher.to(at::kDouble), kind, temperature, beta);
         torch::autograd::backward({want.sum()}, {});
@@ -52,7 +55,7 @@ TEST(Divergence, StaysFiniteWhereDistributionsDoNotOverlap) {
   student[0][0] = 400;
   teacher[0][1] = 400;
   for (const Divergence kind : {Divergence::forward_kl, Divergence::reverse_kl, Divergence::jensen_shannon}) {
-    const RowDivergence far = divergence(student, teacher, kind, 1, 0.5);
+    const train::RowLoss far = divergence(student, teacher, kind, 1, 0.5);
     EXPECT_TRUE(far.values.isfinite().all().item<bool>());
     EXPECT_TRUE(far.gradient.isfinite().all().item<bool>());
     EXPECT_NEAR(far.values[1].item<double>(), 0, 1e-6);
@@ -241,7 +244,7 @@ TEST(Continuations, AreDrawnFromTheMixAndDoNotDependOnTheirNeighbours) {
   const std::vector<int32_t> longer = {4, 5, 6, 7, 8, 9, 10}, one = {2};
   const std::vector<std::span<const int32_t>> together = {prompt, longer, one}, first = {prompt};
   for (const double temperature : {0.0, 1.0}) {
-    const ContinuationOptions options{.max_new_tokens = 9, .longest = 12, .temperature = temperature, .end_ids = {0}, .seed = 5};
+    const train::ContinuationOptions options{.max_new_tokens = 9, .longest = 12, .temperature = temperature, .end_ids = {0}, .seed = 5};
     const auto all = continuations(model, together, options);
     EXPECT_EQ(all[0], continuations(model, first, options)[0]);
     EXPECT_LE(all[0].size(), 9u);

@@ -9,7 +9,7 @@ namespace {
 DistillationOptions run(const Options& options) {
   DistillationOptions method;
   method.beta = options.number("beta");
-  method.divergence = method.beta == 0 ? Divergence::forward_kl : method.beta == 1 ? Divergence::reverse_kl : Divergence::jensen_shannon;
+  method.divergence = method.beta == 0 ? train::Divergence::forward_kl : method.beta == 1 ? train::Divergence::reverse_kl : train::Divergence::jensen_shannon;
   method.on_policy = options.number("lmbda");
   method.sampling_temperature = options.number("temperature");
   method.max_new_tokens = options.integer("max_new_tokens");

@@ -10,7 +10,7 @@ namespace {
 
 DistillationOptions run(const Options& options) {
   DistillationOptions method;
-  method.divergence = Divergence::reverse_kl;
+  method.divergence = train::Divergence::reverse_kl;
   method.on_policy = 1;
   method.policy_gradient = true;
   method.teacher_share = options.number("teacher_mixed_alpha");

@@ -73,7 +73,7 @@ TEST_F(SeqKd, AsksWhatCameBeforeTheLastAnswer) {
       rendering.eos_token = teacher_.eos_text;
       const std::vector<int32_t> prompt = text::encode_segments(*teacher_.tokenizer, teacher_.chat_template->render(question, rendering));
       const std::vector<std::span<const int32_t>> prompts = {prompt};
-      const Json said = teacher_.tokenizer->decode(continuations(*teacher_.model, prompts, options.answers)[0], true);
+      const Json said = teacher_.tokenizer->decode(train::continuations(*teacher_.model, prompts, options.answers)[0], true);
       // What is not UTF-8 is written as U+FFFD.
       EXPECT_EQ(row["messages"].back()["content"], parse_json(said.dump(-1, ' ', false, Json::error_handler_t::replace), "said"));
     }

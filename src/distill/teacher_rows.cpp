@@ -84,9 +84,9 @@ class Writer {
   void answer() {
     std::vector<std::span<const int32_t>> prompts;
     for (const Question& question : questions_) prompts.emplace_back(question.tokens);
-    ContinuationOptions sampling = options_.answers;
+    train::ContinuationOptions sampling = options_.answers;
     sampling.seed += report_.rows;
-    auto answers = continuations(*teacher_.model, prompts, sampling);
+    auto answers = train::continuations(*teacher_.model, prompts, sampling);
     for (size_t i = 0; i < questions_.size(); ++i) {
       const auto& ends = options_.answers.end_ids;
       const bool ended = !answers[i].empty() && std::find(ends.begin(), ends.end(), answers[i].back()) != ends.end();

@@ -5,15 +5,15 @@
 #include <vector>
 
 #include "data/dataset.h"
-#include "distill/continuation.h"
 #include "nn/loader.h"
+#include "train/continuation.h"
 
 namespace frugal::distill {
 
 struct TeacherRowsOptions {
-  ContinuationOptions answers;   // longest: rows whose prompt has as many tokens are left out; end_ids are the teacher's own
-  int64_t batch = 8;             // rows that are answered at once
-  const Clock* clock = nullptr;  // for templates that write the date
+  train::ContinuationOptions answers;  // longest: rows whose prompt has as many tokens are left out; end_ids are the teacher's own
+  int64_t batch = 8;                   // rows that are answered at once
+  const Clock* clock = nullptr;        // for templates that write the date
 };
 
 struct TeacherRowsReport {

@@ -92,7 +92,7 @@ void require_same(const ModelSpec& wanted, const ModelSpec& said, std::string_vi
     if (x.attention_scale != y.attention_scale) differs("attention scale" + at);
     if (x.qkv_bias != y.qkv_bias || x.output_bias != y.output_bias || x.mlp_bias != y.mlp_bias) differs("biases" + at);
     if (x.mlp != y.mlp) differs("activation" + at);
-    if (x.qk_norm != y.qk_norm || x.post_norms != y.post_norms || x.norm_eps != y.norm_eps) differs("norms" + at);
+    if (x.qk_norm != y.qk_norm || x.post_norms != y.post_norms || x.sub_norms != y.sub_norms || x.norm_eps != y.norm_eps) differs("norms" + at);
     if (x != y) differs("dimensions" + at);
   }
   if (a.embedding_scale != b.embedding_scale) differs("embedding scale");

@@ -10,5 +10,6 @@ Family mistral_family();
 Family qwen2_family();
 Family qwen3_family();
 Family gemma3_family();
+Family bitnet_family();
 
 }  // namespace frugal::models

@@ -47,6 +47,8 @@ std::vector<BlockNorm> block_norms(const BlockSpec& spec) {
     norms.push_back({&Block::query_norm, "self_attn.q_norm", "attn_q_norm", spec.head_dim});
     norms.push_back({&Block::key_norm, "self_attn.k_norm", "attn_k_norm", spec.head_dim});
   }
+  if (attention && spec.sub_norms) norms.push_back({&Block::attention_sub_norm, "self_attn.attn_sub_norm", "attn_sub_norm", spec.heads * spec.head_dim});
+  if (mlp && spec.sub_norms) norms.push_back({&Block::mlp_sub_norm, "mlp.ffn_sub_norm", "ffn_sub_norm", spec.intermediate});
   if (!spec.post_norms) {  // Llama: the second norm, before the MLP, is named after what is before it
     if (mlp) norms.push_back({&Block::post_attention_norm, "post_attention_layernorm", "ffn_norm", spec.hidden});
     return norms;

@@ -60,6 +60,7 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
     joined = at::empty({tokens, spec.heads * spec.head_dim}, at::kFloat);
     attend_sequences(q, k, v, sequences, joined);
   }
+  if (spec.sub_norms) joined = attention_sub_norm.forward(joined);
   if (tap) tap(InputPoint::attention_output, joined);
   return output.forward(Activation(joined));
 }
@@ -115,7 +116,8 @@ void Block::attend_sequences(const Tensor& q, const Tensor& k, const Tensor& v, 
 Tensor Block::mlp(const Tensor& x, const InputTap& tap) const {
   if (tap) tap(InputPoint::mlp_input, x);
   const Activation input(x);
-  const Tensor inner = ops::gated_activation(gate.forward(input), up.forward(input), spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh);
+  Tensor inner = ops::gated_activation(gate.forward(input), up.forward(input), spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh);
+  if (spec.sub_norms) inner = mlp_sub_norm.forward(inner);
   if (tap) tap(InputPoint::mlp_output, inner);
   return down.forward(Activation(inner));
 }
@@ -159,6 +161,8 @@ std::vector<std::pair<std::string, Norm*>> Block::norms() {
     result.emplace_back("self_attn.q_norm", &query_norm);
     result.emplace_back("self_attn.k_norm", &key_norm);
   }
+  if (spec.sub_norms && query) result.emplace_back("self_attn.attn_sub_norm", &attention_sub_norm);
+  if (spec.sub_norms && gate) result.emplace_back("mlp.ffn_sub_norm", &mlp_sub_norm);
   return result;
 }
 

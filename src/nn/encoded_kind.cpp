@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/team.h"
 #include "nn/linear.h"
+#include "nn/round_activation.h"
 #include "ops/ops.h"
 #include "ops/packed_linear.h"
 
@@ -55,16 +56,8 @@ void EncodedKind::set_execution(Execution execution) {
   expanded_ = expand ? dense() : Tensor();
 }
 
-// In float the rounding of the activation is part of the layer: it is done to the input, with a straight-through gradient.
-Tensor EncodedKind::round_activation(const Tensor& x) const {
-  if (activation_.kind == ActivationQuant::Kind::none) return x;
-  const double limit = (1 << (activation_.bits - 1)) - 1;
-  const Tensor detached = x.detach().to(at::kFloat);
-  const Tensor scale = activation_.kind == ActivationQuant::Kind::per_tensor ? at::full({1, 1}, activation_.scale)
-                                                                             : (detached.abs().amax(-1, /*keepdim=*/true) / limit).clamp_min(1e-30);
-  const Tensor rounded = at::round(detached / scale).clamp(-limit, limit) * scale;
-  return ops::wants_gradient({x}) ? x + (rounded - detached) : rounded;
-}
+// In float the rounding of the activation is part of the layer.
+Tensor EncodedKind::round_activation(const Tensor& x) const { return nn::round_activation(x, activation_); }
 
 Tensor EncodedKind::forward(const Activation& input) const {
   const Tensor& x = input.values();

@@ -70,6 +70,7 @@ class Block {
   Norm input_norm, post_attention_norm;         // the second one is the norm before the MLP
   Norm attention_output_norm, mlp_output_norm;  // spec.post_norms
   Norm query_norm, key_norm;                    // spec.qk_norm
+  Norm attention_sub_norm, mlp_sub_norm;        // spec.sub_norms
   Linear query, key, value, output;             // absent (false) when attention was pruned away
   Linear gate, up, down;                        // absent when the MLP was pruned away
 

@@ -107,7 +107,8 @@ void Block::serve(Tensor& hidden, std::span<const SequenceSlice> sequences, cons
       ops::rope_in_place(k, positions, table->cos(), table->sin(), rows);
     });
     attend_sequences(q, k, v, sequences, attended);
-    apply(std::array{&output}, attended, {}, std::array{&projected}, b.quantized);
+    const RowWork norm = [&](RowRange rows) { apply(attention_sub_norm, attended, attended, rows); };
+    apply(std::array{&output}, attended, spec.sub_norms ? norm : RowWork(), std::array{&projected}, b.quantized);
     b.residual = {true, spec.post_norms ? &attention_output_norm : nullptr};
   }
   if (gate) {
@@ -116,6 +117,7 @@ void Block::serve(Tensor& hidden, std::span<const SequenceSlice> sequences, cons
     apply(std::array{&gate, &up}, normed, add_and_norm(post_attention_norm), std::array{&inner, &up_out}, b.quantized);
     const auto activate = [&](RowRange rows) {
       ops::gated_activation_into(inner, up_out, spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh, inner, rows);
+      if (spec.sub_norms) apply(mlp_sub_norm, inner, inner, rows);
     };
     apply(std::array{&down}, inner, activate, std::array{&projected}, b.quantized);
     b.residual = {true, spec.post_norms ? &mlp_output_norm : nullptr};

@@ -41,6 +41,7 @@ struct BlockSpec {
   int64_t sliding_window = 0;  // 0: full causal attention
   bool qk_norm = false;        // RMS norm of each head of q and k (Qwen 3, Gemma 3)
   bool post_norms = false;     // norms on the outputs of attention and MLP too (Gemma 2, 3)
+  bool sub_norms = false;      // norms before the last Linear of attention and of the MLP (SubLN, BitNet)
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
   int state_slot = 0;  // which slot of SequenceState holds its keys and values
   bool operator==(const BlockSpec&) const = default;

@@ -6,7 +6,7 @@
 
 namespace frugal::quantize {
 
-// Post-training quantization: one row per method, each defined in the file of its name.
+// Quantization, after training and in it: one row per method, each defined in the file of its name.
 const std::vector<chain::StepRow>& quantize_rows();
 
 }  // namespace frugal::quantize

@@ -210,6 +210,7 @@ TEST(Growth, RefusesWithTheReason) {
   EXPECT_THAT(refusal("stacking:num_hidden_layers=2", model), HasSubstr("it can only grow"));
   EXPECT_THAT(refusal("stackin", model), HasSubstr("did you mean \"stacking\""));
   EXPECT_THAT(refusal("stacking", testing::tiny_model({.post_norms = true})), AllOf(HasSubstr("unsupported"), HasSubstr("norms after attention and MLP")));
+  EXPECT_THAT(refusal("stacking", testing::tiny_model({.sub_norms = true})), HasSubstr("norms before the output projections"));
   EXPECT_THAT(refusal("lemon:hidden_size=50,num_attention_heads=5,intermediate_size=72", testing::tiny_model({.qk_norm = true})),
               AllOf(HasSubstr("unsupported"), HasSubstr("norms of q and k")));
   nn::Model uneven = testing::tiny_model();

@@ -17,7 +17,7 @@ constexpr uint64_t kMaxParameters = uint64_t{1} << 36;
 
 struct Shape {
   int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, context;
-  bool tied;
+  bool tied, sub_norms;
   double deviation, rope_theta, eps;
 };
 
@@ -36,6 +36,7 @@ Shape shape_of(const Options& options, int64_t vocab) {
   s.vocab = vocab;
   s.context = options.integer("max_position_embeddings");
   s.tied = options.boolean("tie_word_embeddings");
+  s.sub_norms = options.boolean("sub_norms");
   s.deviation = options.number("initializer_range");
   s.rope_theta = options.number("rope_theta");
   s.eps = options.number("rms_norm_eps");
@@ -50,8 +51,8 @@ void require_writable(const Shape& s) {
 }
 
 Json config_of(const Shape& s, const text::SpecialTokens& special) {
-  Json config = {{"architectures", {"LlamaForCausalLM"}},
-                 {"model_type", "llama"},
+  Json config = {{"architectures", {s.sub_norms ? "BitNetForCausalLM" : "LlamaForCausalLM"}},
+                 {"model_type", s.sub_norms ? "bitnet" : "llama"},
                  {"vocab_size", s.vocab},
                  {"hidden_size", s.hidden},
                  {"intermediate_size", s.intermediate},
@@ -107,10 +108,12 @@ std::vector<io::TensorToWrite> weights_of(const Shape& s, uint64_t seed) {
     drawn.matrix(block + "self_attn.q_proj", s.heads * s.head_dim, s.hidden);
     drawn.matrix(block + "self_attn.k_proj", s.kv_heads * s.head_dim, s.hidden);
     drawn.matrix(block + "self_attn.v_proj", s.kv_heads * s.head_dim, s.hidden);
+    if (s.sub_norms) drawn.ones(block + "self_attn.attn_sub_norm", s.heads * s.head_dim);
     drawn.matrix(block + "self_attn.o_proj", s.hidden, s.heads * s.head_dim, residual);
     drawn.ones(block + "post_attention_layernorm", s.hidden);
     drawn.matrix(block + "mlp.gate_proj", s.intermediate, s.hidden);
     drawn.matrix(block + "mlp.up_proj", s.intermediate, s.hidden);
+    if (s.sub_norms) drawn.ones(block + "mlp.ffn_sub_norm", s.intermediate);
     drawn.matrix(block + "mlp.down_proj", s.hidden, s.intermediate, residual);
   }
   drawn.ones("model.norm", s.hidden);
@@ -129,6 +132,7 @@ const std::vector<OptionSpec>& shape_options() {
       integer_option("intermediate_size", 0, 0, 1 << 24, "width inside the MLP (0: 8/3 of the width, to a multiple of 32)"),
       integer_option("max_position_embeddings", 1024, 2, 1 << 24, "context in tokens"),
       boolean_option("tie_word_embeddings", true, "one matrix for embedding and head"),
+      boolean_option("sub_norms", false, "norms before the output projections of attention and MLP (BitNet's SubLN)"),
       number_option("initializer_range", 0.02, 1e-6, 10, "deviation of the drawn weights"),
       number_option("rope_theta", 10000, 1, 1e12, "base of the rotary frequencies"),
       number_option("rms_norm_eps", 1e-5, 1e-12, 1, "added to the mean square in norms"),

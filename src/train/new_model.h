@@ -1,4 +1,4 @@
-// A model of nothing yet: a checkpoint of Llama's architecture with drawn weights, to be trained.
+// A model of nothing yet: a checkpoint of Llama's architecture, or BitNet's, with drawn weights, to be trained.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace frugal::train {
 
-// Its shape, by transformers' names for Llama.
+// Its shape, by transformers' names for Llama. With sub_norms the architecture is BitNet's.
 const std::vector<OptionSpec>& shape_options();
 
 // What such a model is, of a vocabulary of so many tokens. Throws Error{invalid_input} for a shape that cannot be.

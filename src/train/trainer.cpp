@@ -95,7 +95,7 @@ class AtEvaluationPoint {
 
 class Run {
  public:
-  Run(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
+  Run(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder* folder, const TrainerOptions& options,
       Json fingerprint, const CheckpointFiles& files, DataParallel* ranks)
       : objective_(objective),
         parameters_(parameters),
@@ -117,10 +117,10 @@ class Run {
   }
 
   TrainResult run() {
-    if (folder_.resumes()) resume();
+    if (folder_ && folder_->resumes()) resume();
     result_.first_step = step_;
     result_.total_steps = plan_.total();
-    if (leads()) log_.emplace(folder_.path(), step_);
+    if (folder_ && leads()) log_.emplace(folder_->path(), step_);
     std::optional<DeferStop> deferred;
     if (ranks_) deferred.emplace();
     Progress progress("train", plan_.total());
@@ -353,9 +353,9 @@ class Run {
     if (++non_finite_ < kNonFiniteInARow) return;
     if (!is_saved_) save(true);
     fail(ErrorKind::invalid_input,
-         "{} steps in a row had a loss or gradient that is not finite, up to step {}: the run ends, with a checkpoint of step {}; a lower learning rate or "
+         "{} steps in a row had a loss or gradient that is not finite, up to step {}: the run ends{}; a lower learning rate or "
          "other data may help",
-         kNonFiniteInARow, step_ + 1, step_);
+         kNonFiniteInARow, step_ + 1, folder_ ? fmt::format(", with a checkpoint of step {}", step_) : "");
   }
 
   // Evaluates if it is time and writes the row of the step that was done. What a stop leaves of it is done when the run goes on.
@@ -382,6 +382,7 @@ class Run {
     const auto done = static_cast<double>(std::max<int64_t>(1, step_ - result_.first_step));
     row.remaining_seconds = row.elapsed_seconds / done * static_cast<double>(plan_.total() - step_);
     row.peak_rss_bytes = peak_rss_bytes();
+    if (!log_) return;
     history_.push_back(row.history());
     try {
       log_->write(row);
@@ -425,6 +426,7 @@ class Run {
 
   // At the `end` of the run it is an error when it cannot be written. All ranks save together: what is not written at rank 0 is written at none.
   void save(bool end) {
+    if (!folder_) return;
     TensorMap state;
     if (ranks_)
       state = ranks_->gather_state(optimizer_);
@@ -474,8 +476,8 @@ class Run {
                         {"grad_scaler", scaler_ ? scaler_->state() : Json()},
                         {"unfinished_step", pending_ ? numbers_of(*pending_) : Json()},
                         {"log_history", history_}};
-    write_checkpoint(folder_.path(), checkpoint, add_files());
-    prune_checkpoints(folder_.path(), options_.save_total_limit);
+    write_checkpoint(folder_->path(), checkpoint, add_files());
+    prune_checkpoints(folder_->path(), options_.save_total_limit);
   }
 
   // Other tools get the point that is evaluated.
@@ -489,13 +491,13 @@ class Run {
 
   void resume() {
     std::optional<Checkpoint> checkpoint;
-    if (leads()) checkpoint = newest_checkpoint(folder_.path());
+    if (leads()) checkpoint = newest_checkpoint(folder_->path());
     Json stored = checkpoint ? checkpoint->state : Json();
     if (ranks_) stored = ranks_->of_leader(stored);
     if (stored.is_null()) return;
-    const JsonObject state(stored, fmt::format("{}/checkpoint-{}/trainer_state.json", folder_.path(), stored.value("global_step", Json()).dump()));
+    const JsonObject state(stored, fmt::format("{}/checkpoint-{}/trainer_state.json", folder_->path(), stored.value("global_step", Json()).dump()));
     step_ = state.integer("global_step", 0, INT64_MAX);
-    const std::string where = fmt::format("{}/checkpoint-{}", folder_.path(), step_);
+    const std::string where = fmt::format("{}/checkpoint-{}", folder_->path(), step_);
     require_equal(stored, where);
     if (step_ > plan_.total()) state.fail_at("global_step", fmt::format("is beyond the run's {} steps", plan_.total()));
     if (ranks_) ranks_->come_to_leader();  // that there is room
@@ -553,7 +555,7 @@ class Run {
   Objective& objective_;
   const std::vector<Parameter>& parameters_;
   Optimizer& optimizer_;
-  const RunFolder& folder_;
+  const RunFolder* folder_;  // null: nothing is written
   const TrainerOptions& options_;
   const CheckpointFiles& files_;
   DataParallel* ranks_;  // null: this process alone
@@ -576,7 +578,12 @@ class Run {
 TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
                   const Json& fingerprint, const CheckpointFiles& files, DataParallel* ranks) {
   FRUGAL_ASSERT(options.gradient_accumulation_steps > 0 && options.logging_steps > 0);
-  return Run(objective, parameters, optimizer, folder, options, fingerprint, files, ranks).run();
+  return Run(objective, parameters, optimizer, &folder, options, fingerprint, files, ranks).run();
+}
+
+TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const TrainerOptions& options) {
+  FRUGAL_ASSERT(options.gradient_accumulation_steps > 0 && options.logging_steps > 0);
+  return Run(objective, parameters, optimizer, nullptr, options, Json::object(), {}, nullptr).run();
 }
 
 }  // namespace frugal::train

@@ -61,4 +61,7 @@ using CheckpointFiles = std::function<void(const std::string& folder)>;
 TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const RunFolder& folder, const TrainerOptions& options,
                   const Json& fingerprint, const CheckpointFiles& files = {}, DataParallel* ranks = nullptr);
 
+// The same in memory: nothing is written, so a run that is stopped is lost.
+TrainResult train(Objective& objective, const std::vector<Parameter>& parameters, Optimizer& optimizer, const TrainerOptions& options);
+
 }  // namespace frugal::train

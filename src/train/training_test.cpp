@@ -18,6 +18,7 @@
 #include "train/optimizer.h"
 #include "train/preference.h"
 #include "train/schedule.h"
+#include "train/test_tools.h"
 
 namespace frugal::train {
 namespace {
@@ -25,45 +26,10 @@ namespace {
 using at::Tensor;
 using testing::relative_error;
 
-data::Dataset random_dataset(Rng& rng, int64_t vocab, int examples, int64_t longest) {
-  data::Dataset dataset;
-  for (int i = 0; i < examples; ++i) {
-    const int64_t length = rng.between(2, longest);
-    for (int64_t t = 0; t < length; ++t) {
-      dataset.tokens.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocab))));
-      dataset.trained.push_back(t > 0 && (t == 1 || rng.below(3) > 0));
-    }
-    dataset.offsets.push_back(dataset.tokens.size());
-  }
-  dataset.fingerprint = "random";
-  return dataset;
-}
-
 std::vector<uint64_t> all_of(const data::Dataset& dataset) {
   std::vector<uint64_t> ids(dataset.size());
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = i;
   return ids;
-}
-
-void clear(const std::vector<Parameter>& parameters) {
-  for (const Parameter& parameter : parameters) parameter.tensor.mutable_grad() = Tensor();
-}
-
-struct RunShape {
-  int steps = 20, size = 3;
-  double rate = 1e-3, decay = 0.1, clip = 1;
-  at::ScalarType activations = at::kFloat;
-};
-
-void write_data(const std::string& path, const data::Dataset& dataset, const RunShape& run) {
-  const std::vector<int32_t> trained(dataset.trained.begin(), dataset.trained.end()), offsets(dataset.offsets.begin(), dataset.offsets.end());
-  const std::vector<float> options = {static_cast<float>(run.steps), static_cast<float>(run.size),
-                                      static_cast<float>(run.rate),  static_cast<float>(run.decay),
-                                      static_cast<float>(run.clip),  run.activations == at::kFloat ? 32.0f : run.activations == at::kHalf ? 16.0f : 8.0f};
-  io::write_safetensors(path,
-                        {io::owned_tensor<int32_t>("tokens", "I32", {std::ssize(dataset.tokens)}, dataset.tokens),
-                         io::owned_tensor<int32_t>("trained", "I32", {std::ssize(trained)}, trained),
-                         io::owned_tensor<int32_t>("offsets", "I32", {std::ssize(offsets)}, offsets), io::owned_tensor<float>("options", "F32", {6}, options)});
 }
 
 TEST(Training, LossesNormsAndGradientsEqualTransformersByName) {
@@ -89,37 +55,7 @@ TEST(Training, LossesNormsAndGradientsEqualTransformersByName) {
     SCOPED_TRACE(c.name);
     const auto want = models::read_tensors(folder / (c.name + ".out"));
     const nn::LoadedModel loaded = loader.load(models::TinyModels::get().path(c.name));
-    const std::vector<Parameter> parameters = all_parameters(*loaded.model);
-    const auto& row = optimizer_table().at("adamw");
-    const auto optimizer = row.function(parameters, Options(row.id, row.options, {{"weight_decay", fmt::format("{}", run.decay)}}));
-    const Options schedule("schedule", schedule_options(), {});
-    LanguageModeling objective(*loaded.model, c.dataset, nullptr, {});
-    for (int step = 0; step < run.steps; ++step) {
-      clear(parameters);
-      std::vector<MicroBatch> batches;
-      int64_t targets = 0;
-      for (int i = 0; i < run.size; ++i) {
-        const uint64_t id = static_cast<uint64_t>(step * run.size + i) % c.dataset.size();
-        const auto trained = c.dataset.example(id).trained;
-        batches.push_back({{id}, 0, std::count(trained.begin(), trained.end(), 1)});
-        targets += batches.back().targets;
-      }
-      // The first step as micro-batches, the others as one: it is the same.
-      if (step > 0) batches = {{{batches[0].examples[0], batches[1].examples[0], batches[2].examples[0]}, 0, targets}};
-      double loss = 0;
-      for (const MicroBatch& batch : batches) loss += objective.accumulate(batch, 1.0 / static_cast<double>(targets), 0) / static_cast<double>(targets);
-      if (step == 0) {
-        for (const Parameter& parameter : parameters) {
-          const auto found = want.find("grad." + parameter.name);
-          ASSERT_NE(found, want.end()) << parameter.name;
-          EXPECT_LT(models::relative_difference(parameter.tensor.grad(), found->second), 1e-4) << parameter.name;
-        }
-      }
-      EXPECT_NEAR(loss, want.at("losses")[step].item<double>(), 1e-4 * loss) << "step " << step;
-      EXPECT_NEAR(clip_gradients(parameters, run.clip), want.at("norms")[step].item<double>(), 1e-3 * want.at("norms")[step].item<double>()) << "step " << step;
-      const at::NoGradGuard no_grad;
-      optimizer->step(run.rate * schedule_factor(schedule, step, run.steps));
-    }
+    expect_same_run(*loaded.model, all_parameters(*loaded.model), c.dataset, want, run);
   }
 }
 

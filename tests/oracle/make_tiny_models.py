@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import BitNetConfig, Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 LENGTH = 48
 GREEDY = 12
@@ -74,6 +74,7 @@ def configs(rng, vocab):
     yield "qwen2", Qwen2Config(**shape(rng, vocab), tie_word_embeddings=True)
     yield "qwen2_window", Qwen2Config(**shape(rng, vocab), use_sliding_window=True, sliding_window=9, max_window_layers=1)
     yield "qwen3", Qwen3Config(**shape(rng, vocab, True))
+    yield "bitnet", BitNetConfig(**shape(rng, vocab), hidden_act="silu", tie_word_embeddings=True)
     sizes = shape(rng, vocab)
     sizes["num_hidden_layers"] = 3
     head_dim = sizes["hidden_size"] // sizes["num_attention_heads"]

@@ -1,4 +1,4 @@
-#include "distill/continuation.h"
+#include "train/continuation.h"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 
-namespace frugal::distill {
+namespace frugal::train {
 
 using at::Tensor;
 
@@ -89,4 +89,4 @@ std::vector<std::vector<int32_t>> continuations(const nn::Model& model, std::spa
   return result;
 }
 
-}  // namespace frugal::distill
+}  // namespace frugal::train

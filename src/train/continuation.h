@@ -7,7 +7,7 @@
 
 #include "nn/model.h"
 
-namespace frugal::distill {
+namespace frugal::train {
 
 struct ContinuationOptions {
   int64_t max_new_tokens = 128;
@@ -23,4 +23,4 @@ struct ContinuationOptions {
 std::vector<std::vector<int32_t>> continuations(const nn::Model& model, std::span<const std::span<const int32_t>> prompts, const ContinuationOptions& options,
                                                 const nn::Model* mixed = nullptr, double share = 0);
 
-}  // namespace frugal::distill
+}  // namespace frugal::train
