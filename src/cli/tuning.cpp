@@ -1,7 +1,7 @@
 #include "cli/tuning.h"
 
+#include "base/method_choice.h"
 #include "chain/chain.h"
-#include "cli/method_choice.h"
 #include "train/full_parameters.h"
 
 namespace frugal::cli {
