@@ -50,9 +50,13 @@ Options shape_of(const nn::ModelSpec& spec, int64_t blocks) {
 }  // namespace
 
 std::string Run::key() const {
-  return fmt::format("{} {} steps {} of {} x {}, {} blocks after {} and {}, {} rows {} peers {}, rate {}, seed {}, curve {}", model, fmt::join(words, " "),
-                     budget.steps, budget.batch_size, budget.sequence_len, budget.new_blocks, budget.shared_steps, budget.steps_before_growth, budget.text,
-                     budget.rows, budget.peers_teach, rate, seed, curve);
+  std::vector<std::string> unusual;  // parts, so that runs are equal whichever way they are written
+  for (const std::string& word : words) {
+    if (word != "full" && word != "adamw") unusual.push_back(word);
+  }
+  return fmt::format("{} {}: {} steps {} of {} x {}, {} blocks after {} and {}, {} rows {} peers {}, rate {}, seed {}, curve {}", model,
+                     words.empty() ? "as it is" : "trained", fmt::join(unusual, " "), budget.steps, budget.batch_size, budget.sequence_len, budget.new_blocks,
+                     budget.shared_steps, budget.steps_before_growth, budget.text, budget.rows, budget.peers_teach, rate, seed, curve);
 }
 
 const nn::LoadedModel& Trainings::model(const std::string& name) {

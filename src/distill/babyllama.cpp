@@ -25,7 +25,7 @@ DistillRow babyllama_row() {
                  .baseline = {"full"},
                  .method = {"babyllama"},
                  .metric = "loss",
-                 .training = {.steps = 100, .new_blocks = 2, .baseline_rates = {2e-3}, .method_rates = {2e-3}, .peers_teach = true}}};
+                 .training = {.steps = 100, .batch_size = 4, .new_blocks = 2, .baseline_rates = {2e-3}, .method_rates = {2e-3}, .peers_teach = true}}};
   return row;
 }
 

@@ -35,7 +35,7 @@ DistillRow gkd_row() {
                  .method = {"gkd:lmbda=1,max_new_tokens=64"},
                  .metric = "rouge_l",
                  .lower_is_better = false,
-                 .training = {.steps = 40, .new_blocks = 2, .shared_steps = 100, .baseline_rates = {5e-4}, .method_rates = {5e-4}}}};
+                 .training = {.steps = 40, .batch_size = 4, .new_blocks = 2, .shared_steps = 100, .baseline_rates = {5e-4}, .method_rates = {5e-4}}}};
   return row;
 }
 

@@ -30,7 +30,7 @@ DistillRow kd_forward_row() {
                  .baseline = {"full"},
                  .method = {"kd-forward"},
                  .metric = "loss",
-                 .training = {.steps = 100, .new_blocks = 2, .baseline_rates = {2e-3}, .method_rates = {2e-3}}}};
+                 .training = {.steps = 100, .batch_size = 4, .new_blocks = 2, .baseline_rates = {2e-3}, .method_rates = {2e-3}}}};
   return row;
 }
 

@@ -30,7 +30,7 @@ DistillRow seq_kd_row() {
                  .method = {"seq-kd:max_new_tokens=64"},
                  .metric = "rouge_l",
                  .lower_is_better = false,
-                 .training = {.steps = 100, .new_blocks = 2, .rows = true, .baseline_rates = {2e-3}, .method_rates = {2e-3}}}};
+                 .training = {.steps = 100, .batch_size = 4, .new_blocks = 2, .rows = true, .baseline_rates = {2e-3}, .method_rates = {2e-3}}}};
   return row;
 }
 

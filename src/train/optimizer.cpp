@@ -47,7 +47,7 @@ Claim loss_against_adamw(std::string statement, std::vector<std::string> method,
           .method = std::move(method),
           .metric = "loss",
           .factor = factor,
-          .training = {.steps = 100, .new_blocks = 2, .baseline_rates = {1e-3, 2e-3, 4e-3}, .method_rates = std::move(rates)}};
+          .training = {.steps = 100, .batch_size = 4, .new_blocks = 2, .baseline_rates = {1e-3, 2e-3, 4e-3}, .method_rates = std::move(rates)}};
 }
 
 Claim state_against_adamw(std::string statement, std::string method, double factor) {

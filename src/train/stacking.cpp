@@ -39,7 +39,7 @@ GrowthRow stacking_row() {
                  .baseline = {"full", "constant_with_warmup:warmup_ratio=0.1"},
                  .method = {"stacking", "constant_with_warmup:warmup_ratio=0.1"},
                  .metric = "flops_to_loss",
-                 .training = {.steps = 120, .new_blocks = 4, .steps_before_growth = 60, .baseline_rates = {2e-3}, .method_rates = {2e-3}}}};
+                 .training = {.steps = 120, .batch_size = 4, .new_blocks = 4, .steps_before_growth = 60, .baseline_rates = {2e-3}, .method_rates = {2e-3}}}};
   return row;
 }
 

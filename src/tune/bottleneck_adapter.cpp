@@ -42,7 +42,7 @@ AdapterRow bottleneck_adapter_row() {
                  .method = {"bottleneck-adapter:size=16"},
                  .metric = "loss",
                  .factor = 1.02,
-                 .training = {.steps = 60, .text = "faq", .baseline_rates = {3e-4, 1e-3, 3e-3}, .method_rates = {1e-3, 3e-3, 1e-2}}},
+                 .training = {.steps = 60, .batch_size = 4, .text = "faq", .baseline_rates = {3e-4, 1e-3, 3e-3}, .method_rates = {1e-3, 3e-3, 1e-2}}},
                 {.statement = "at most 3 % of the parameters",
                  .model = "T",
                  .baseline = {"full"},

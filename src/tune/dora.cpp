@@ -31,7 +31,7 @@ AdapterRow dora_row() {
                  .baseline = {"lora"},
                  .method = {"dora"},
                  .metric = "loss",
-                 .training = {.steps = 60, .text = "faq", .baseline_rates = {1e-3, 3e-3, 1e-2}, .method_rates = {1e-3, 3e-3, 1e-2}}}};
+                 .training = {.steps = 60, .batch_size = 4, .text = "faq", .baseline_rates = {1e-3, 3e-3, 1e-2}, .method_rates = {1e-3, 3e-3, 1e-2}}}};
   return row;
 }
 

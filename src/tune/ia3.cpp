@@ -32,7 +32,7 @@ AdapterRow ia3_row() {
        .baseline = {},
        .method = {"ia3"},
        .metric = "loss",
-       .training = {.steps = 60, .text = "faq", .baseline_rates = {}, .method_rates = {3e-3, 1e-2, 3e-2}}},
+       .training = {.steps = 60, .batch_size = 4, .text = "faq", .baseline_rates = {}, .method_rates = {3e-3, 1e-2, 3e-2}}},
       {.statement = "0.01 % of the parameters", .model = "S", .baseline = {"full"}, .method = {"ia3"}, .metric = "trainable_parameters", .factor = 1e-4}};
   return row;
 }

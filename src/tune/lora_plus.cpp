@@ -30,7 +30,7 @@ AdapterRow lora_plus_row() {
                  .baseline = {"lora"},
                  .method = {"lora-plus"},
                  .metric = "loss",
-                 .training = {.steps = 60, .text = "faq", .baseline_rates = {1e-3, 3e-3, 1e-2}, .method_rates = {3e-4, 1e-3, 3e-3}}}};
+                 .training = {.steps = 60, .batch_size = 4, .text = "faq", .baseline_rates = {1e-3, 3e-3, 1e-2}, .method_rates = {3e-4, 1e-3, 3e-3}}}};
   return row;
 }
 

@@ -36,7 +36,7 @@ AdapterRow vera_row() {
        .method = {"vera"},
        .metric = "loss",
        .factor = 1.02,
-       .training = {.steps = 60, .text = "faq", .baseline_rates = {1e-3, 3e-3, 1e-2}, .method_rates = {3e-3, 1e-2, 3e-2}}},
+       .training = {.steps = 60, .batch_size = 4, .text = "faq", .baseline_rates = {1e-3, 3e-3, 1e-2}, .method_rates = {3e-3, 1e-2, 3e-2}}},
       {.statement = "a tenth of LoRA's parameters", .model = "T", .baseline = {"lora"}, .method = {"vera"}, .metric = "trainable_parameters", .factor = 0.1}};
   return row;
 }
