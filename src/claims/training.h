@@ -36,7 +36,7 @@ struct Trained {
   struct Point {
     double flops = 0, loss = 0;
   };
-  std::vector<Point> curve;  // held-out losses on the way, with `curve` of Plan
+  std::vector<Point> curve;  // held-out losses, the last one at the end; on the way with Run::curve
 };
 
 // What is trained how: equal ones are the same run.
@@ -55,7 +55,7 @@ class Trainings {
   explicit Trainings(TrainingSetting setting) : setting_(std::move(setting)) {}
 
   const Trained& of(const Run& run);
-  // The same, made anew, for those who change it. teachers: empty: the model itself, where the side has a teacher.
+  // The same, made anew, for those who change it.
   Trained train(const Run& run);
 
   // What would be trained, before its first step.
