@@ -43,6 +43,22 @@ def test_methods_lists_the_fourteen_with_options_and_claims(frugal):
         assert row["claim"], row["id"]
 
 
+def test_claims_of_training_say_both_numbers_and_what_they_need(frugal, tiny, tmp_path):
+    text = tiny / "text.txt"
+    run = frugal("claims", "lora-fa", "--model", tiny / "model", "--calib", text, "--text", text, "--json")
+    assert run.code == 0, run.err
+    claim, = run.json
+    assert claim["metric"] == "activation_bytes" and claim["observations"] == 1 and claim["stderr"] == 0
+    assert claim["method"] < claim["baseline"] and claim["verdict"] == "holds"
+    assert claim["difference"] == claim["method"] - claim["factor"] * claim["baseline"]
+    run = frugal("claims", "lora-fa", "--model", tiny / "model", "--calib", text, "--text", text)
+    assert "activation_bytes" in run.out and "holds" in run.out and "+-" not in run.out, run.out
+    run = frugal("claims", "staged", FRUGAL_CACHE=str(tmp_path))
+    assert run.code == 1 and "scripts/train-model-t" in run.err, run.err
+    run = frugal("claims", "stagd")
+    assert run.code == 2 and 'did you mean "staged"?' in run.err, run.err
+
+
 @pytest.mark.parametrize("step, message", [
     ("gtpq:bits=3", 'no method "gtpq"'),
     ("gptqq:bits=3", 'did you mean "gptq"?'),

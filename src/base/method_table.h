@@ -12,17 +12,33 @@
 
 namespace frugal {
 
+// Training that both sides of a claim get alike (claims/training.h). Nothing is trained by default.
+struct TrainingBudget {
+  int64_t steps = 0;
+  int64_t batch_size = 8, sequence_len = 128;                  // examples of a step, their tokens
+  int64_t new_blocks = 0;                                      // what trains is a new model of so many blocks and the model's widths; 0: the model as it is
+  int64_t shared_steps = 0;                                    // plain training of the new model that both sides go on from
+  int64_t steps_before_growth = 0;                             // of the side that grows: with half of the blocks; not in `steps`
+  std::string text = "reference";                              // or "faq", which model T has not read
+  bool rows = false;                                           // each paragraph's first half asks, its second half answers
+  std::vector<double> baseline_rates = {}, method_rates = {};  // of learning; of several the one with the lowest held-out loss on the first seed
+  int seeds = 3;
+  bool peers_teach = false;  // the baseline's runs of the other seeds are the teachers; else the model is
+  double temperature = 0;    // of answers that are judged; 0: the likeliest tokens
+};
+
 // What the paper says that is cheap enough to be measured here, as data for the one runner in claims/.
 // "" in `reference` of a row means that it has a claim; a reference row is a baseline for others.
 struct Claim {
   std::string statement;              // one sentence, as methods.md says it
   std::string model;                  // "S" (SmolLM2-135M-Instruct), "T" (trained here), "K" (kernel)
-  std::vector<std::string> baseline;  // chain, each step as typed: "rtn:bits=3,group=64"
+  std::vector<std::string> baseline;  // chain, each step as typed: "rtn:bits=3,group=64"; of training, see claims/side.h
   std::vector<std::string> method;
-  std::string metric = "ln_perplexity";  // see claims/runner.h for the list
+  std::string metric = "ln_perplexity";  // claims::metrics() has the list
   bool lower_is_better = true;
-  double bound = 0;  // holds if method < baseline + bound (lower is better); 0: strictly better
-  int chunks = 16;   // budget: evaluation chunks of 512 tokens
+  double factor = 1, bound = 0;  // holds if method < factor * baseline + bound (lower is better); by default strictly better
+  int chunks = 16;               // budget of a chain: evaluation chunks of 512 tokens
+  TrainingBudget training = {};
 };
 
 template <typename T>

@@ -2,36 +2,35 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
+#include <algorithm>
+#include <limits>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "claims/activation_meter.h"
+#include "distill/continuation.h"
+#include "train/hidden_states.h"
 
 namespace frugal::claims {
 
-std::string to_string(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::holds: return "holds";
-    case Verdict::fails: return "fails";
-    case Verdict::too_small: return "too_small";
-  }
-  return "";
+const std::map<std::string, Runner::Measure>& Runner::measures() {
+  static const std::map<std::string, Measure> all = {{"ln_perplexity", &Runner::ln_perplexity},
+                                                     {"loss", &Runner::loss},
+                                                     {"rouge_l", &Runner::rouge_l},
+                                                     {"flops_to_loss", &Runner::flops_to_loss},
+                                                     {"state_bytes", &Runner::state_bytes},
+                                                     {"trainable_parameters", &Runner::trainable_parameters},
+                                                     {"activation_bytes", &Runner::activation_bytes},
+                                                     {"merge_difference", &Runner::merge_difference},
+                                                     {"logits_difference", &Runner::logits_difference}};
+  return all;
 }
 
-std::string describe(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::holds: return "holds";
-    case Verdict::fails: return "does not hold here";
-    case Verdict::too_small: return "too small to tell";
-  }
-  return "";
-}
-
-Verdict judge(double difference, double standard_error, bool lower_is_better, double bound) {
-  const double better_by = lower_is_better ? bound - difference : difference - bound;
-  if (std::abs(better_by) <= 2 * standard_error) return Verdict::too_small;
-  return better_by > 0 ? Verdict::holds : Verdict::fails;
+std::vector<std::string> metrics() {
+  std::vector<std::string> names;
+  for (const auto& [name, measure] : Runner::measures()) names.push_back(name);
+  return names;
 }
 
 const std::vector<double>& Runner::losses(const std::vector<std::string>& chain, int chunks) {
@@ -39,32 +38,149 @@ const std::vector<double>& Runner::losses(const std::vector<std::string>& chain,
   if (const auto it = losses_.find(key); it != losses_.end()) return it->second;
   log_info("running {}", chain.empty() ? "the original" : fmt::format("{}", fmt::join(chain, " ")));
   nn::LoadedModel loaded = setting_.load();
-  chain::Workbench bench(loaded, setting_.calibration, setting_.calibration_options, setting_.seed);
+  chain::Workbench bench(loaded, setting_.calibration(), setting_.calibration_options, setting_.seed);
   chain::run_chain(bench, chain::parse_chain(steps_, chain));
   // Weights expanded: the claims are about methods, not about our kernels' 8-bit activations.
   loaded.model->set_execution(nn::Execution::expanded);
   std::vector<double> means;
-  eval::evaluate_perplexity(*loaded.model, setting_.evaluation, {512, chunks}, nullptr, [&](int64_t, const at::Tensor& log_p, const at::Tensor& targets) {
+  eval::evaluate_perplexity(*loaded.model, setting_.evaluation(), {512, chunks}, nullptr, [&](int64_t, const at::Tensor& log_p, const at::Tensor& targets) {
     means.push_back(-log_p.gather(1, targets.unsqueeze(1)).to(at::kDouble).mean().item<double>());
   });
   return losses_[key] = std::move(means);
 }
 
-Result Runner::run(const Claim& claim) {
-  if (claim.metric != "ln_perplexity") fail(ErrorKind::unsupported, "claim metric \"{}\" is not known", claim.metric);
-  const Stopwatch watch;
-  const std::vector<double> baseline = losses(claim.baseline, claim.chunks), method = losses(claim.method, claim.chunks);
-  Result result;
-  const auto count = static_cast<double>(baseline.size());
-  double squares = 0;
-  for (size_t i = 0; i < baseline.size(); ++i) {
-    result.baseline += baseline[i] / count;
-    result.method += method[i] / count;
+Runner::Values Runner::ln_perplexity(const Claim& claim) { return {losses(claim.baseline, claim.chunks), losses(claim.method, claim.chunks)}; }
+
+double Runner::best_rate(const Run& run, const std::vector<double>& rates) {
+  if (rates.empty()) {
+    if (!run.words.empty()) fail(ErrorKind::internal, "the claim gives {} no learning rate", fmt::join(run.words, " "));
+    return 0;
   }
-  result.difference = result.method - result.baseline;
-  for (size_t i = 0; i < baseline.size(); ++i) squares += std::pow(method[i] - baseline[i] - result.difference, 2);
-  result.standard_error = count > 1 ? std::sqrt(squares / (count - 1) / count) : 0;
-  result.verdict = judge(result.difference, result.standard_error, claim.lower_is_better, claim.bound);
+  if (rates.size() == 1) return rates.front();
+  double best = rates.front(), least = std::numeric_limits<double>::infinity();
+  for (const double rate : rates) {
+    Run tried = run;
+    tried.rate = rate;
+    if (const double loss = trainings_.of(tried).loss; loss < least) {
+      least = loss;
+      best = rate;
+    }
+  }
+  return best;
+}
+
+Runner::Values Runner::by_seed(const Claim& claim, bool curve, const std::function<double(const Run&, const Trained&)>& of) {
+  Values values;
+  const auto fill = [&](const std::vector<std::string>& words, const std::vector<double>& rates, double& rate, std::vector<double>& side) {
+    Run run{claim.model, words, claim.training, 0, 0, curve};
+    if (!parse_side(words).distillation) run.budget.peers_teach = false;
+    rate = run.rate = best_rate(run, rates);
+    for (run.seed = 0; run.seed < claim.training.seeds; ++run.seed) side.push_back(of(run, trainings_.of(run)));
+  };
+  fill(claim.baseline, claim.training.baseline_rates, values.baseline_rate, values.baseline);
+  fill(claim.method, claim.training.method_rates, values.method_rate, values.method);
+  return values;
+}
+
+Runner::Values Runner::loss(const Claim& claim) {
+  return by_seed(claim, false, [](const Run&, const Trained& trained) { return trained.loss; });
+}
+
+double rouge_l(std::span<const int32_t> written, std::span<const int32_t> reference) {
+  if (written.empty() || reference.empty()) return 0;
+  std::vector<int64_t> longest(reference.size() + 1, 0);  // of the part of `written` so far and the first tokens of `reference`
+  for (const int32_t token : written) {
+    int64_t corner = 0;
+    for (size_t i = 0; i < reference.size(); ++i) {
+      const int64_t above = longest[i + 1];
+      longest[i + 1] = token == reference[i] ? corner + 1 : std::max(above, longest[i]);
+      corner = above;
+    }
+  }
+  return 2 * static_cast<double>(longest.back()) / static_cast<double>(written.size() + reference.size());
+}
+
+Runner::Values Runner::rouge_l(const Claim& claim) {
+  return by_seed(claim, false, [&](const Run& run, const Trained& trained) {
+    const data::Dataset& texts = trainings_.data(run).held_out;
+    std::vector<std::span<const int32_t>> prompts;
+    for (size_t i = 0; i < texts.size(); ++i) prompts.push_back(distill::prompt_of(texts.example(i)));
+    const distill::ContinuationOptions sampling{run.budget.sequence_len / 2, run.budget.sequence_len, run.budget.temperature,
+                                                trainings_.model(run.model).end_ids, trainings_.seed_of(run)};
+    const auto written = distill::continuations(*trained.model, prompts, sampling);
+    double sum = 0;
+    for (size_t i = 0; i < texts.size(); ++i) sum += claims::rouge_l(written[i], texts.example(i).tokens.subspan(prompts[i].size()));
+    return sum / static_cast<double>(texts.size());
+  });
+}
+
+Runner::Values Runner::flops_to_loss(const Claim& claim) {
+  std::map<int, double> targets;  // by seed: what the baseline, which comes first, ends with
+  return by_seed(claim, true, [&](const Run& run, const Trained& trained) {
+    const double target = targets.try_emplace(run.seed, trained.loss).first->second;
+    const auto reached = std::find_if(trained.curve.begin(), trained.curve.end(), [&](const Trained::Point& point) { return point.loss <= target; });
+    return reached == trained.curve.end() ? trained.flops : reached->flops;
+  });
+}
+
+Runner::Values Runner::by_side(const Claim& claim, const std::function<double(const Run&, const Side&)>& of) {
+  const auto value = [&](const std::vector<std::string>& words) { return of({claim.model, words, claim.training}, parse_side(words)); };
+  return {{value(claim.baseline)}, {value(claim.method)}};
+}
+
+Runner::Values Runner::state_bytes(const Claim& claim) {
+  return by_side(claim, [&](const Run& run, const Side& side) {
+    const Trainings::Start start = trainings_.start(run, side);
+    return static_cast<double>(side.optimizer->row->function(start.parameters, side.optimizer->options)->state_bytes());
+  });
+}
+
+Runner::Values Runner::trainable_parameters(const Claim& claim) {
+  return by_side(claim, [&](const Run& run, const Side& side) {
+    double count = 0;
+    for (const train::Parameter& parameter : trainings_.start(run, side).parameters) count += static_cast<double>(parameter.tensor.numel());
+    return count;
+  });
+}
+
+Runner::Values Runner::activation_bytes(const Claim& claim) {
+  return by_side(claim, [&](const Run& run, const Side& side) {
+    const Trainings::Start start = trainings_.start(run, side);
+    std::vector<uint64_t> examples;
+    for (int64_t id = 0; id < run.budget.batch_size; ++id) examples.push_back(static_cast<uint64_t>(id));
+    const nn::Batch batch = train::token_batch(trainings_.data(run).learned, examples).batch;
+    train::hidden_states(*start.model, batch);  // what is made once, at the first use
+    at::Tensor hidden;
+    return static_cast<double>(bytes_kept_by([&] { hidden = train::hidden_states(*start.model, batch); }));
+  });
+}
+
+Runner::Values Runner::merge_difference(const Claim& claim) {
+  const double rate = best_rate({claim.model, claim.method, claim.training}, claim.training.method_rates);
+  const Trained trained = trainings_.train({claim.model, claim.method, claim.training, rate});
+  if (!trained.adapter) fail(ErrorKind::invalid_input, "{}: is no adapter that could be merged", fmt::join(claim.method, " "));
+  const nn::Model unmerged = *trained.model;
+  trained.adapter->merge(at::kFloat);
+  trained.model->set_execution(nn::Execution::expanded);
+  return {{0}, {train::logits_difference(unmerged, *trained.model, setting_.training.seed)}, 0, rate};
+}
+
+Runner::Values Runner::logits_difference(const Claim& claim) {
+  const Side side = parse_side(claim.method);
+  if (!side.growth) fail(ErrorKind::invalid_input, "{}: grows no model", fmt::join(claim.method, " "));
+  const nn::Model& model = *trainings_.model(claim.model).model;
+  const train::Grown grown = side.growth->row->function(model, nullptr, side.growth->options, setting_.training.seed);
+  return {{0}, {train::logits_difference(model, *grown.model, setting_.training.seed)}};
+}
+
+Result Runner::run(const Claim& claim) {
+  const auto measure = measures().find(claim.metric);
+  if (measure == measures().end()) fail(ErrorKind::unsupported, "claim metric \"{}\" is not known{}", claim.metric, did_you_mean(claim.metric, metrics()));
+  const Stopwatch watch;
+  const Values values = (this->*measure->second)(claim);
+  Result result = compare(values.baseline, values.method, claim);
+  result.baseline_rate = values.baseline_rate;
+  result.method_rate = values.method_rate;
   result.seconds = watch.seconds();
   return result;
 }

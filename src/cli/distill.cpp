@@ -1,8 +1,8 @@
 // frugal distill: a student learns from a teacher, from its distributions or from its answers.
 #include "base/error.h"
+#include "base/method_choice.h"
 #include "chain/chain.h"
 #include "cli/context.h"
-#include "cli/method_choice.h"
 #include "cli/resources.h"
 #include "cli/terminal.h"
 #include "cli/tuning.h"
@@ -10,6 +10,7 @@
 #include "distill/teacher_rows.h"
 #include "text/tokenizer.h"
 #include "train/checkpoint.h"
+#include "train/text_model.h"
 
 namespace frugal::cli {
 namespace {
@@ -80,7 +81,7 @@ TrainingPlan with_answers(const Context& context, const TrainingPlan& plan, cons
     distill::TeacherRowsOptions options;
     options.answers = {d.method.max_new_tokens, plan.run.integer("sequence_len"), d.method.sampling_temperature, teacher.end_ids, context.method_seed()};
     options.batch = plan.run.integer("micro_batch_size");
-    options.clock = &training_clock();
+    options.clock = &train::training_clock();
     const distill::TeacherRowsReport report = distill::write_teacher_rows(teacher, plan.data, options, path);
     std::string note = fmt::format("{}: {} answers of {}", path, report.rows, teacher.name);
     if (report.cut > 0) note += fmt::format(", {} cut before their end (max_new_tokens)", report.cut);

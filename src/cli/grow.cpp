@@ -4,9 +4,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/method_choice.h"
 #include "chain/chain.h"
 #include "cli/context.h"
-#include "cli/method_choice.h"
 #include "cli/resources.h"
 #include "cli/terminal.h"
 #include "cli/training.h"

@@ -1,6 +1,7 @@
 // frugal methods: the method tables, for people, machines and the README.
+#include "cli/methods.h"
+
 #include "base/error.h"
-#include "cli/context.h"
 #include "distill/distill_table.h"
 #include "quantize/trained_quantization.h"
 #include "train/growth.h"
@@ -9,8 +10,6 @@
 
 namespace frugal::cli {
 namespace {
-
-constexpr const char* kStep = "compress --step";
 
 struct MethodsValues {
   std::string id;
@@ -35,25 +34,10 @@ Json option_json(const OptionSpec& option) {
   return object;
 }
 
-// The rows of all folders; in the place of the function is what is typed before the id.
-using Method = MethodRow<std::string>;
-using Methods = MethodTable<std::string>;
-
 template <typename T>
 void append(Methods& methods, const MethodTable<T>& table, const std::string& use) {
   for (const MethodRow<T>& row : table.rows())
     methods.append({{row.id, row.title, row.leaf, row.arxiv, row.summary, row.options, use, row.claims, row.reference}});
-}
-
-Methods all_methods(const Context& context) {
-  Methods methods;
-  append(methods, context.steps, kStep);
-  append(methods, distill::distill_table(), "distill --method");
-  append(methods, tune::adapter_table(), "tune --method");
-  append(methods, quantize::trained_quantization_table(), "train --method");
-  append(methods, train::optimizer_table(), "train --optimizer");
-  append(methods, train::growth_table(), "grow --method");
-  return methods;
 }
 
 Json row_json(const Method& row) {
@@ -66,6 +50,7 @@ Json row_json(const Method& row) {
                       {"method", claim.method},
                       {"metric", claim.metric},
                       {"lower_is_better", claim.lower_is_better},
+                      {"factor", claim.factor},
                       {"bound", claim.bound},
                       {"chunks", claim.chunks}});
   }
@@ -98,7 +83,6 @@ std::string details(const Method& row) {
     out += fmt::format("\nclaim: {}\n  baseline: {}\n  method:   {}\n", claim.statement, fmt::join(claim.baseline, " "), fmt::join(claim.method, " "));
   }
   if (row.claims.empty()) out += fmt::format("\nno claim: {}\n", row.reference);
-  if (!row.claims.empty() && row.function != kStep) out += "  frugal claims does not run it yet\n";
   return out;
 }
 
@@ -131,6 +115,17 @@ void run(const Context& context, const MethodsValues& values) {
 }
 
 }  // namespace
+
+Methods all_methods(const Context& context) {
+  Methods methods;
+  append(methods, context.steps, "compress --step");
+  append(methods, distill::distill_table(), "distill --method");
+  append(methods, tune::adapter_table(), "tune --method");
+  append(methods, quantize::trained_quantization_table(), "train --method");
+  append(methods, train::optimizer_table(), "train --optimizer");
+  append(methods, train::growth_table(), "grow --method");
+  return methods;
+}
 
 void add_methods(CLI::App& app, Context& context) {
   const auto values = std::make_shared<MethodsValues>();

@@ -2,11 +2,11 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/method_choice.h"
 #include "base/process.h"
 #include "chain/chain.h"
 #include "cli/arguments.h"
 #include "cli/context.h"
-#include "cli/method_choice.h"
 #include "cli/resources.h"
 #include "cli/training.h"
 #include "kernels/cpu/machine.h"

@@ -24,14 +24,7 @@ std::string environment(const char* name) {
   return value ? value : "";
 }
 
-std::string read_text(const std::string& path, const char* kind) {
-  if (!path.empty()) return read_text_file(path, kMaxTextBytes);
-  const std::string fallback = (fs::path(cache_directory()) / "text" / kind).string() + ".txt";
-  if (!fs::exists(fallback)) {
-    fail(ErrorKind::io, "{}: no default text; run scripts/default-text or name a file", fallback);
-  }
-  return read_text_file(fallback, kMaxTextBytes);
-}
+std::string read_text(const std::string& path, const char* kind) { return read_text_file(text_path(path, kind), kMaxTextBytes); }
 
 const text::Tokenizer& tokenizer_of(const nn::LoadedModel& model) {
   if (!model.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", model.name);
@@ -46,6 +39,13 @@ std::string cache_directory() {
   if (const std::string own = environment("FRUGAL_CACHE"); !own.empty()) return own;
   if (const std::string shared = environment("XDG_CACHE_HOME"); !shared.empty()) return shared + "/frugal";
   return environment("HOME") + "/.cache/frugal";
+}
+
+std::string text_path(const std::string& path, const std::string& kind) {
+  if (!path.empty()) return path;
+  const std::string fallback = (fs::path(cache_directory()) / "text" / kind).string() + ".txt";
+  if (!fs::exists(fallback)) fail(ErrorKind::io, "{}: no default text; run scripts/default-text or name a file", fallback);
+  return fallback;
 }
 
 std::string resolve_model_path(const Context& context, const std::string& spec) {

@@ -29,6 +29,9 @@ void use_threads(Context& context, int64_t count);
 std::string weights_hash(const nn::LoadedModel& model);
 std::string weights_hash(const io::Checkpoint& checkpoint);
 
+// `path`, or where it is empty the default text of that kind: "evaluation". Throws Error{io} that says how to make it.
+std::string text_path(const std::string& path, const std::string& kind);
+
 // `path` empty: the default text that scripts/default-text made. Throws Error{io} that says how to make it.
 eval::EvalText load_eval_text(const nn::LoadedModel& model, const std::string& path);
 chain::CalibrationText load_calibration_text(const nn::LoadedModel& model, const std::string& path);

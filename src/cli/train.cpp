@@ -2,9 +2,9 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/method_choice.h"
 #include "chain/chain.h"
 #include "cli/context.h"
-#include "cli/method_choice.h"
 #include "cli/resources.h"
 #include "cli/training.h"
 #include "quantize/trained_quantization.h"

@@ -23,6 +23,7 @@
 #include "train/checkpoint.h"
 #include "train/new_model.h"
 #include "train/preference.h"
+#include "train/text_model.h"
 
 namespace frugal::cli {
 namespace fs = std::filesystem;
@@ -211,13 +212,6 @@ ConfigFile read_config(const std::string& path, const std::vector<std::string>& 
   return file;
 }
 
-// Templates that write the date get the one that Llama 3's falls back to: tokens must be the same on every day.
-class SteadyClock final : public Clock {
- public:
-  double seconds() const override { return system_clock().seconds(); }
-  int64_t unix_time() const override { return 1'721'995'200; }  // 2024-07-26T12:00:00Z
-};
-
 std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const TrainingJob& job, train::LanguageModelingOptions options) {
   const bool pairs = job.data.train.pairs;
   if (plan.run.text("rl") == "dpo") {
@@ -229,14 +223,7 @@ std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const T
 }
 
 data::Dataset load_part(const nn::LoadedModel& model, const std::vector<data::Source>& sources, const data::LoadOptions& options, const char* what) {
-  data::TextModel text;
-  text.tokenizer = model.tokenizer.get();
-  text.chat_template = model.chat_template.get();
-  text.chat_template_problem = model.chat_template_problem;
-  text.bos_text = model.bos_text;
-  text.eos_text = model.eos_text;
-  text.clock = &training_clock();
-  data::Dataset dataset = data::load_dataset(sources, options, text);
+  data::Dataset dataset = data::load_dataset(sources, options, train::text_model_of(model));
   print_note(fmt::format("{}: {}", what, data::to_string(dataset.report)));
   return dataset;
 }
@@ -397,7 +384,6 @@ TrainingPlan training_plan(const TrainingValues& values, bool pretrains, const s
 }
 
 TrainingData load_training_data(const Context& context, const TrainingPlan& plan, const nn::LoadedModel& model, bool concatenate) {
-  if (!model.tokenizer) fail(ErrorKind::invalid_input, "{}: the checkpoint has no tokenizer", model.name);
   const data::LoadOptions options{static_cast<size_t>(plan.run.integer("sequence_len")), data::over_length(plan.run.text("over_length")),
                                   plan.run.boolean("skip_bad"), concatenate};
   TrainingData result{load_part(model, plan.data, options, "training data"), {}};
@@ -409,11 +395,6 @@ TrainingData load_training_data(const Context& context, const TrainingPlan& plan
     result.train = result.train.subset(split.training);
   }
   return result;
-}
-
-const Clock& training_clock() {
-  static const SteadyClock clock;
-  return clock;
 }
 
 void show_examples(const nn::LoadedModel& model, const data::Dataset& dataset, int64_t count) {

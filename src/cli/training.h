@@ -62,9 +62,6 @@ struct TrainingData {
 };
 TrainingData load_training_data(const Context& context, const TrainingPlan& plan, const nn::LoadedModel& model, bool concatenate);
 
-// What templates that write the date go by: it stands still, so that tokens are the same on every day.
-const Clock& training_clock();
-
 // The first `count` examples with what is learned marked: coloured on a terminal, in brackets elsewhere.
 void show_examples(const nn::LoadedModel& model, const data::Dataset& dataset, int64_t count);
 

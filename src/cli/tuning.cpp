@@ -1,7 +1,7 @@
 #include "cli/tuning.h"
 
+#include "base/method_choice.h"
 #include "chain/chain.h"
-#include "cli/method_choice.h"
 #include "cli/terminal.h"
 #include "train/full_parameters.h"
 #include "tune/qlora.h"

@@ -20,7 +20,12 @@ DistillRow babyllama_row() {
   row.arxiv = "2308.02019";
   row.summary = "forward KL to the mean of several teachers' logits, beside the labels";
   row.function = run;
-  row.claims = {{.statement = "a student above a teacher", .model = "T", .baseline = {"teacher"}, .method = {"babyllama"}, .metric = "loss"}};
+  row.claims = {{.statement = "a student above teachers of its own size",
+                 .model = "T",
+                 .baseline = {"full"},
+                 .method = {"babyllama"},
+                 .metric = "loss",
+                 .training = {.steps = 100, .batch_size = 4, .new_blocks = 2, .baseline_rates = {2e-3}, .method_rates = {2e-3}, .peers_teach = true}}};
   return row;
 }
 

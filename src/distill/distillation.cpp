@@ -32,12 +32,6 @@ struct Distillation::Rows {
 
 namespace {
 
-// What the student is asked: all before the first answer; of a text, which is learned from its beginning, the first half.
-std::span<const int32_t> prompt_of(const data::Example& example) {
-  const auto first = static_cast<size_t>(std::find(example.trained.begin(), example.trained.end(), 1) - example.trained.begin());
-  return example.tokens.first(first > 1 ? first : (example.tokens.size() + 1) / 2);
-}
-
 // Of each row its importance weight and the mean of log p - log q over the rows after it (MiniLLM, section 2.2).
 struct Returns {
   Tensor weights, rewards;  // [rows] float32

@@ -31,7 +31,14 @@ DistillRow minillm_row() {
   row.options = {number_option("teacher_mixed_alpha", 0.2, 0, 0.99, "the teacher's share of the distribution that is sampled from"),
                  number_option("lm_coef", 1, 0, 100, "weight of the cross-entropy of the data's rows"), max_new_tokens_option()};
   row.function = run;
-  row.claims = {{.statement = "generation quality above forward KL", .model = "T", .baseline = {"kd-forward"}, .method = {"minillm"}, .metric = "generation"}};
+  row.claims = {
+      {.statement = "sampled continuations nearer to the text's own than after forward KL",
+       .model = "T",
+       .baseline = {"kd-forward"},
+       .method = {"minillm:max_new_tokens=64"},
+       .metric = "rouge_l",
+       .lower_is_better = false,
+       .training = {.steps = 40, .batch_size = 4, .new_blocks = 2, .shared_steps = 100, .baseline_rates = {5e-4}, .method_rates = {5e-4}, .temperature = 1}}};
   return row;
 }
 

@@ -24,7 +24,13 @@ DistillRow seq_kd_row() {
   row.summary = "the student is trained on the teacher's answers";
   row.options = {number_option("temperature", 0, 0, 100, "of the teacher's sampling (0: its likeliest token)"), max_new_tokens_option()};
   row.function = run;
-  row.claims = {{.statement = "a loss under training alone", .model = "T", .baseline = {"full"}, .method = {"seq-kd"}, .metric = "loss"}};
+  row.claims = {{.statement = "greedy answers nearer to the data's than after training on the data",
+                 .model = "T",
+                 .baseline = {"full"},
+                 .method = {"seq-kd:max_new_tokens=64"},
+                 .metric = "rouge_l",
+                 .lower_is_better = false,
+                 .training = {.steps = 100, .batch_size = 4, .new_blocks = 2, .rows = true, .baseline_rates = {2e-3}, .method_rates = {2e-3}}}};
   return row;
 }
 

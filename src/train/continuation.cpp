@@ -48,6 +48,11 @@ int32_t draw(std::span<const float> chances, Rng& rng) {
 
 }  // namespace
 
+std::span<const int32_t> prompt_of(const data::Example& example) {
+  const auto first = static_cast<size_t>(std::find(example.trained.begin(), example.trained.end(), 1) - example.trained.begin());
+  return example.tokens.first(first > 1 ? first : (example.tokens.size() + 1) / 2);
+}
+
 std::vector<std::vector<int32_t>> continuations(const nn::Model& model, std::span<const std::span<const int32_t>> prompts, const ContinuationOptions& options,
                                                 const nn::Model* mixed, double share) {
   const at::NoGradGuard no_grad;

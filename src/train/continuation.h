@@ -5,9 +5,13 @@
 #include <span>
 #include <vector>
 
+#include "data/dataset.h"
 #include "nn/model.h"
 
 namespace frugal::train {
+
+// What a model is asked by an example: all before the first answer; of a text, which is learned from its beginning, the first half.
+std::span<const int32_t> prompt_of(const data::Example& example);
 
 struct ContinuationOptions {
   int64_t max_new_tokens = 128;

@@ -40,6 +40,26 @@ void load_state(Optimizer& optimizer, const std::map<std::string, at::Tensor>& s
   optimizer.for_each_state([&](const std::string& name, at::Tensor& tensor) { copy_named(state, name, tensor, where); });
 }
 
+Claim loss_against_adamw(std::string statement, std::vector<std::string> method, std::vector<double> rates, double factor) {
+  return {.statement = std::move(statement),
+          .model = "T",
+          .baseline = {"adamw"},
+          .method = std::move(method),
+          .metric = "loss",
+          .factor = factor,
+          .training = {.steps = 100, .batch_size = 4, .new_blocks = 2, .baseline_rates = {1e-3, 2e-3, 4e-3}, .method_rates = std::move(rates)}};
+}
+
+Claim state_against_adamw(std::string statement, std::string method, double factor) {
+  return {.statement = std::move(statement),
+          .model = "T",
+          .baseline = {"adamw"},
+          .method = {std::move(method)},
+          .metric = "state_bytes",
+          .factor = factor,
+          .training = {.new_blocks = 2}};
+}
+
 OptionSpec beta_option(std::string name, double fallback, std::string help) { return number_option(std::move(name), fallback, 0, 0.999999, std::move(help)); }
 OptionSpec eps_option(double fallback) { return number_option("eps", fallback, 0, 1, "added to the denominator"); }
 OptionSpec weight_decay_option(double fallback) {

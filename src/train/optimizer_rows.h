@@ -7,6 +7,11 @@ namespace frugal::train {
 
 using OptimizerRow = MethodRow<OptimizerFactory>;
 
+// Claims on a new model of two blocks: the held-out loss after the same steps, each side at the best of as many learning rates, and the bytes of the
+// state, holding below `factor` times AdamW's.
+Claim loss_against_adamw(std::string statement, std::vector<std::string> method, std::vector<double> rates, double factor = 1);
+Claim state_against_adamw(std::string statement, std::string method, double factor);
+
 OptimizerRow adamw_row();
 OptimizerRow adafactor_row();
 OptimizerRow adam8bit_row();

@@ -36,9 +36,10 @@ GrowthRow stacking_row() {
   row.function = run;
   row.claims = {{.statement = "reaches the loss of a model of full depth from the start in fewer FLOPs",
                  .model = "T",
-                 .baseline = {},
-                 .method = {"stacking"},
-                 .metric = "flops_to_loss"}};
+                 .baseline = {"full", "constant_with_warmup:warmup_ratio=0.1"},
+                 .method = {"stacking", "constant_with_warmup:warmup_ratio=0.1"},
+                 .metric = "flops_to_loss",
+                 .training = {.steps = 120, .batch_size = 4, .new_blocks = 4, .steps_before_growth = 60, .baseline_rates = {2e-3}, .method_rates = {2e-3}}}};
   return row;
 }
 

@@ -50,7 +50,7 @@ GrowthRow staged_row() {
   row.claims = {{.statement = "the function is the same to 1e-4 before and after",
                  .model = "T",
                  .baseline = {},
-                 .method = {"staged:num_hidden_layers=8,hidden_size=512"},
+                 .method = {"staged:num_hidden_layers=8,hidden_size=384"},
                  .metric = "logits_difference",
                  .bound = 1e-4}};
   return row;

@@ -36,11 +36,19 @@ AdapterRow bottleneck_adapter_row() {
                  number_option("dropout", 0, 0, 0.99, "share of the adapter's inputs that is dropped in training"),
                  target_option("o_proj+down_proj")};
   row.function = run;
-  row.claims = {{.statement = "task loss near full tuning with at most 3 % of the parameters",
-                 .model = "S",
-                 .baseline = {},
-                 .method = {"bottleneck-adapter"},
-                 .metric = "loss"}};
+  row.claims = {{.statement = "loss within 2 % of full tuning's",
+                 .model = "T",
+                 .baseline = {"full"},
+                 .method = {"bottleneck-adapter:size=16"},
+                 .metric = "loss",
+                 .factor = 1.02,
+                 .training = {.steps = 60, .batch_size = 4, .text = "faq", .baseline_rates = {3e-4, 1e-3, 3e-3}, .method_rates = {1e-3, 3e-3, 1e-2}}},
+                {.statement = "at most 3 % of the parameters",
+                 .model = "T",
+                 .baseline = {"full"},
+                 .method = {"bottleneck-adapter:size=16"},
+                 .metric = "trainable_parameters",
+                 .factor = 0.03}};
   return row;
 }
 

@@ -25,7 +25,12 @@ AdapterRow lora_plus_row() {
   row.options = lora_options();
   row.options.push_back(number_option("ratio", 16, 1, 1e4, "learning rate of B over that of A"));
   row.function = run;
-  row.claims = {{.statement = "loss under LoRA's after equal steps", .model = "T", .baseline = {"lora"}, .method = {"lora-plus"}, .metric = "loss"}};
+  row.claims = {{.statement = "loss under LoRA's after equal steps",
+                 .model = "T",
+                 .baseline = {"lora"},
+                 .method = {"lora-plus"},
+                 .metric = "loss",
+                 .training = {.steps = 60, .batch_size = 4, .text = "faq", .baseline_rates = {1e-3, 3e-3, 1e-2}, .method_rates = {3e-4, 1e-3, 3e-3}}}};
   return row;
 }
 

@@ -29,7 +29,15 @@ AdapterRow vera_row() {
   row.options = {integer_option("r", 256, 1, io::kMaxAdapterRank, "rank of the shared matrices"),
                  number_option("dropout", 0, 0, 0.99, "share of the adapter's inputs that is dropped in training"), target_option("all-linear")};
   row.function = run;
-  row.claims = {{.statement = "loss near LoRA's with a tenth of its parameters", .model = "T", .baseline = {"lora"}, .method = {"vera"}, .metric = "loss"}};
+  row.claims = {
+      {.statement = "loss within 2 % of LoRA's",
+       .model = "T",
+       .baseline = {"lora"},
+       .method = {"vera"},
+       .metric = "loss",
+       .factor = 1.02,
+       .training = {.steps = 60, .batch_size = 4, .text = "faq", .baseline_rates = {1e-3, 3e-3, 1e-2}, .method_rates = {3e-3, 1e-2, 3e-2}}},
+      {.statement = "a tenth of LoRA's parameters", .model = "T", .baseline = {"lora"}, .method = {"vera"}, .metric = "trainable_parameters", .factor = 0.1}};
   return row;
 }
 

@@ -5,7 +5,7 @@
 
 #include "base/method_table.h"
 
-namespace frugal::cli {
+namespace frugal {
 
 template <typename T>
 struct MethodChoice {
@@ -29,4 +29,4 @@ std::string ids_of(const MethodTable<T>& table) {
   return ids;
 }
 
-}  // namespace frugal::cli
+}  // namespace frugal
