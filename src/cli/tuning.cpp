@@ -10,7 +10,7 @@ namespace {
 constexpr double kAdapterRate = 2e-4, kFullRate = 2e-5;
 
 void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
-  const std::unique_ptr<tune::Adapter> adapter = t.way.row->function(*t.model.model, t.way.options, t.context.method_seed());
+  const std::unique_ptr<tune::Adapter> adapter = t.way.row->function(*t.model.model, t.way.options, {t.context.method_seed(), t.model.tokenizer.get()});
   t.model.model->set_execution(t.plan.run.boolean("load_in_4bit") ? nn::Execution::stored : nn::Execution::expanded);
   adapter->set_training(true);
   TrainingJob job{.model = t.model,
@@ -22,6 +22,7 @@ void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
                   .what = "adapter",
                   .checkpoints_have_files = true,
                   .objective = t.objective};
+  job.options.hook = adapter->step_hook();
   job.fingerprint["method"] = chain::canonical_text(t.way.row->id, t.way.options);
   job.seed_randomness = [&](uint64_t seed) { adapter->seed(seed); };
   job.set_training = [&](bool training) { adapter->set_training(training); };

@@ -21,7 +21,8 @@ namespace frugal::train {
 namespace {
 
 constexpr int kNonFiniteInARow = 3;
-constexpr double kMeanDecay = 0.9;  // of the running mean of the loss
+constexpr const char* kHookState = "hook.";  // leads the names of a hook's state in a checkpoint
+constexpr double kMeanDecay = 0.9;           // of the running mean of the loss
 
 struct Step {
   std::vector<const MicroBatch*> batches;
@@ -108,6 +109,7 @@ class Run {
     fingerprint_["total_steps"] = plan_.total();
     fingerprint_["learning_rate"] = options.learning_rate;
     fingerprint_["max_grad_norm"] = options.max_grad_norm;
+    if (options.hook) options.hook->begin(plan_.total());
     if (options.spikes == SpikePolicy::skip) fingerprint_["spike_factor"] = options.spike_factor;
   }
 
@@ -164,14 +166,17 @@ class Run {
     for (const MicroBatch* batch : step.batches) loss += objective_.accumulate(*batch, scale, seeds.next());
     loss *= scale;
     const at::NoGradGuard no_grad;
+    const Json hook_metrics = options_.hook ? options_.hook->add_gradients() : Json::object();
     LogRow row;
     row.loss = loss;
     row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
     row.grad_norm = options_.max_grad_norm > 0 ? clip_gradients(parameters_, options_.max_grad_norm) : gradient_norm(parameters_);
     row.metrics = objective_.metrics();
+    row.metrics.update(hook_metrics);
     row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
     if (!row.skipped) {
       optimizer_.step(row.learning_rate);
+      if (options_.hook) options_.hook->after_step(step_);
       mean_loss_ = mean_loss_ > 0 ? kMeanDecay * mean_loss_ + (1 - kMeanDecay) * loss : loss;
       non_finite_ = 0;
     } else {
@@ -289,6 +294,9 @@ class Run {
     Checkpoint checkpoint{step_, {}, {}, {}};
     for (const Parameter& parameter : parameters_) checkpoint.parameters[parameter.name] = parameter.tensor;
     optimizer_.for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[name] = state; });
+    if (options_.hook) {
+      options_.hook->for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[kHookState + name] = state; });
+    }
     checkpoint.state = {{"global_step", step_},
                         {"max_steps", plan_.total()},
                         {"epoch", plan_.epoch_after(step_)},
@@ -335,7 +343,14 @@ class Run {
       at::Tensor tensor = parameter.tensor;
       copy_named(checkpoint->parameters, parameter.name, tensor, where);
     }
-    load_state(optimizer_, checkpoint->optimizer, where);
+    TensorMap states = checkpoint->optimizer;
+    if (options_.hook) {
+      options_.hook->for_each_state([&](const std::string& name, at::Tensor& state) {
+        copy_named(states, kHookState + name, state, where);
+        states.erase(kHookState + name);
+      });
+    }
+    load_state(optimizer_, states, where);
     const JsonObject state(checkpoint->state, where + "/trainer_state.json");
     step_ = checkpoint->step;
     if (step_ > plan_.total()) state.fail_at("global_step", fmt::format("is beyond the run's {} steps", plan_.total()));

@@ -33,7 +33,28 @@ Adapter::Adapter(nn::Model& model, io::PeftConfig config, std::vector<AdapterSit
                  std::vector<std::pair<std::string, Tensor>> shared)
     : model_(&model), config_(std::move(config)), sites_(std::move(sites)), dropout_(std::move(dropout)), shared_(std::move(shared)) {}
 
+Adapter::Adapter(nn::Model& model, io::PeftConfig config, std::unique_ptr<SoftPrompt> prompt)
+    : model_(&model), config_(std::move(config)), prompt_(std::move(prompt)) {
+  prompt_->put(model);
+}
+
+void Adapter::allot_ranks() {
+  FRUGAL_ASSERT(config_.type == io::PeftType::adalora);
+  std::vector<RankAllocator::Triplets> triplets;
+  for (const AdapterSite& site : sites_) {
+    RankAllocator::Triplets& one = triplets.emplace_back(site.linear->name());
+    site.kind->for_each_adapter_tensor({}, [&](const std::string& part, Tensor& tensor) {
+      (part == ".lora_A" ? one.a : part == ".lora_B" ? one.b : one.e) = tensor;
+    });
+  }
+  allocator_ = std::make_unique<RankAllocator>(std::move(triplets), config_.budget);
+}
+
 void Adapter::for_each_tensor(const nn::TensorVisitor& visit) {
+  if (prompt_) {
+    Tensor embeddings = prompt_->embeddings();
+    visit(io::kPromptEmbeddings, embeddings);
+  }
   if (config_.save_projection) {
     for (auto& [name, tensor] : shared_) visit(name, tensor);
   }
@@ -41,11 +62,13 @@ void Adapter::for_each_tensor(const nn::TensorVisitor& visit) {
 }
 
 std::vector<train::Parameter> Adapter::parameters() {
+  if (prompt_) return prompt_->parameters();
   std::vector<train::Parameter> result;
   for_each_tensor([&](const std::string& name, Tensor& tensor) {
     if (!tensor.requires_grad()) return;
     // Matrices end so; the others are factors, not drawn to zero.
-    result.push_back({name, tensor, name.ends_with(".lora_B.weight") ? b_rate_ : 1, name.ends_with(".weight")});
+    result.push_back(
+        {name, tensor, name.ends_with(".lora_B.weight") ? b_rate_ : 1, name.ends_with(".weight") || name.ends_with(".lora_A") || name.ends_with(".lora_B")});
   });
   return result;
 }
@@ -70,9 +93,10 @@ void Adapter::set_generator_state(const Tensor& state) {
 }
 
 void Adapter::save(const std::string& path, const std::string& base_model, bool overwrite) {
-  std::vector<io::TensorToWrite> tensors;
-  for_each_tensor([&](const std::string& name, Tensor& tensor) { tensors.push_back(nn::tensor_to_write(name, tensor)); });
   io::PeftConfig config = config_;
+  if (allocator_) allocator_->describe(config);
+  std::vector<io::TensorToWrite> tensors;
+  for_each_tensor([&](const std::string& name, Tensor& tensor) { tensors.push_back(nn::tensor_to_write(name, kept_ranks(config, name, tensor))); });
   if (!base_model.empty()) config.base_model = base_model;
   io::write_peft(path, config, std::move(tensors), overwrite);
 }
@@ -85,6 +109,8 @@ void Adapter::require_outermost() const {
 }
 
 void Adapter::detach() {
+  if (prompt_) SoftPrompt::take_out(*model_);
+  prompt_.reset();
   require_outermost();
   for (const AdapterSite& site : sites_) {
     site.linear->replace(site.before);
@@ -95,6 +121,9 @@ void Adapter::detach() {
 
 void Adapter::merge(std::optional<at::ScalarType> encoded) {
   const at::NoGradGuard no_grad;
+  if (prompt_)
+    fail(ErrorKind::unsupported, "{} stands before the text and is no matrix: it cannot be merged, and is used beside the model (--lora)",
+         io::to_string(config_.type));
   require_outermost();
   std::vector<at::ScalarType> types;
   for (const AdapterSite& site : sites_) {

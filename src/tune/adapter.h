@@ -12,6 +12,12 @@
 #include "nn/lora_kind.h"
 #include "nn/model.h"
 #include "train/parameter.h"
+#include "tune/rank_allocator.h"
+#include "tune/soft_prompt.h"
+
+namespace frugal::text {
+class Tokenizer;
+}  // namespace frugal::text
 
 namespace frugal::tune {
 
@@ -32,6 +38,7 @@ class Adapter {
   // Made by the rows of adapter_table() and by load_adapter(). dropout may be null; shared: tensors of the whole adapter, not trained.
   Adapter(nn::Model& model, io::PeftConfig config, std::vector<AdapterSite> sites, std::shared_ptr<nn::AdapterDropout> dropout,
           std::vector<std::pair<std::string, Tensor>> shared = {});
+  Adapter(nn::Model& model, io::PeftConfig config, std::unique_ptr<SoftPrompt> prompt);
 
   const io::PeftConfig& config() const { return config_; }
   // What an optimizer moves, by the names that the file has.
@@ -39,6 +46,10 @@ class Adapter {
   void for_each_tensor(const nn::TensorVisitor& visit);            // all that save() writes
   uint64_t trainable_parameters();                                 // numbers in parameters()
   void set_learning_rate_ratio(double ratio) { b_rate_ = ratio; }  // of B to A (LoRA+)
+
+  // What a training run calls at each step, or null.
+  train::StepHook* step_hook() { return allocator_.get(); }
+  void allot_ranks();  // AdaLoRA: from now on step_hook() does, as the configuration's budget says
 
   // Dropout is on while training only. Its state belongs to a checkpoint of the run; undefined without dropout.
   void set_training(bool training);
@@ -62,12 +73,19 @@ class Adapter {
   std::vector<AdapterSite> sites_;
   std::shared_ptr<nn::AdapterDropout> dropout_;
   std::vector<std::pair<std::string, Tensor>> shared_;
+  std::unique_ptr<SoftPrompt> prompt_;  // then there are no sites
+  std::unique_ptr<RankAllocator> allocator_;
   double b_rate_ = 1;
 };
 
-// Attaches a new adapter that does not change the model's output yet; the same seed draws the same one. After it, Model::set_execution is
+struct AttachContext {
+  uint64_t seed = 0;                           // the same one draws the same adapter
+  const text::Tokenizer* tokenizer = nullptr;  // of the model; null: what needs one is Error{invalid_input}
+};
+
+// Attaches a new adapter that does not change the model's output yet (but a soft prompt, which cannot but do). After it, Model::set_execution is
 // to be called, so that the adapter computes as the rest does.
-using AttachFunction = std::unique_ptr<Adapter> (*)(nn::Model& model, const Options& options, uint64_t seed);
+using AttachFunction = std::unique_ptr<Adapter> (*)(nn::Model& model, const Options& options, const AttachContext& context);
 using AdapterRow = MethodRow<AttachFunction>;
 const MethodTable<AttachFunction>& adapter_table();
 
