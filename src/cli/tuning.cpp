@@ -10,7 +10,13 @@ namespace {
 constexpr double kAdapterRate = 2e-4, kFullRate = 2e-5;
 
 void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
-  const std::unique_ptr<tune::Adapter> adapter = t.way.row->function(*t.model.model, t.way.options, {t.context.method_seed(), t.model.tokenizer.get()});
+  const std::unique_ptr<tune::Adapter> adapter = t.way.row->function(*t.model.model, t.way.options, {t.context.method_seed(), t.model.tokenizer.get(), [&] {
+                                                                                                       nn::SaveOptions options;
+                                                                                                       options.overwrite = true;
+                                                                                                       const std::string base = t.plan.output + "/base";
+                                                                                                       t.context.loader.save(t.model, base, options);
+                                                                                                       return base;
+                                                                                                     }});
   t.model.model->set_execution(t.plan.run.boolean("load_in_4bit") ? nn::Execution::stored : nn::Execution::expanded);
   adapter->set_training(true);
   TrainingJob job{.model = t.model,

@@ -76,6 +76,20 @@ TEST(PeftConfig, ComesBackAsItWasWritten) {
   configs.push_back({{"peft_type", "LORA"}, {"target_modules", {"q"}}, {"layers_to_transform", 3}, {"layers_pattern", "layers"}, {"use_dora", true}});
   configs.push_back({{"peft_type", "IA3"}, {"target_modules", {"k", "w"}}, {"feedforward_modules", {"w"}}});
   configs.push_back({{"peft_type", "VERA"}, {"target_modules", "All-Linear"}, {"projection_prng_key", 7}, {"save_projection", false}});
+  configs.push_back({{"peft_type", "LORA"}, {"target_modules", {"q"}}, {"use_qalora", true}, {"qalora_group_size", 32}});
+  configs.push_back({{"peft_type", "ADALORA"},
+                     {"target_modules", {"q"}},
+                     {"init_r", 3},
+                     {"target_r", 2},
+                     {"tinit", 4},
+                     {"tfinal", 5},
+                     {"deltaT", 6},
+                     {"total_step", 77},
+                     {"beta1", 0.5},
+                     {"orth_reg_weight", 0.25},
+                     {"rank_pattern", {{"a.q.lora_E", {true, false, true}}}}});
+  configs.push_back({{"peft_type", "PROMPT_TUNING"}, {"num_virtual_tokens", 4}, {"prompt_tuning_init", "TEXT"}, {"tokenizer_name_or_path", "t"}});
+  configs.push_back({{"peft_type", "PREFIX_TUNING"}, {"num_virtual_tokens", 4}, {"prefix_projection", true}, {"encoder_hidden_size", 9}});
   configs.push_back({{"peft_type", "BOTTLENECK"}, {"target_modules", {"down_proj"}}, {"bottleneck_size", 3}, {"use_parallel_adapter", true}, {"scaling", 0.5}});
   for (const Json& json : configs) {
     const Json once = to_json(parse_peft_config(json, "config"));

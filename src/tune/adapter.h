@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -57,13 +58,13 @@ class Adapter {
   Tensor generator_state() const;
   void set_generator_state(const Tensor& state);
 
-  // A directory that peft reads. base_model: what the adapter is for, by path or name.
+  // A directory that peft reads. base_model: what the adapter is for, by path or name, unless its configuration says so.
   void save(const std::string& path, const std::string& base_model = {}, bool overwrite = false);
 
   // The Linears as they were before, to the bit.
   void detach();
   // The Linears as plain matrices with the adapter in them (Error{unsupported} where it is none), in the float type that they had; an encoded weight (quantized, sparse, low-rank)
-  // becomes `encoded`, or Error{unsupported} without one, before anything has changed. Then Model::set_execution is to be called.
+  // becomes `encoded` (but grouped integers that a QA-LoRA fits stay so, with other zero points), or Error{unsupported} without one, before anything has changed. Then Model::set_execution is to be called.
   void merge(std::optional<at::ScalarType> encoded = at::kHalf);
 
  private:
@@ -81,6 +82,9 @@ class Adapter {
 struct AttachContext {
   uint64_t seed = 0;                           // the same one draws the same adapter
   const text::Tokenizer* tokenizer = nullptr;  // of the model; null: what needs one is Error{invalid_input}
+  // Writes the model as it is now and says where: of a method that changes the weights first, and whose adapter is for those. Empty: they are kept in
+  // memory only.
+  std::function<std::string()> save_base;
 };
 
 // Attaches a new adapter that does not change the model's output yet (but a soft prompt, which cannot but do). After it, Model::set_execution is

@@ -261,7 +261,7 @@ std::unique_ptr<Adapter> attach(nn::Model& model, const PeftConfig& config, Adap
   return Attacher(model, config, tensors, options).run();
 }
 
-std::unique_ptr<Adapter> attach_new(nn::Model& model, const PeftConfig& config, const std::string& method, uint64_t seed, bool freeze_a) {
+void require_known_targets(nn::Model& model, const PeftConfig& config, const std::string& method) {
   const std::vector<std::string> unknown = TargetModules(config, method).unknown(model);
   if (!unknown.empty()) {
     std::set<std::string> parts;
@@ -269,6 +269,10 @@ std::unique_ptr<Adapter> attach_new(nn::Model& model, const PeftConfig& config, 
     fail(ErrorKind::invalid_input, "{}: target: the model has no module \"{}\"{}", method, printable(unknown.front()),
          did_you_mean(unknown.front(), {parts.begin(), parts.end()}));
   }
+}
+
+std::unique_ptr<Adapter> attach_new(nn::Model& model, const PeftConfig& config, const std::string& method, uint64_t seed, bool freeze_a) {
+  require_known_targets(model, config, method);
   NewTensors tensors(config, seed);
   return attach(model, config, tensors, {.source = method, .freeze_a = freeze_a, .dropout_seed = seed + 1});
 }

@@ -59,8 +59,10 @@ def randomize(model, generator):
         if "magnitude" in name:
             parameter.data *= 1 + 0.3 * torch.randn(parameter.shape, generator=generator)
         # Much more would make attention sharp, which amplifies rounding.
-        elif "lora_B" in name:
+        elif "lora_B" in name or "lora_E" in name:
             parameter.data *= 0.3
+        elif name.endswith("lora_A.default"):  # AdaLoRA's, drawn larger than LoRA's
+            parameter.data *= 0.2
         elif "vera_lambda_b" in name:
             parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
         elif "vera_lambda_d" in name or "ia3_l" in name:
