@@ -54,7 +54,7 @@ def main():
         optimizer.zero_grad()
         result.update({f"{step}.{name}": p.detach().clone() for name, p in parameters.items()})
     for name, kept in config.rank_pattern.items():
-        result["kept." + name.split(".")[0]] = torch.tensor(kept)
+        result["kept." + name.split(".")[0]] = torch.tensor(kept, dtype=torch.int32)
     result["penalty"] = torch.tensor(penalties)
     save_file(result, out)
 
