@@ -133,7 +133,7 @@ TEST(PeftConfig, G3_TargetsThatAreNone) {
 }
 
 TEST(PeftConfig, G10_WhatCannotBeDoneIsNamed) {
-  for (const char* type : {"LOHA", "PREFIX_TUNING", "lora", ""}) {
+  for (const char* type : {"LOHA", "P_TUNING", "lora", ""}) {
     Json config = least();
     config["peft_type"] = type;
     EXPECT_THAT(outcome(config), AllOf(StartsWith("unsupported"), HasSubstr("peft_type"))) << type;
@@ -145,7 +145,6 @@ TEST(PeftConfig, G10_WhatCannotBeDoneIsNamed) {
                                                             {"layer_replication", {{0, 4}, {2, 5}}},
                                                             {"target_parameters", {"mlp.experts"}},
                                                             {"trainable_token_indices", {0, 1}},
-                                                            {"use_qalora", true},
                                                             {"alora_invocation_tokens", {1}},
                                                             {"init_lora_weights", "pissa_niter_4"},
                                                             {"init_lora_weights", "loftq"},

@@ -71,8 +71,8 @@ std::vector<Adapted> adapted(const Base& base, const std::shared_ptr<AdapterDrop
   };
   const Tensor bias = at::randn({kOut});
   add("LoRA", std::make_shared<LoraKind>(trained({kRank, kIn}), trained({kOut, kRank}), 0.7, dropout), bias, bias);
-  add("QA-LoRA", std::make_shared<LoraKind>(trained({kRank, kIn / 16}), trained({kOut, kRank}), 0.7, dropout, 16), bias, bias);
-  add("AdaLoRA", std::make_shared<AdaLoraKind>(trained({kRank, kIn}), trained({kOut, kRank}), trained({kRank, 1}), 0.7, dropout), bias, bias);
+  add("QA-LoRA", std::make_shared<LoraKind>(trained({kRank, kIn / 16}, 1), trained({kOut, kRank}), 0.7, dropout, 16), bias, bias);
+  add("AdaLoRA", std::make_shared<AdaLoraKind>(trained({kRank, kIn}), trained({kOut, kRank}), trained({kRank, 1}, 3), 0.7, dropout), bias, bias);
   add("VeRA", std::make_shared<VeraKind>(at::randn({kRank, kIn}), at::randn({kOut, kRank}), trained({kRank}), trained({kOut}), dropout), bias, bias);
   add("DoRA", std::make_shared<DoraKind>(base.kinds, trained({kRank, kIn}), trained({kOut, kRank}), trained({kOut}, 4), 0.7, dropout), bias, bias);
   add("IA3 inputs", std::make_shared<Ia3Kind>(base.kinds, trained({1, kIn}, 1), Ia3Kind::Place::input), bias, bias);
