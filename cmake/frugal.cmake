@@ -57,7 +57,7 @@ function(frugal_precompiled_headers target kind)
       list(APPEND headers <gtest/gtest.h>)
       list(APPEND libraries GTest::gtest)
     endif()
-    file(WRITE ${CMAKE_BINARY_DIR}/pch_${kind}.cpp "")
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/pch_${kind}.cpp CONTENT "")  # written when it is not there: else all would be built again
     add_library(frugal_pch_${kind} OBJECT ${CMAKE_BINARY_DIR}/pch_${kind}.cpp)
     target_link_libraries(frugal_pch_${kind} PUBLIC ${libraries})
     target_precompile_headers(frugal_pch_${kind} PRIVATE ${headers})

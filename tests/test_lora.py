@@ -12,17 +12,29 @@ PROMPT = ("--raw", "-p", "Sentence 3 says", "-n", 12, "--temp", 0, "--ignore-eos
 
 @pytest.fixture(scope="module")
 def adapters(tiny, tmp_path_factory):
-    """one, two: LoRA of all linear layers; dora."""
+    """one, two: LoRA of all linear layers; dora; prompt and prefix, with what peft says after PROMPT."""
     folder = tmp_path_factory.mktemp("adapters")
     script = f"""
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+import json, torch
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 for seed, name in enumerate(("one", "two", "dora")):
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained({str(tiny / "model")!r})
     config = LoraConfig(r=4, lora_alpha=4, target_modules="all-linear", init_lora_weights=False, use_dora=name == "dora", task_type="CAUSAL_LM")
     get_peft_model(model, config).save_pretrained({str(folder)!r} + "/" + name)
+tokenizer, said = AutoTokenizer.from_pretrained({str(tiny / "model")!r}), {{}}
+for kind in (PromptTuningConfig, PrefixTuningConfig):
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained({str(tiny / "model")!r}, attn_implementation="eager"), kind(num_virtual_tokens=7, task_type="CAUSAL_LM")).eval()
+    name = kind.__name__[:6].lower()
+    model.save_pretrained({str(folder)!r} + "/" + name)
+    ids = tokenizer({PROMPT[2]!r})["input_ids"]
+    begin = len(ids)
+    with torch.no_grad():
+        for _ in range({PROMPT[4]}):
+            ids.append(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax().item())
+    said[name] = tokenizer.decode(ids[begin:])
+open({str(folder)!r} + "/said.json", "w").write(json.dumps(said))
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     return folder
@@ -58,6 +70,47 @@ def test_a_gguf_file_takes_the_adapter_of_the_directory_it_was_made_from(frugal,
     assert frugal("convert", tiny / "model", gguf, "--dtype", "F32").code == 0
     lora = ("--exact", "--lora", adapters / "one")
     assert text_of(frugal, gguf, *lora) == text_of(frugal, tiny / "model", *lora) != text_of(frugal, gguf, "--exact")
+
+
+@pytest.mark.parametrize("name", ["prompt", "prefix"])
+def test_a_soft_prompt_says_what_it_says_in_peft_alone_and_served(frugal, tiny, quantized, adapters, name):
+    said = json.loads((adapters / "said.json").read_text())[name]
+    assert text_of(frugal, tiny / "model", "--exact", "--lora", adapters / name) == said != text_of(frugal, tiny / "model", "--exact")
+    both = text_of(frugal, tiny / "model", "--exact", "--lora", f"{adapters / name},{adapters / 'one'}")
+    assert both != said and both != text_of(frugal, tiny / "model", "--exact", "--lora", adapters / "one")
+    server = Server(quantized, "--lora", adapters / name, "--alias", "tuned")
+
+    def complete(prompt, **more):
+        status, _, answer = server.request("/v1/completions", {"model": "tuned", "prompt": prompt, "max_tokens": 12, "temperature": 0, "ignore_eos": True, **more}, key=None)
+        assert status == 200, answer
+        return answer
+
+    prompts = ["Sentence 3 says", *(f"Sentence {i} says that grouped integers" for i in range(4, 12)), "Sentence 3 says that sparse masks and integers add up. " * 4]
+    alone = [complete(prompt)["choices"][0]["text"] for prompt in prompts]
+    assert alone[0] == text_of(frugal, quantized, "--lora", adapters / name) != text_of(frugal, quantized)
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        assert [one["choices"][0]["text"] for one in pool.map(complete, prompts)] == alone
+    # The virtual tokens are nobody's: neither counted, nor in the log-probabilities, nor found in the cache.
+    again = complete(prompts[-1], echo=True, logprobs=0, max_tokens=1)
+    generated = frugal("generate", quantized, "--raw", "-p", prompts[-1], "-n", 1, "--json").json
+    assert again["usage"]["prompt_tokens"] == generated["prompt_tokens"]
+    assert len(again["choices"][0]["logprobs"]["tokens"]) == generated["prompt_tokens"] + 1
+    assert 0 < complete(prompts[-1])["usage"]["prompt_tokens_details"]["cached_tokens"] < generated["prompt_tokens"]
+    status, _, answer = server.request("/v1/completions", {"model": "tuned", "prompt": "word " * 1000}, key=None)
+    assert status == 400 and "249" in json.dumps(answer), answer
+    assert server.stop() == 0
+
+
+def test_soft_prompts_are_evaluated_and_what_cannot_take_them_says_so(frugal, tiny, adapters, tmp_path):
+    text = ("--text", tiny / "text.txt", "--ctx", 64, "--chunks", 4, "--json", "-t", 1)
+    for name in ("prompt", "prefix"):
+        done = frugal("eval", tiny / "model", "--lora", adapters / name, "--base", tiny / "model", *text)
+        assert done.code == 0 and abs(done.json["ln_ratio"]) > 1e-3, done.err
+        refused = frugal("merge", tiny / "model", "--lora", adapters / name, "-o", tmp_path / "merged")
+        assert refused.code == 1 and "cannot be merged" in refused.err
+    for arguments, message in ((("--lora", f"{adapters / 'prompt'},{adapters / 'prefix'}"), "one goes at a time"), (("--lora-scaled", f"{adapters / 'prompt'}:2"), "only a plain LoRA")):
+        refused = frugal("generate", tiny / "model", *PROMPT, *arguments)
+        assert refused.code == 1 and message in refused.err
 
 
 def test_what_is_no_adapter_is_named(frugal, tiny, adapters, tmp_path):

@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -369,7 +370,8 @@ def test_every_optimizer_learns(frugal, tiny, rows, tmp_path):
         assert run.json["train_loss_last"] < run.json["train_loss_first"] - 0.2, (optimizer, run.json)
 
 
-@pytest.mark.parametrize("method", ["lora", "lora:rslora=true", "qlora", "lora-plus", "lora-fa", "dora", "ia3", "vera", "bottleneck-adapter"])
+@pytest.mark.parametrize("method", ["lora", "lora:rslora=true", "qlora", "lora-plus", "lora-fa", "dora", "ia3", "vera", "bottleneck-adapter", "adalora:init_r=6,target_r=3",
+                                    "prompt-tuning", "prompt-tuning:init=text,init_text=What is a,num_virtual_tokens=5", "prefix-tuning", "prefix-tuning:prefix_projection=false"])
 def test_every_adapter_learns_and_can_be_used(frugal, tiny, rows, tmp_path, method):
     run = frugal("tune", tiny / "model", "--data", rows, "--eval-data", rows, "-o", tmp_path / "out", "--method", method, "--max-steps", 10, "--micro-batch-size", 10, "--learning-rate", "2e-2",
                  "--json")
@@ -377,6 +379,58 @@ def test_every_adapter_learns_and_can_be_used(frugal, tiny, rows, tmp_path, meth
     assert run.json["train_loss_last"] < run.json["train_loss_first"] - 0.1, run.json
     run = frugal("generate", tiny / "model", "--lora", tmp_path / "out", "-p", "What is a lamp?", "-n", 8, "--temp", 0, "--json")
     assert run.code == 0, run.err
+
+
+def test_loftq_writes_the_base_that_its_adapter_is_for_and_begins_nearer_than_lora(frugal, tiny, rows, tmp_path):
+    rounded = tmp_path / "rounded"
+    assert frugal("compress", tiny / "model", "-o", rounded, "--step", "rtn:bits=2,group=24").code == 0
+    distances = []
+    for method, model in (("lora", rounded), ("loftq:bits=2,group=24,r=8", tiny / "model")):
+        out = tmp_path / method.split(":")[0]
+        run = frugal("tune", model, "--data", rows, "-o", out, "--method", method, "--max-steps", 1, "--micro-batch-size", 10, "--learning-rate", "1e-7", "--json")
+        assert run.code == 0, run.err
+        base = json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"]
+        done = frugal("eval", base, "--lora", out, "--base", tiny / "model", "--text", tiny / "text.txt", "--ctx", 64, "--chunks", 4, "--no-speed", "--json")
+        assert done.code == 0, done.err
+        distances.append(done.json["kl_mean"])
+    assert distances[1] < 0.9 * distances[0], distances
+
+
+def test_qa_lora_is_merged_into_a_model_that_is_as_quantized(frugal, tiny, rows, tmp_path):
+    assert frugal("compress", tiny / "model", "-o", tmp_path / "four", "--step", "rtn:bits=4,group=8").code == 0
+    run = frugal("tune", tmp_path / "four", "--data", rows, "--eval-data", rows, "-o", tmp_path / "out", "--method", "qa-lora", "--max-steps", 10, "--micro-batch-size", 10,
+                 "--learning-rate", "1e-2", "--json")
+    assert run.code == 0 and run.json["train_loss_last"] < run.json["train_loss_first"] - 0.1, run.err
+    merge = frugal("merge", tmp_path / "four", "--lora", tmp_path / "out", "-o", tmp_path / "merged")
+    assert merge.code == 0, merge.err
+    text = ("--text", tiny / "text.txt", "--ctx", 64, "--chunks", 4, "--no-speed", "--exact", "--json")
+    merged, beside = frugal("eval", tmp_path / "merged", *text).json, frugal("eval", tmp_path / "four", "--lora", tmp_path / "out", *text).json
+    assert merged["ln_perplexity"] == pytest.approx(beside["ln_perplexity"], abs=1e-4)
+    assert abs(merged["ln_perplexity"] - frugal("eval", tmp_path / "four", *text).json["ln_perplexity"]) > 1e-2
+
+
+@pytest.mark.parametrize("method", ["adalora:init_r=5,target_r=2,dropout=0.1,tinit=1,tfinal=2", "prefix-tuning:num_virtual_tokens=3"])
+def test_a_stopped_run_of_what_has_a_state_of_its_own_goes_on_to_the_bit(frugal, tiny, rows, tmp_path, method):
+    def tuned(output, *more):
+        run = frugal("tune", tiny / "model", "--data", rows, "-o", tmp_path / output, "--method", method, "--micro-batch-size", 5, "--learning-rate", "1e-2", "--max-steps", 10,
+                     "--save-steps", 1, "--save-total-limit", 0, "-t", 1, "--gradient-checkpointing", "true", *more)
+        assert run.code == 0, run.err
+        return result_files(tmp_path / output)
+
+    whole = tuned("whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    for path in [tmp_path / "again/adapter_model.safetensors", tmp_path / "again/adapter_config.json", *(tmp_path / "again").glob("checkpoint-*")]:
+        if path.is_file():
+            path.unlink()
+        elif int(path.name.split("-")[1]) > 5:
+            shutil.rmtree(path)
+    assert tuned("again", "--resume") == whole
+    config = json.loads((tmp_path / "whole/adapter_config.json").read_text())
+    assert config == json.loads((tmp_path / "again/adapter_config.json").read_text())
+    if method.startswith("adalora"):
+        kept = [sum(ranks) for ranks in config["rank_pattern"].values()]
+        assert sum(kept) == 2 * len(kept) == 2 * 21 and len(set(kept)) > 1
+        assert load_file(tmp_path / "whole/adapter_model.safetensors")["base_model.model.model.layers.0.self_attn.q_proj.lora_A"].shape[0] == kept[0]
 
 
 @pytest.fixture(scope="module")

@@ -496,6 +496,8 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, con
   if (optimizer == "mezo") fail(ErrorKind::unsupported, "optimizer: mezo has no gradients that processes could share: one process");
   if (optimizer == "schedule-free" && strategy != train::Strategy::ddp)
     fail(ErrorKind::unsupported, "strategy: {} evaluates elsewhere than it trains, which takes all parameters at each process: ddp", optimizer);
+  if (job.options.hook && strategy != train::Strategy::ddp)
+    fail(ErrorKind::unsupported, "strategy: this adapter looks at all gradients between steps, which each process has under ddp only");
   const auto refuse = [&](bool when, const char* what) {
     if (strategy == train::Strategy::zero3 && when)
       fail(ErrorKind::unsupported, "strategy: zero3 shards a model that trains whole by next-token loss, {}: zero2", what);

@@ -18,7 +18,14 @@ void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
     base = tune::quantize_base(*t.model.model, doubly);
     print_note(fmt::format("{}: {} matrices are in NF4 now, {} stay in the format that they have", t.base, base.quantized, base.kept));
   }
-  const std::unique_ptr<tune::Adapter> adapter = t.way.row->function(*t.model.model, t.way.options, t.context.method_seed());
+  const std::unique_ptr<tune::Adapter> adapter = t.way.row->function(*t.model.model, t.way.options, {t.context.method_seed(), t.model.tokenizer.get(), [&] {
+                                                                                                       nn::SaveOptions options;
+                                                                                                       options.overwrite = true;
+                                                                                                       const std::string path = t.plan.output + "/base";
+                                                                                                       if (t.ranks.leads())
+                                                                                                         t.context.loader.save(t.model, path, options);
+                                                                                                       return path;
+                                                                                                     }});
   t.model.model->set_execution(four_bits ? nn::Execution::stored : nn::Execution::expanded);
   adapter->set_training(true);
   TrainingJob job{.ranks = t.ranks,
@@ -31,6 +38,7 @@ void tune_adapter(const Tuning& t, const train::RunFolder& folder) {
                   .what = "adapter",
                   .checkpoints_have_files = true,
                   .objective = t.objective};
+  job.options.hook = adapter->step_hook();
   job.fingerprint["method"] = chain::canonical_text(t.way.row->id, t.way.options);
   if (base.quantized > 0) job.fingerprint["base"] = doubly ? "nf4 double" : "nf4";
   job.seed_randomness = [&](uint64_t seed) { adapter->seed(seed); };

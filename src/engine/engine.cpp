@@ -85,8 +85,8 @@ std::shared_ptr<Engine::Running> Engine::checked(Request request, std::shared_pt
   const auto size = std::ssize(r.prompt);
   const int64_t vocabulary = sampled_vocab(model_);
   if (size == 0) fail(ErrorKind::invalid_input, "the prompt has no tokens");
-  if (size + (r.max_tokens == 0 ? 0 : 1) > context_) {
-    throw PromptTooLong(ErrorKind::invalid_input, fmt::format("the prompt has {} tokens, the context holds {}", size, context_));
+  if (size + (r.max_tokens == 0 ? 0 : 1) > context()) {
+    throw PromptTooLong(ErrorKind::invalid_input, fmt::format("the prompt has {} tokens, the context holds {}", size, context()));
   }
   for (const std::vector<int32_t>* ids : {&r.prompt, &r.stop_ids}) {
     const auto wrong = std::ranges::find_if(*ids, [&](int32_t id) { return id < 0 || id >= vocabulary; });
@@ -195,8 +195,9 @@ void Engine::admit(const std::shared_ptr<Running>& request) {
   requests_[request->id] = request;
   for (size_t i = 0; i < request->choices.size(); ++i) {
     auto sequence = std::make_shared<Sequence>();
-    sequence->tokens = r.prompt;
-    sequence->prompt_tokens = std::ssize(r.prompt);
+    sequence->tokens = model_.model->virtual_ids();
+    sequence->tokens.insert(sequence->tokens.end(), r.prompt.begin(), r.prompt.end());
+    sequence->prompt_tokens = std::ssize(sequence->tokens);
     sequence->room = r.max_tokens < 0 ? context_ : std::min(context_, sequence->prompt_tokens + r.max_tokens);
     sequence->scope = r.scope;
     sequence->reads_everything = r.prompt_logprobs;
@@ -293,7 +294,8 @@ void Engine::draw(const StepPart& part, const Rows& rows) {
   Choice& choice = *member.request->choices[member.choice];
   const auto row = [&](int64_t r) { return std::span(rows.first + r * rows.stride, rows.width); };
   const int64_t of_prompt = rows.count - (part.samples ? 1 : 0);
-  for (int64_t r = 0; r < of_prompt; ++r) choice.add_prompt_row(row(r), part.begin + part.count - rows.count + r);
+  const int64_t first = part.begin + part.count - rows.count - model_.model->virtual_tokens.count;
+  for (int64_t r = 0; r < of_prompt; ++r) choice.add_prompt_row(row(r), first + r);
   if (!part.samples) return;
   if (member.request->request.max_tokens == 0)
     choice.finish(EndReason::length);
@@ -324,7 +326,7 @@ void Engine::take_token(const Member& member, double now) {
   Choice& choice = *request.choices[member.choice];
   if (request.first_token[member.choice] == 0) {
     request.first_token[member.choice] = now;
-    choice.end().cached_tokens = s.cached_tokens;
+    choice.end().cached_tokens = std::max<int64_t>(0, s.cached_tokens - model_.model->virtual_tokens.count);
     if (request.request.prompt_logprobs) request.listener->on_prompt(static_cast<int64_t>(member.choice), choice.take_prompt());
   }
   if (request.request.max_tokens != 0) s.tokens.push_back(choice.next_token);

@@ -51,7 +51,7 @@ class Engine {
   // Its choices end as cancelled within one step; nothing happens when it has ended.
   void cancel(uint64_t request);
 
-  int64_t context() const { return context_; }
+  int64_t context() const { return context_ - model_.model->virtual_tokens.count; }  // of text
   EngineCounts counts() const;
   // Seconds since the engine's thread last began a step or found nothing to do; large: it hangs.
   double step_age() const;

@@ -33,21 +33,25 @@ GenerateResult Conversation::generate(std::span<const int32_t> prompt, Sampler& 
   const c10::InferenceMode inference;
   const int64_t context = options.context > 0 ? options.context : loaded_.model->spec.context_length;
   const auto prompt_size = static_cast<int64_t>(prompt.size());
+  std::vector<int32_t> wanted = loaded_.model->virtual_ids();
+  const auto virtual_tokens = std::ssize(wanted);
   if (prompt.empty()) fail(ErrorKind::invalid_input, "the prompt has no tokens");
-  if (prompt_size >= context) fail(ErrorKind::invalid_input, "the prompt has {} tokens, the context holds {}", prompt_size, context);
+  if (virtual_tokens + prompt_size >= context)
+    fail(ErrorKind::invalid_input, "the prompt has {} tokens, the context holds {}", prompt_size, context - virtual_tokens);
+  wanted.insert(wanted.end(), prompt.begin(), prompt.end());
 
   GenerateResult result;
   result.prompt_tokens = prompt_size;
   // At least the last prompt token is read again, for its logits.
-  const auto same = std::mismatch(history_.begin(), history_.end(), prompt.begin(), prompt.end() - 1).first - history_.begin();
+  const auto same = std::mismatch(history_.begin(), history_.end(), wanted.begin(), wanted.end() - 1).first - history_.begin();
   history_.resize(static_cast<size_t>(same));
   state_.rollback(same);
-  result.reused_tokens = same;
+  result.reused_tokens = std::max<int64_t>(0, same - virtual_tokens);
   Stopwatch watch;
   for (const int32_t id : prompt) sampler.accept(id);
   at::Tensor logits;
   try {
-    logits = read(prompt.subspan(static_cast<size_t>(same)), options.batch);
+    logits = read(std::span(wanted).subspan(static_cast<size_t>(same)), options.batch);
   } catch (const Interrupted&) {
     result.reason = FinishReason::interrupted;
     return result;

@@ -28,7 +28,12 @@ void read_prompt(const nn::Model& model, std::span<const int32_t> tokens, int64_
 double run_once(const nn::Model& model, const SpeedTest& test, Rng& rng) {
   const auto random_tokens = [&](int64_t count) { return random_prompt(rng, count, model.spec.vocab); };
   std::vector<nn::SequenceState> states(static_cast<size_t>(test.streams), nn::SequenceState(model.spec, test.cache));
-  for (nn::SequenceState& state : states) read_prompt(model, random_tokens(test.depth), test.ubatch, state);
+  for (nn::SequenceState& state : states) {
+    std::vector<int32_t> tokens = model.virtual_ids();
+    const std::vector<int32_t> text = random_tokens(test.depth);
+    tokens.insert(tokens.end(), text.begin(), text.end());
+    read_prompt(model, tokens, test.ubatch, state);
+  }
   std::vector<std::vector<int32_t>> prompts;
   for (int64_t i = 0; i < test.streams; ++i) prompts.push_back(random_tokens(test.prompt));
   const Stopwatch watch;

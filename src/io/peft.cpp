@@ -30,10 +30,16 @@ constexpr std::string_view kHarmless[] = {"auto_mapping",     "base_model_name_o
                                           "init_ia3_weights", "init_lora_weights",
                                           "d_initial",        "fan_in_fan_out"};
 constexpr std::string_view kRead[] = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"};
-constexpr std::string_view kReadLora[] = {"r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"};
+constexpr std::string_view kReadLora[] = {"r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "use_qalora"};
 constexpr std::string_view kReadIa3[] = {"feedforward_modules"};
 constexpr std::string_view kReadVera[] = {"r", "vera_dropout", "projection_prng_key", "save_projection"};
 
+constexpr std::string_view kReadAdaLora[] = {"r",      "init_r", "lora_alpha", "lora_dropout", "rank_pattern",    "target_r",  "tinit",
+                                             "tfinal", "deltaT", "beta1",      "beta2",        "orth_reg_weight", "total_step"};
+// How it began, or what the model says.
+constexpr std::string_view kReadSoftPrompt[] = {
+    "num_virtual_tokens",      "num_transformer_submodules", "token_dim",        "num_attention_heads", "num_layers",         "prompt_tuning_init",
+    "prompt_tuning_init_text", "tokenizer_name_or_path",     "tokenizer_kwargs", "prefix_projection",   "encoder_hidden_size"};
 constexpr std::string_view kReadBottleneck[] = {"bottleneck_size", "non_linearity", "adapter_dropout", "use_parallel_adapter", "scaling"};
 
 bool contains(std::span<const std::string_view> names, std::string_view name) { return std::ranges::find(names, name) != names.end(); }
@@ -44,6 +50,9 @@ std::span<const std::string_view> fields_of(PeftType type) {
     case PeftType::ia3: return kReadIa3;
     case PeftType::vera: return kReadVera;
     case PeftType::bottleneck: return kReadBottleneck;
+    case PeftType::adalora: return kReadAdaLora;
+    case PeftType::prompt_tuning:
+    case PeftType::prefix_tuning: return kReadSoftPrompt;
   }
   return {};
 }
@@ -61,10 +70,14 @@ bool asks_for_nothing(const Json& value) {
 
 PeftType type_of(const JsonObject& object) {
   const std::string name = object.text("peft_type");
-  for (const PeftType type : {PeftType::lora, PeftType::ia3, PeftType::vera, PeftType::bottleneck}) {
+  constexpr PeftType kTypes[] = {PeftType::lora,    PeftType::ia3,           PeftType::vera,         PeftType::bottleneck,
+                                 PeftType::adalora, PeftType::prompt_tuning, PeftType::prefix_tuning};
+  for (const PeftType type : kTypes) {
     if (name == to_string(type)) return type;
   }
-  fail(ErrorKind::unsupported, "{}.peft_type: \"{}\" is not supported; LORA, IA3, VERA and BOTTLENECK are", object.path(), printable(name));
+  std::vector<std::string_view> known;
+  for (const PeftType type : kTypes) known.push_back(to_string(type));
+  fail(ErrorKind::unsupported, "{}.peft_type: \"{}\" is not supported; these are: {}", object.path(), printable(name), fmt::join(known, ", "));
 }
 
 void check_other_fields(const JsonObject& object, PeftType type) {
@@ -138,6 +151,27 @@ std::vector<std::pair<std::string, Value>> pattern_map(const JsonObject& object,
   return result;
 }
 
+std::vector<bool> truths(const JsonObject& object, const std::string& key, int64_t count) {
+  const Json* value = object.find(key);
+  const bool fits = value && value->is_array() && std::ssize(*value) == count && std::ranges::all_of(*value, [](const Json& one) { return one.is_boolean(); });
+  if (!fits) object.fail_at(key, fmt::format("must be a list of init_r ({}) truth values", count));
+  return value->get<std::vector<bool>>();
+}
+
+PeftConfig::RankBudget rank_budget(const JsonObject& object) {
+  PeftConfig::RankBudget budget;
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  budget.target_r = object.integer_or("target_r", budget.target_r, 0, kMaxAdapterRank);
+  budget.tinit = object.integer_or("tinit", budget.tinit, 0, kMost);
+  budget.tfinal = object.integer_or("tfinal", budget.tfinal, 0, kMost);
+  budget.delta_t = object.integer_or("deltaT", budget.delta_t, 1, kMost);
+  budget.total_step = object.integer_or("total_step", budget.total_step, 0, kMost);
+  budget.beta1 = object.number_or("beta1", budget.beta1, 0, 1);
+  budget.beta2 = object.number_or("beta2", budget.beta2, 0, 1);
+  budget.orth_reg_weight = object.number_or("orth_reg_weight", budget.orth_reg_weight, 0, kMaxAlpha);
+  return budget;
+}
+
 // A pickle or an archive of one, by its first bytes, under whatever name. The length of a safetensors header may begin like one.
 bool is_pickle(std::span<const std::byte> bytes) {
   const auto byte = [&](size_t i) { return static_cast<unsigned>(bytes[i]); };
@@ -151,6 +185,7 @@ bool is_pickle(std::span<const std::byte> bytes) {
 
 std::string plain_name(const std::string& path, const std::string& name) {
   std::string_view rest = name;
+  if (name == kPromptEmbeddings) return name;
   const auto drop = [&](std::string_view prefix) {
     if (!rest.starts_with(prefix)) fail(ErrorKind::corrupt_file, "{}: tensor {}: its name must begin with \"base_model.model.\"", path, printable(name, 200));
     rest.remove_prefix(prefix.size());
@@ -184,6 +219,9 @@ std::string_view to_string(PeftType type) {
     case PeftType::ia3: return "IA3";
     case PeftType::vera: return "VERA";
     case PeftType::bottleneck: return "BOTTLENECK";
+    case PeftType::adalora: return "ADALORA";
+    case PeftType::prompt_tuning: return "PROMPT_TUNING";
+    case PeftType::prefix_tuning: return "PREFIX_TUNING";
   }
   return "";
 }
@@ -195,7 +233,7 @@ PeftConfig parse_peft_config(const Json& json, const std::string& path) {
   check_other_fields(object, config.type);
   config.base_model = object.text_or("base_model_name_or_path", "");
   config.target_modules = selection(object, "target_modules");
-  if (config.target_modules.empty()) object.fail_at("target_modules", "must name the modules that the adapter is for");
+  if (config.target_modules.empty() && !is_soft_prompt(config.type)) object.fail_at("target_modules", "must name the modules that the adapter is for");
   config.exclude_modules = selection(object, "exclude_modules");
   config.layers_to_transform = layers(object);
   config.layers_pattern = layer_patterns(object);
@@ -216,6 +254,23 @@ PeftConfig parse_peft_config(const Json& json, const std::string& path) {
       config.dora = object.boolean_or("use_dora", false);
       config.rank_pattern = pattern_map<int64_t>(object, "rank_pattern", rank);
       config.alpha_pattern = pattern_map<double>(object, "alpha_pattern", alpha);
+      if (object.boolean_or("use_qalora", false)) {
+        if (config.dora) fail_unsupported(object, "use_qalora", "DoRA does not go with it");
+        config.qalora_group_size = object.integer_or("qalora_group_size", 16, 1, kMaxAdapterRank);
+      }
+      break;
+    case PeftType::adalora:
+      config.rank = object.integer_or("init_r", 12, 1, kMaxAdapterRank);
+      if (object.has("lora_alpha")) config.alpha = alpha(object, "lora_alpha");
+      dropout("lora_dropout");
+      config.budget = rank_budget(object);
+      config.kept_ranks =
+          pattern_map<std::vector<bool>>(object, "rank_pattern", [&](const JsonObject& at, const std::string& key) { return truths(at, key, config.rank); });
+      break;
+    case PeftType::prompt_tuning:
+    case PeftType::prefix_tuning:
+      config.virtual_tokens = object.integer("num_virtual_tokens", 1, kMaxVirtualTokens);
+      if (object.integer_or("num_transformer_submodules", 1, 1, 2) != 1) fail_unsupported(object, "num_transformer_submodules", "1 is, of a decoder");
       break;
     case PeftType::ia3:
       config.feedforward_modules = selection(object, "feedforward_modules");
@@ -245,10 +300,9 @@ Json to_json(const PeftConfig& config) {
   Json json = {{"peft_type", to_string(config.type)},
                {"base_model_name_or_path", config.base_model.empty() ? Json(nullptr) : Json(config.base_model)},
                {"task_type", "CAUSAL_LM"},
-               {"inference_mode", true},
-               {"target_modules", names_or_regex(config.target_modules)},
-               {"fan_in_fan_out", false},
-               {"modules_to_save", nullptr}};
+               {"inference_mode", true}};
+  if (!is_soft_prompt(config.type))
+    json.update({{"target_modules", names_or_regex(config.target_modules)}, {"fan_in_fan_out", false}, {"modules_to_save", nullptr}});
   if (!config.exclude_modules.empty()) json["exclude_modules"] = names_or_regex(config.exclude_modules);
   if (!config.layers_to_transform.empty()) json["layers_to_transform"] = config.layers_to_transform;
   if (!config.layers_pattern.empty()) json["layers_pattern"] = config.layers_pattern;
@@ -263,6 +317,35 @@ Json to_json(const PeftConfig& config) {
                    {"rank_pattern", object_of(config.rank_pattern)},
                    {"alpha_pattern", object_of(config.alpha_pattern)},
                    {"init_lora_weights", true}});
+      if (config.qalora_group_size > 0) json.update({{"use_qalora", true}, {"qalora_group_size", config.qalora_group_size}});
+      break;
+    case PeftType::adalora:
+      json.update({{"init_r", config.rank},
+                   {"target_r", config.budget.target_r},
+                   {"lora_alpha", number(config.alpha)},
+                   {"lora_dropout", config.dropout},
+                   {"bias", "none"},
+                   {"tinit", config.budget.tinit},
+                   {"tfinal", config.budget.tfinal},
+                   {"deltaT", config.budget.delta_t},
+                   {"beta1", config.budget.beta1},
+                   {"beta2", config.budget.beta2},
+                   {"orth_reg_weight", config.budget.orth_reg_weight},
+                   {"total_step", config.budget.total_step},
+                   {"rank_pattern", config.kept_ranks.empty() ? Json(nullptr) : object_of(config.kept_ranks)},
+                   {"init_lora_weights", true}});
+      break;
+    case PeftType::prompt_tuning:
+    case PeftType::prefix_tuning:
+      json.update({{"num_virtual_tokens", config.virtual_tokens},
+                   {"token_dim", config.token_dim},
+                   {"num_transformer_submodules", 1},
+                   {"num_attention_heads", config.attention_heads},
+                   {"num_layers", config.layers}});
+      if (config.type == PeftType::prompt_tuning)
+        json.update({{"prompt_tuning_init", "RANDOM"}, {"prompt_tuning_init_text", nullptr}, {"tokenizer_name_or_path", nullptr}});
+      else  // the file has what a projection gave, not what it was made of
+        json.update({{"prefix_projection", false}, {"encoder_hidden_size", nullptr}});
       break;
     case PeftType::ia3:
       json["feedforward_modules"] = config.feedforward_modules.empty() ? Json::array() : names_or_regex(config.feedforward_modules);
@@ -311,6 +394,7 @@ PeftAdapter read_peft(const std::string& directory) {
 
 void write_peft(const std::string& directory, const PeftConfig& config, std::vector<TensorToWrite> tensors, bool overwrite) {
   for (TensorToWrite& tensor : tensors) {
+    if (tensor.name == kPromptEmbeddings) continue;
     const bool shared = tensor.name.starts_with(kShared);
     tensor.name = fmt::format("{}{}{}", kPrefix, shared ? "" : kModelPrefix, tensor.name);
   }

@@ -15,8 +15,11 @@
 
 namespace frugal::io {
 
-enum class PeftType { lora, ia3, vera, bottleneck };
+enum class PeftType { lora, ia3, vera, bottleneck, adalora, prompt_tuning, prefix_tuning };
 std::string_view to_string(PeftType type);  // "LORA", ...
+// What stands before the text in place of beside the weights: the file has one tensor, kPromptEmbeddings, and means no modules.
+inline bool is_soft_prompt(PeftType type) { return type == PeftType::prompt_tuning || type == PeftType::prefix_tuning; }
+inline constexpr const char* kPromptEmbeddings = "prompt_embeddings";
 
 // Modules: names, or their ends after a dot; or a regular expression that matches whole names; or all linear layers but the head.
 struct ModuleSelection {
@@ -41,9 +44,19 @@ struct PeftConfig {
   ModuleSelection feedforward_modules;  // IA3: those whose input is scaled
   bool parallel = false;                // bottleneck: beside the module
   double scaling = 1;
-  std::string activation = "tanh";  // one of kBottleneckActivations
-  uint64_t projection_key = 0;      // VeRA: what the shared matrices are drawn from
-  bool save_projection = true;      // VeRA: they are in the file
+  std::string activation = "tanh";                         // one of kBottleneckActivations
+  uint64_t projection_key = 0;                             // VeRA: what the shared matrices are drawn from
+  bool save_projection = true;                             // VeRA: they are in the file
+  int64_t qalora_group_size = 0;                           // QA-LoRA: inputs that are pooled; 0: LoRA
+  int64_t virtual_tokens = 0;                              // soft prompts
+  int64_t token_dim = 0, layers = 0, attention_heads = 0;  // soft prompts, of the model; written only
+  // AdaLoRA; its rank is init_r. How it was learned, and which ranks are left, by "<module>.lora_E"; none there: all are.
+  struct RankBudget {
+    int64_t target_r = 8, tinit = 0, tfinal = 0, delta_t = 1, total_step = 0;
+    double beta1 = 0.85, beta2 = 0.85, orth_reg_weight = 0.5;
+  };
+  RankBudget budget;
+  std::vector<std::pair<std::string, std::vector<bool>>> kept_ranks;
 };
 
 struct PeftAdapter {
@@ -53,7 +66,7 @@ struct PeftAdapter {
   std::shared_ptr<MappedFile> file;                        // owns the bytes
 };
 
-inline constexpr int64_t kMaxAdapterRank = int64_t{1} << 16;
+inline constexpr int64_t kMaxAdapterRank = int64_t{1} << 16, kMaxVirtualTokens = int64_t{1} << 16;
 inline constexpr const char* kBottleneckActivations[] = {"relu", "tanh", "gelu", "silu"};
 
 // Throws Error{corrupt_file} for what breaks the format, Error{unsupported} that names a peft_type or a field that means something we

@@ -76,6 +76,20 @@ TEST(PeftConfig, ComesBackAsItWasWritten) {
   configs.push_back({{"peft_type", "LORA"}, {"target_modules", {"q"}}, {"layers_to_transform", 3}, {"layers_pattern", "layers"}, {"use_dora", true}});
   configs.push_back({{"peft_type", "IA3"}, {"target_modules", {"k", "w"}}, {"feedforward_modules", {"w"}}});
   configs.push_back({{"peft_type", "VERA"}, {"target_modules", "All-Linear"}, {"projection_prng_key", 7}, {"save_projection", false}});
+  configs.push_back({{"peft_type", "LORA"}, {"target_modules", {"q"}}, {"use_qalora", true}, {"qalora_group_size", 32}});
+  configs.push_back({{"peft_type", "ADALORA"},
+                     {"target_modules", {"q"}},
+                     {"init_r", 3},
+                     {"target_r", 2},
+                     {"tinit", 4},
+                     {"tfinal", 5},
+                     {"deltaT", 6},
+                     {"total_step", 77},
+                     {"beta1", 0.5},
+                     {"orth_reg_weight", 0.25},
+                     {"rank_pattern", {{"a.q.lora_E", {true, false, true}}}}});
+  configs.push_back({{"peft_type", "PROMPT_TUNING"}, {"num_virtual_tokens", 4}, {"prompt_tuning_init", "TEXT"}, {"tokenizer_name_or_path", "t"}});
+  configs.push_back({{"peft_type", "PREFIX_TUNING"}, {"num_virtual_tokens", 4}, {"prefix_projection", true}, {"encoder_hidden_size", 9}});
   configs.push_back({{"peft_type", "BOTTLENECK"}, {"target_modules", {"down_proj"}}, {"bottleneck_size", 3}, {"use_parallel_adapter", true}, {"scaling", 0.5}});
   for (const Json& json : configs) {
     const Json once = to_json(parse_peft_config(json, "config"));
@@ -119,7 +133,7 @@ TEST(PeftConfig, G3_TargetsThatAreNone) {
 }
 
 TEST(PeftConfig, G10_WhatCannotBeDoneIsNamed) {
-  for (const char* type : {"LOHA", "PREFIX_TUNING", "lora", ""}) {
+  for (const char* type : {"LOHA", "P_TUNING", "lora", ""}) {
     Json config = least();
     config["peft_type"] = type;
     EXPECT_THAT(outcome(config), AllOf(StartsWith("unsupported"), HasSubstr("peft_type"))) << type;
@@ -131,7 +145,6 @@ TEST(PeftConfig, G10_WhatCannotBeDoneIsNamed) {
                                                             {"layer_replication", {{0, 4}, {2, 5}}},
                                                             {"target_parameters", {"mlp.experts"}},
                                                             {"trainable_token_indices", {0, 1}},
-                                                            {"use_qalora", true},
                                                             {"alora_invocation_tokens", {1}},
                                                             {"init_lora_weights", "pissa_niter_4"},
                                                             {"init_lora_weights", "loftq"},

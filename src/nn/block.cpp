@@ -1,5 +1,8 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <tuple>
+
 #include "base/error.h"
 #include "base/team.h"
 #include "nn/model.h"
@@ -40,7 +43,7 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
   const Activation input(x);
   Tensor q = query.forward(input).view({tokens, spec.heads, spec.head_dim});
   Tensor k = key.forward(input).view({tokens, spec.kv_heads, spec.head_dim});
-  const Tensor v = value.forward(input).view({tokens, spec.kv_heads, spec.head_dim});
+  Tensor v = value.forward(input).view({tokens, spec.kv_heads, spec.head_dim});
   if (spec.qk_norm) {
     q = query_norm.forward(q);
     k = key_norm.forward(k);
@@ -48,6 +51,7 @@ Tensor Block::attend(const Tensor& x, std::span<const SequenceSlice> sequences, 
   const std::shared_ptr<RopeTable> table = rope_for(sequences);
   q = ops::rope(q, positions, table->cos(), table->sin());
   k = ops::rope(k, positions, table->cos(), table->sin());
+  if (begins_a_sequence(sequences)) std::tie(k, v) = with_prefix(k, v, positions);
   Tensor joined;
   if (ops::wants_gradient({q, k, v}) || ops::activation_type(q) != at::kFloat) {
     std::vector<ops::AttentionRange> ranges;
@@ -75,6 +79,17 @@ std::shared_ptr<RopeTable> Block::rope_for(std::span<const SequenceSlice> sequen
   }
   table->prepare(longest);
   return table;
+}
+
+bool Block::begins_a_sequence(std::span<const SequenceSlice> sequences) const {
+  if (prefix.count == 0) return false;
+  return std::ranges::any_of(sequences, [&](const SequenceSlice& slice) { return !slice.state || slice.state->length() < prefix.count; });
+}
+
+std::pair<Tensor, Tensor> Block::with_prefix(const Tensor& k, const Tensor& v, const Tensor& positions) const {
+  const auto [keys, values] = prefix.keys_values();
+  const Tensor places = at::nonzero(positions < prefix.count).flatten(), which = positions.index_select(0, places);
+  return {k.index_copy(0, places, keys.index_select(0, which)), v.index_copy(0, places, values.index_select(0, which))};
 }
 
 ops::AttentionOptions Block::attention_options() const { return {spec.attention_scale, spec.sliding_window}; }

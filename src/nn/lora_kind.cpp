@@ -36,23 +36,52 @@ Tensor AdapterDropout::state() const { return generator_->get_state(); }
 
 void AdapterDropout::set_state(const Tensor& state) { generator_->set_state(state); }
 
-LoraKind::LoraKind(Tensor a, Tensor b, double scale, std::shared_ptr<AdapterDropout> dropout)
-    : a_(std::move(a)), b_(std::move(b)), scale_(scale), dropout_(std::move(dropout)) {
+LoraKind::LoraKind(Tensor a, Tensor b, double scale, std::shared_ptr<AdapterDropout> dropout, int64_t group)
+    : a_(std::move(a)), b_(std::move(b)), scale_(scale), dropout_(std::move(dropout)), group_(group) {
   FRUGAL_ASSERT(a_.dim() == 2 && b_.dim() == 2 && is_float(a_, a_.sizes()) && is_float(b_, {b_.size(0), a_.size(0)}));
 }
 
 Tensor LoraKind::forward(const Activation& input) const {
-  const Tensor low = ops::float_linear(dropped(dropout_, input.values()), a_, invariant_);
+  Tensor x = dropped(dropout_, input.values());
+  if (group_ > 1) x = x.view({x.size(0), a_.size(1), group_}).mean(2) * static_cast<double>(a_.size(1));
+  const Tensor low = ops::float_linear(x, a_, invariant_);
   return ops::float_linear(low * scale_, b_, invariant_);
 }
 
-Tensor LoraKind::dense() const { return at::matmul(b_, a_) * scale_; }
+Tensor LoraKind::by_group() const {
+  const double pooled = group_ > 1 ? static_cast<double>(a_.size(1)) / static_cast<double>(group_) : 1;
+  return at::matmul(b_, a_) * (scale_ * pooled);
+}
 
-std::string LoraKind::describe() const { return fmt::format("LoRA r{}", rank()); }
+Tensor LoraKind::dense() const { return group_ > 1 ? by_group().repeat_interleave(group_, 1) : by_group(); }
+
+std::string LoraKind::describe() const { return group_ > 1 ? fmt::format("QA-LoRA r{} g{}", rank(), group_) : fmt::format("LoRA r{}", rank()); }
 
 void LoraKind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) {
   visit(module + ".lora_A.weight", a_);
   visit(module + ".lora_B.weight", b_);
+}
+
+AdaLoraKind::AdaLoraKind(Tensor a, Tensor b, Tensor e, double scale, std::shared_ptr<AdapterDropout> dropout)
+    : a_(std::move(a)), b_(std::move(b)), e_(std::move(e)), scale_(scale), dropout_(std::move(dropout)) {
+  FRUGAL_ASSERT(is_float(a_, {a_.size(0), a_.size(1)}) && is_float(b_, {b_.size(0), a_.size(0)}) && is_float(e_, {a_.size(0), 1}));
+}
+
+Tensor AdaLoraKind::forward(const Activation& input) const {
+  const Tensor& x = input.values();
+  if (a_.size(0) == 0) return at::zeros({x.size(0), out_features()}, at::kFloat);
+  const Tensor low = ops::float_linear(dropped(dropout_, x), a_, invariant_);
+  return ops::float_linear(low * (e_.flatten() * scale_), b_, invariant_);
+}
+
+Tensor AdaLoraKind::dense() const { return at::matmul(b_, a_ * e_) * scale_; }
+
+std::string AdaLoraKind::describe() const { return fmt::format("AdaLoRA r{}", a_.size(0)); }
+
+void AdaLoraKind::for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) {
+  visit(module + ".lora_A", a_);
+  visit(module + ".lora_B", b_);
+  visit(module + ".lora_E", e_);
 }
 
 VeraKind::VeraKind(Tensor a, Tensor b, Tensor lambda_d, Tensor lambda_b, std::shared_ptr<AdapterDropout> dropout)

@@ -49,13 +49,17 @@ class AdapterKind : public LinearKind {
   bool invariant_ = false;  // packed: batch-invariant kernels instead of the BLAS
 };
 
-// scale * B A (arXiv 2106.09685).
+// scale * B A (arXiv 2106.09685). With a group size it reads means of neighbouring inputs, times their number (QA-LoRA, arXiv 2309.14717), so
+// that its matrix is one number for each row and group.
 class LoraKind : public AdapterKind {
  public:
-  LoraKind(Tensor a, Tensor b, double scale, std::shared_ptr<AdapterDropout> dropout = nullptr);  // a [rank, in], b [out, rank] float32
+  // a [rank, in / group], b [out, rank] float32.
+  LoraKind(Tensor a, Tensor b, double scale, std::shared_ptr<AdapterDropout> dropout = nullptr, int64_t group = 1);
   int64_t out_features() const override { return b_.size(0); }
-  int64_t in_features() const override { return a_.size(1); }
+  int64_t in_features() const override { return a_.size(1) * group_; }
   int64_t rank() const { return a_.size(0); }
+  int64_t group() const { return group_; }
+  Tensor by_group() const;  // [out, in / group], what is added to each weight of a group
   Tensor forward(const Activation& input) const override;
   Tensor dense() const override;
   std::string describe() const override;
@@ -64,6 +68,25 @@ class LoraKind : public AdapterKind {
 
  private:
   Tensor a_, b_;
+  double scale_;
+  std::shared_ptr<AdapterDropout> dropout_;
+  int64_t group_;
+};
+
+// scale * B diag(e) A (arXiv 2303.10512, P Lambda Q there); the rank may be 0.
+class AdaLoraKind : public AdapterKind {
+ public:
+  AdaLoraKind(Tensor a, Tensor b, Tensor e, double scale, std::shared_ptr<AdapterDropout> dropout = nullptr);  // a [rank, in], b [out, rank], e [rank, 1]
+  int64_t out_features() const override { return b_.size(0); }
+  int64_t in_features() const override { return a_.size(1); }
+  Tensor forward(const Activation& input) const override;
+  Tensor dense() const override;
+  std::string describe() const override;
+  uint64_t storage_bytes() const override { return static_cast<uint64_t>(a_.nbytes() + b_.nbytes() + e_.nbytes()); }
+  void for_each_adapter_tensor(const std::string& module, const TensorVisitor& visit) override;
+
+ private:
+  Tensor a_, b_, e_;
   double scale_;
   std::shared_ptr<AdapterDropout> dropout_;
 };

@@ -71,6 +71,8 @@ std::vector<Adapted> adapted(const Base& base, const std::shared_ptr<AdapterDrop
   };
   const Tensor bias = at::randn({kOut});
   add("LoRA", std::make_shared<LoraKind>(trained({kRank, kIn}), trained({kOut, kRank}), 0.7, dropout), bias, bias);
+  add("QA-LoRA", std::make_shared<LoraKind>(trained({kRank, kIn / 16}, 1), trained({kOut, kRank}), 0.7, dropout, 16), bias, bias);
+  add("AdaLoRA", std::make_shared<AdaLoraKind>(trained({kRank, kIn}), trained({kOut, kRank}), trained({kRank, 1}, 3), 0.7, dropout), bias, bias);
   add("VeRA", std::make_shared<VeraKind>(at::randn({kRank, kIn}), at::randn({kOut, kRank}), trained({kRank}), trained({kOut}), dropout), bias, bias);
   add("DoRA", std::make_shared<DoraKind>(base.kinds, trained({kRank, kIn}), trained({kOut, kRank}), trained({kOut}, 4), 0.7, dropout), bias, bias);
   add("IA3 inputs", std::make_shared<Ia3Kind>(base.kinds, trained({1, kIn}, 1), Ia3Kind::Place::input), bias, bias);
@@ -113,8 +115,14 @@ TEST(LoraKind, PackedRowsDoNotDependOnTheOthersOfTheirBatch) {
 Tensor defined(const std::string& name, const Tensor& x, const Tensor& base, const Tensor& bias, const std::map<std::string, Tensor>& t) {
   if (name.ends_with("IA3 inputs")) return at::linear(x * t.at("m.ia3_l"), base, bias);
   if (name.ends_with("IA3 outputs")) return at::linear(x, base, bias) * t.at("m.ia3_l").t();
+  if (name.ends_with("AdaLoRA"))
+    return at::linear(x, base + 0.7 * at::matmul(t.at("m.lora_B"), at::matmul(at::diag(t.at("m.lora_E").flatten()), t.at("m.lora_A"))), bias);
+  if (name.ends_with("QA-LoRA")) {
+    const Tensor sums = x.view({x.size(0), -1, 16}).sum(2) / 16 * (kIn / 16);
+    return at::linear(x, base, bias) + 0.7 * at::linear(at::linear(sums, t.at("m.lora_A.weight")), t.at("m.lora_B.weight"));
+  }
   const Tensor change = 0.7 * at::matmul(t.at("m.lora_B.weight"), t.at("m.lora_A.weight"));
-  if (name.ends_with("LoRA")) return at::linear(x, base + change, bias);
+  if (name.ends_with(" LoRA")) return at::linear(x, base + change, bias);
   const Tensor whole = base + change;
   return at::linear(x, whole * (t.at("m.lora_magnitude_vector") / whole.norm(2, {1}).detach()).unsqueeze(1), bias);
 }

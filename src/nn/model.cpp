@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/team.h"
@@ -22,14 +25,48 @@ Batch Batch::equal_parts(std::span<const int32_t> tokens, int64_t length) {
 
 Tensor Model::embed(std::span<const int32_t> tokens) const {
   Tensor ids = at::empty({static_cast<int64_t>(tokens.size())}, at::kLong);
+  std::vector<int64_t> places, which;  // of virtual tokens
   for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0 || tokens[i] >= spec.vocab) {
+    const int64_t beyond = tokens[i] - spec.vocab;
+    if (tokens[i] < 0 || beyond >= virtual_tokens.count) {
       fail(ErrorKind::invalid_input, "token id {} at position {} is outside the vocabulary of {}", tokens[i], i, spec.vocab);
     }
-    ids.mutable_data_ptr<int64_t>()[i] = tokens[i];
+    ids.mutable_data_ptr<int64_t>()[i] = beyond < 0 ? tokens[i] : 0;
+    if (beyond < 0) continue;
+    places.push_back(static_cast<int64_t>(i));
+    which.push_back(beyond);
   }
-  const Tensor rows = embedding->rows(ids);
-  return spec.embedding_scale == 1 ? rows : rows * spec.embedding_scale;
+  Tensor rows = embedding->rows(ids);
+  if (spec.embedding_scale != 1) rows = rows * spec.embedding_scale;
+  if (places.empty()) return rows;
+  const Tensor at_places = at::tensor(places, at::kLong);
+  if (!virtual_tokens.rows.defined()) return rows.index_fill(0, at_places, 0);
+  return rows.index_copy(0, at_places, virtual_tokens.rows.index_select(0, at::tensor(which, at::kLong)));
+}
+
+std::vector<int32_t> Model::virtual_ids() const {
+  std::vector<int32_t> ids(static_cast<size_t>(virtual_tokens.count));
+  std::iota(ids.begin(), ids.end(), static_cast<int32_t>(spec.vocab));
+  return ids;
+}
+
+std::optional<Model::Completed> Model::completed(const Batch& batch) const {
+  const std::vector<int32_t> ids = virtual_ids();
+  if (ids.empty() || std::ranges::all_of(batch.sequences, [](const SequenceSlice& s) { return s.state != nullptr; })) return {};
+  Completed result;
+  std::vector<int64_t> rows;
+  for (SequenceSlice slice : batch.sequences) {
+    const auto first = batch.tokens.begin() + slice.begin;
+    const int64_t before = slice.state ? 0 : virtual_tokens.count;
+    slice.begin = std::ssize(result.batch.tokens);
+    if (!slice.state) result.batch.tokens.insert(result.batch.tokens.end(), ids.begin(), ids.end());
+    result.batch.tokens.insert(result.batch.tokens.end(), first, first + slice.count);
+    for (int64_t row = 0; row < slice.count; ++row) rows.push_back(slice.begin + before + row);
+    slice.count += before;
+    result.batch.sequences.push_back(slice);
+  }
+  result.rows = at::tensor(rows, at::kLong);
+  return result;
 }
 
 Tensor Model::logits(const Tensor& normed) const {
@@ -55,10 +92,15 @@ ForwardResult Model::forward(const Batch& batch, const ForwardOptions& options) 
   return result;
 }
 
-ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) const {
+ForwardResult Model::run(const Batch& given, const ForwardOptions& options) const {
+  const std::optional<Completed> with_virtual = completed(given);
+  const Batch& batch = with_virtual ? with_virtual->batch : given;
   const Tensor where = positions(batch.sequences);
   FRUGAL_ASSERT(where.size(0) == static_cast<int64_t>(batch.tokens.size()));
   for (const SequenceSlice& slice : batch.sequences) {
+    if (slice.state && slice.count > 0 && slice.state->length() < virtual_tokens.count) {
+      FRUGAL_ASSERT(batch.tokens[static_cast<size_t>(slice.begin)] == spec.vocab + slice.state->length());  // it begins with virtual_ids()
+    }
     if (slice.state && !slice.state->reserve(slice.count)) {
       fail(ErrorKind::out_of_memory, "the KV cache has no blocks left for {} more positions of a sequence of {}", slice.count, slice.state->length());
     }
@@ -113,7 +155,7 @@ ForwardResult Model::run(const Batch& batch, const ForwardOptions& options) cons
     }
     result.hidden = final_norm.forward(hidden.index_select(0, at::tensor(rows, at::kLong)));
   } else {
-    result.hidden = final_norm.forward(hidden);
+    result.hidden = final_norm.forward(with_virtual ? hidden.index_select(0, with_virtual->rows) : hidden);
   }
   if (options.logits != Logits::none && result.hidden.size(0) > 0) result.logits = logits(result.hidden);
   std::vector<Passage> passages;

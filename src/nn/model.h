@@ -73,6 +73,12 @@ class Block {
   Norm attention_sub_norm, mlp_sub_norm;        // spec.sub_norms
   Linear query, key, value, output;             // absent (false) when attention was pruned away
   Linear gate, up, down;                        // absent when the MLP was pruned away
+  // What stands in place of the keys and values of Model::virtual_tokens (prefix tuning).
+  struct Prefix {
+    int64_t count = 0;
+    std::function<std::pair<Tensor, Tensor>()> keys_values;  // [count, kv_heads, head_dim] each; with a gradient where it is trained
+  };
+  Prefix prefix;
 
   // hidden [tokens, spec.hidden] -> the same shape. positions [tokens] int64.
   Tensor forward(const Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap = {}) const;
@@ -92,6 +98,9 @@ class Block {
 
  private:
   std::shared_ptr<RopeTable> rope_for(std::span<const SequenceSlice> sequences) const;
+  bool begins_a_sequence(std::span<const SequenceSlice> sequences) const;  // so that the prefix has something to stand in place of
+  // k, v [tokens, kv_heads, head_dim] with the prefix in them.
+  std::pair<Tensor, Tensor> with_prefix(const Tensor& k, const Tensor& v, const Tensor& positions) const;
   ops::AttentionOptions attention_options() const;
   // Writes keys and values to the states and attends: q, k, v [tokens, heads, head_dim] -> out [tokens, heads * head_dim].
   void attend_sequences(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const SequenceSlice> sequences, Tensor& out) const;
@@ -107,13 +116,22 @@ struct ForwardResult {
   Tensor logits;  // [rows, vocab] float32, or undefined
 };
 
+// Positions that every sequence begins with and that are no text (prompt tuning, arXiv 2104.08691; prefix tuning, arXiv 2101.00190). The tokens
+// vocab, vocab + 1, ... stand for them: Model::forward puts them before sequences without a state; who makes states begins them with
+// Model::virtual_ids().
+struct VirtualTokens {
+  int64_t count = 0;
+  Tensor rows;  // [count, hidden], what the first block reads; undefined: zeros, of which nothing is read but Block::prefix
+};
+
 class Model {
  public:
   ModelSpec spec;
   std::shared_ptr<LinearKind> embedding;  // [vocab, hidden]
   std::vector<Block> blocks;
   Norm final_norm;
-  Linear head;                                      // tied: its kind is `embedding` itself
+  Linear head;  // tied: its kind is `embedding` itself
+  VirtualTokens virtual_tokens;
   uint64_t original_parameters = 0;                 // of the checkpoint that the chain began with, tied counted once
   std::vector<std::shared_ptr<const void>> owners;  // mapped files that weights point into
 
@@ -122,7 +140,14 @@ class Model {
   ForwardResult forward(const Batch& batch, const ForwardOptions& options = {}) const;
 
   // The pieces that forward is made of, for the layer loop.
-  Tensor embed(std::span<const int32_t> tokens) const;                // [tokens, hidden]
+  Tensor embed(std::span<const int32_t> tokens) const;  // [tokens, hidden]
+  std::vector<int32_t> virtual_ids() const;             // empty without virtual tokens
+  // The batch with the virtual tokens before each sequence that has no state, and which of its rows the given ones are; nothing: it stays as it is.
+  struct Completed {
+    Batch batch;
+    Tensor rows;  // [tokens] int64
+  };
+  std::optional<Completed> completed(const Batch& batch) const;
   Tensor logits(const Tensor& normed) const;                          // head and softcap
   static Tensor positions(std::span<const SequenceSlice> sequences);  // [tokens] int64
 
@@ -134,7 +159,7 @@ class Model {
   uint64_t storage_bytes() const;                                   // weights as written, without container overhead
 
  private:
-  ForwardResult run(const Batch& batch, const ForwardOptions& options) const;
+  ForwardResult run(const Batch& given, const ForwardOptions& options) const;
   Execution execution_ = Execution::stored;
 };
 

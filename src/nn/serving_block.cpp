@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <array>
+#include <tuple>
 
 #include "base/error.h"
 #include "nn/model.h"
@@ -106,6 +107,7 @@ void Block::serve(Tensor& hidden, std::span<const SequenceSlice> sequences, cons
       ops::rope_in_place(q, positions, table->cos(), table->sin(), rows);
       ops::rope_in_place(k, positions, table->cos(), table->sin(), rows);
     });
+    if (begins_a_sequence(sequences)) std::tie(k, v) = with_prefix(k, v, positions);
     attend_sequences(q, k, v, sequences, attended);
     const RowWork norm = [&](RowRange rows) { apply(attention_sub_norm, attended, attended, rows); };
     apply(std::array{&output}, attended, spec.sub_norms ? norm : RowWork(), std::array{&projected}, b.quantized);

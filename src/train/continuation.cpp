@@ -27,7 +27,9 @@ struct Reader {
   Tensor read(std::span<const size_t> ids, const std::vector<std::span<const int32_t>>& parts, double temperature) {
     nn::Batch batch;
     for (size_t i = 0; i < ids.size(); ++i) {
-      batch.sequences.push_back({std::ssize(batch.tokens), std::ssize(parts[i]), &states[ids[i]]});
+      const std::vector<int32_t> first = states[ids[i]].length() == 0 ? model.virtual_ids() : std::vector<int32_t>();
+      batch.sequences.push_back({std::ssize(batch.tokens), std::ssize(first) + std::ssize(parts[i]), &states[ids[i]]});
+      batch.tokens.insert(batch.tokens.end(), first.begin(), first.end());
       batch.tokens.insert(batch.tokens.end(), parts[i].begin(), parts[i].end());
     }
     const Tensor logits = model.forward(batch, {nn::ForwardOptions::Logits::last}).logits;

@@ -16,16 +16,17 @@
 namespace frugal::train {
 
 struct TrainingFlops {
-  double per_token = 0;   // matrices of the blocks and of what trains beside them
-  double per_target = 0;  // the head
+  double per_token = 0;        // matrices of the blocks and of what trains beside them
+  double per_target = 0;       // the head
+  int64_t virtual_tokens = 0;  // before each sequence
   struct Attention {
     double per_pair = 0;  // of a token and one that it may see
     int64_t window = 0;   // sliding; 0: none
   };
   std::vector<Attention> blocks;
 
-  // Of one sequence.
-  double of(int64_t tokens, int64_t targets) const;
+  // Of one sequence with so many tokens of text.
+  double of(int64_t text, int64_t targets) const;
 };
 
 // Everything trains.

@@ -73,7 +73,9 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
 
 }  // namespace
 
-Tensor hidden_states(const nn::Model& model, const nn::Batch& batch, const Recompute& recompute) {
+Tensor hidden_states(const nn::Model& model, const nn::Batch& given, const Recompute& recompute) {
+  const std::optional<nn::Model::Completed> with_virtual = model.completed(given);
+  const nn::Batch& batch = with_virtual ? with_virtual->batch : given;
   const Tensor positions = nn::Model::positions(batch.sequences);
   FRUGAL_ASSERT(positions.size(0) == static_cast<int64_t>(batch.tokens.size()));
   const bool recomputes = recompute.every > 0 && at::GradMode::is_enabled();
@@ -100,7 +102,7 @@ Tensor hidden_states(const nn::Model& model, const nn::Batch& batch, const Recom
     call->recompute = shared;
     hidden = RecomputedBlock::apply(hidden, call);
   }
-  return model.final_norm.forward(hidden);
+  return model.final_norm.forward(with_virtual ? hidden.index_select(0, with_virtual->rows) : hidden);
 }
 
 }  // namespace frugal::train

@@ -24,7 +24,8 @@ namespace frugal::train {
 namespace {
 
 constexpr int kNonFiniteInARow = 3;
-constexpr double kMeanDecay = 0.9;  // of the running mean of the loss
+constexpr const char* kHookState = "hook.";  // leads the names of a hook's state in a checkpoint
+constexpr double kMeanDecay = 0.9;           // of the running mean of the loss
 
 struct Step {
   std::vector<const MicroBatch*> batches;
@@ -113,6 +114,7 @@ class Run {
     fingerprint_["learning_rate"] = options.learning_rate;
     fingerprint_["max_grad_norm"] = options.max_grad_norm;
     if (options.scale_loss) scaler_.emplace();
+    if (options.hook) options.hook->begin(plan_.total());
     if (options.spikes == SpikePolicy::skip) fingerprint_["spike_factor"] = options.spike_factor;
   }
 
@@ -277,12 +279,14 @@ class Run {
     if (scaler_) scaler_->update(unscale());
     row.loss = loss;
     row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
+    if (options_.hook) row.metrics.update(options_.hook->add_gradients());
     if (!whole) row.grad_norm = clipped_norm();
     if (scaler_) row.metrics["loss_scale"] = loss_scale;
     row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
     if (!row.skipped) {
       optimizer_.step(row.learning_rate);
       if (ranks_) ranks_->share_parameters();
+      if (options_.hook) options_.hook->after_step(step_);
       mean_loss_ = mean_loss_ > 0 ? kMeanDecay * mean_loss_ + (1 - kMeanDecay) * loss : loss;
       non_finite_ = 0;
     } else {
@@ -461,6 +465,9 @@ class Run {
   void write(TensorMap optimizer_state) {
     Checkpoint checkpoint{step_, {}, {}, std::move(optimizer_state)};
     for (const Parameter& parameter : parameters_) checkpoint.parameters[parameter.name] = parameter.tensor;
+    if (options_.hook) {
+      options_.hook->for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[kHookState + name] = state; });
+    }
     checkpoint.state = {{"global_step", step_},
                         {"max_steps", plan_.total()},
                         {"epoch", plan_.epoch_after(step_)},
@@ -509,12 +516,14 @@ class Run {
         copy_named(checkpoint->parameters, parameter.name, tensor, where);
       }
     }
+    TensorMap states = checkpoint ? checkpoint->optimizer : TensorMap();
+    if (options_.hook) load_hook(states, where);
     if (ranks_) {
       ranks_->take_leaders_parameters();
       ranks_->go_from_leader();
-      ranks_->load_state(optimizer_, checkpoint ? checkpoint->optimizer : TensorMap(), where);
+      ranks_->load_state(optimizer_, states, where);
     } else {
-      load_state(optimizer_, checkpoint->optimizer, where);
+      load_state(optimizer_, states, where);
     }
     tokens_ = state.integer("num_input_tokens_seen", 0, INT64_MAX);
     skipped_ = state.integer("skipped_steps", 0, INT64_MAX);
@@ -528,6 +537,15 @@ class Run {
     history_ = stored.value("log_history", Json::array());
     is_saved_ = true;
     log_info("resumed at step {} of {}", step_, plan_.total());
+  }
+
+  // Takes the hook's part out of `states`, which rank 0 has.
+  void load_hook(TensorMap& states, const std::string& where) {
+    options_.hook->for_each_state([&](const std::string& name, at::Tensor& state) {
+      if (leads()) copy_named(states, kHookState + name, state, where);
+      states.erase(kHookState + name);
+      if (ranks_) ranks_->group().broadcast(state, 0)->wait();
+    });
   }
 
   // The order of sums, which threads and ranks decide, is another's anyhow where ranks come or go.

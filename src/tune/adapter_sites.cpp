@@ -30,6 +30,7 @@ class Attacher {
     const at::NoGradGuard no_grad;
     if (options_.scale != 1 && (config_.type != PeftType::lora || config_.dora))
       fail(ErrorKind::unsupported, "{}: only a plain LoRA can be scaled, this is {}", options_.source, config_.dora ? "DoRA" : io::to_string(config_.type));
+    if (io::is_soft_prompt(config_.type)) return run_soft_prompt();
     const std::vector<Linear*> linears = modules_.find(model_);
     if (config_.type == PeftType::vera) take_projections(linears);
     std::vector<AdapterSite> sites;
@@ -41,6 +42,15 @@ class Attacher {
   }
 
  private:
+  std::unique_ptr<Adapter> run_soft_prompt() {
+    PeftConfig config = checked_soft_prompt(model_, config_, options_.source);
+    const bool prefix = config.type == PeftType::prefix_tuning;
+    const int64_t width = prefix ? prefix_width(model_, options_.source) : model_.spec.hidden;
+    Tensor rows = tensors_.take_shared(io::kPromptEmbeddings, {config.virtual_tokens, width});
+    tensors_.finish();
+    return std::make_unique<Adapter>(model_, std::move(config), prefix ? prefix_tables(std::move(rows)) : prompt_rows(std::move(rows)));
+  }
+
   using Kinds = std::vector<std::shared_ptr<nn::LinearKind>>;
 
   std::shared_ptr<nn::AdapterKind> make(const Linear& linear) {
@@ -49,6 +59,9 @@ class Attacher {
       case PeftType::ia3: return make_ia3(linear);
       case PeftType::vera: return make_vera(linear);
       case PeftType::bottleneck: return make_bottleneck(linear);
+      case PeftType::adalora: return make_adalora(linear);
+      case PeftType::prompt_tuning:
+      case PeftType::prefix_tuning: break;
     }
     return nullptr;
   }
@@ -58,12 +71,26 @@ class Attacher {
   std::shared_ptr<nn::AdapterKind> make_lora(const Linear& linear) {
     const int64_t rank = modules_.rank(linear.name());
     const double scale = modules_.scale(linear.name()) * options_.scale;
-    Tensor a = trained(linear, ".lora_A.weight", {rank, linear.in_features()});
+    const int64_t group = std::max<int64_t>(1, config_.qalora_group_size);
+    if (linear.in_features() % group != 0) {
+      fail(ErrorKind::invalid_input, "{}: {} has {} inputs, which groups of {} do not divide", options_.source, linear.name(), linear.in_features(), group);
+    }
+    Tensor a = trained(linear, ".lora_A.weight", {rank, linear.in_features() / group});
     if (options_.freeze_a) a.set_requires_grad(false);
     Tensor b = trained(linear, ".lora_B.weight", {linear.out_features(), rank});
-    if (!config_.dora) return std::make_shared<nn::LoraKind>(std::move(a), std::move(b), scale, dropout_);
+    if (!config_.dora) return std::make_shared<nn::LoraKind>(std::move(a), std::move(b), scale, dropout_, group);
     Tensor magnitude = trained(linear, ".lora_magnitude_vector", {linear.out_features()});
     return std::make_shared<nn::DoraKind>(linear.kinds(), std::move(a), std::move(b), std::move(magnitude), scale, dropout_);
+  }
+
+  std::shared_ptr<nn::AdapterKind> make_adalora(const Linear& linear) {
+    const auto kept = std::ranges::find(config_.kept_ranks, linear.name() + ".lora_E", &std::pair<std::string, std::vector<bool>>::first);
+    const int64_t rank = kept == config_.kept_ranks.end() ? config_.rank : std::ranges::count(kept->second, true);
+    Tensor a = trained(linear, ".lora_A", {rank, linear.in_features()}), b = trained(linear, ".lora_B", {linear.out_features(), rank});
+    Tensor e = trained(linear, ".lora_E", {rank, 1});
+    const auto initial = static_cast<double>(config_.rank);
+    const double scale = (config_.alpha > 0 ? config_.alpha : initial) / (initial + 1e-5);  // as the format's own implementation
+    return std::make_shared<nn::AdaLoraKind>(std::move(a), std::move(b), std::move(e), scale, dropout_);
   }
 
   std::shared_ptr<nn::AdapterKind> make_ia3(const Linear& linear) {
@@ -158,6 +185,8 @@ class NewTensors : public AdapterTensors {
     }
     if (part == ".lora_B.weight" || part == ".vera_lambda_b" || part == ".adapter_up.weight") return at::zeros(shape, at::kFloat);
     if (part == ".vera_lambda_d") return at::full(shape, 0.1, at::kFloat);
+    if (part == ".lora_A" || part == ".lora_B") return at::randn(shape, generator_, at::kFloat).mul_(0.02);
+    if (part == ".lora_E") return at::zeros(shape, at::kFloat);
     if (part == ".ia3_l") return at::ones(shape, at::kFloat);
     FRUGAL_ASSERT(part == ".lora_magnitude_vector");
     return linear.dense().norm(2, {1});
@@ -178,7 +207,7 @@ class FileTensors : public AdapterTensors {
   Tensor take(const Linear& linear, std::string_view part, at::IntArrayRef shape) override { return read(linear.name() + std::string(part), shape); }
 
   Tensor take_shared(std::string_view name, at::IntArrayRef shape) override {
-    if (adapter_.tensors.contains(name)) return read(std::string(name), shape);
+    if (adapter_.tensors.contains(name) || name == io::kPromptEmbeddings) return read(std::string(name), shape);
     if (adapter_.config.save_projection) fail(ErrorKind::corrupt_file, "{}: tensor {} is missing, though save_projection says it is here", adapter_.path, name);
     return projection(shape, projection_);
   }
@@ -194,14 +223,16 @@ class FileTensors : public AdapterTensors {
                  : "an adapter at an embedding is not supported");
     }
     fail(ErrorKind::corrupt_file,
-         "{}: {} of the tensors belong to no module of the model that target_modules means, {} the first of them; is the adapter for another model?",
+         "{}: {} of the tensors belong to no module of the model that the configuration means, {} the first of them; is the adapter for another model?",
          adapter_.path, unused_.size(), printable(*unused_.begin(), 200));
   }
 
  private:
   Tensor read(const std::string& name, at::IntArrayRef shape) {
     const auto it = adapter_.tensors.find(name);
-    if (it == adapter_.tensors.end()) fail(ErrorKind::corrupt_file, "{}: tensor {} is missing, which target_modules means", adapter_.path, name);
+    if (it == adapter_.tensors.end())
+      fail(ErrorKind::corrupt_file, "{}: tensor {} is missing, which {} means", adapter_.path, name,
+           name == io::kPromptEmbeddings ? "peft_type" : "target_modules");
     unused_.erase(it->first);
     const TensorView& view = it->second;
     if (at::IntArrayRef(view.shape) != shape) {
@@ -230,7 +261,7 @@ std::unique_ptr<Adapter> attach(nn::Model& model, const PeftConfig& config, Adap
   return Attacher(model, config, tensors, options).run();
 }
 
-std::unique_ptr<Adapter> attach_new(nn::Model& model, const PeftConfig& config, const std::string& method, uint64_t seed, bool freeze_a) {
+void require_known_targets(nn::Model& model, const PeftConfig& config, const std::string& method) {
   const std::vector<std::string> unknown = TargetModules(config, method).unknown(model);
   if (!unknown.empty()) {
     std::set<std::string> parts;
@@ -238,6 +269,10 @@ std::unique_ptr<Adapter> attach_new(nn::Model& model, const PeftConfig& config, 
     fail(ErrorKind::invalid_input, "{}: target: the model has no module \"{}\"{}", method, printable(unknown.front()),
          did_you_mean(unknown.front(), {parts.begin(), parts.end()}));
   }
+}
+
+std::unique_ptr<Adapter> attach_new(nn::Model& model, const PeftConfig& config, const std::string& method, uint64_t seed, bool freeze_a) {
+  require_known_targets(model, config, method);
   NewTensors tensors(config, seed);
   return attach(model, config, tensors, {.source = method, .freeze_a = freeze_a, .dropout_seed = seed + 1});
 }

@@ -29,6 +29,9 @@ struct AttachOptions {
 };
 std::unique_ptr<Adapter> attach(nn::Model& model, const io::PeftConfig& config, AdapterTensors& tensors, const AttachOptions& options);
 
+// Throws Error{invalid_input} with the nearest name for a target that names no module of the model.
+void require_known_targets(nn::Model& model, const io::PeftConfig& config, const std::string& method);
+
 // New tensors as peft draws them: A uniform in +-1/sqrt(in), B zero, magnitudes those of the rows, IA3 ones.
 std::unique_ptr<Adapter> attach_new(nn::Model& model, const io::PeftConfig& config, const std::string& method, uint64_t seed, bool freeze_a = false);
 

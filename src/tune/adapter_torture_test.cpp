@@ -87,6 +87,30 @@ TEST(AdapterTorture, G1_G2_ShapesThatAreNotTheRanksOrAreTransposed) {
   }
 }
 
+TEST(AdapterTorture, SoftPromptsOfAnotherModelOrWithoutTheirTensor) {
+  const auto outcome_of_prompt = [](const char* type, int64_t count, std::vector<int64_t> shape, const char* name = "prompt_embeddings") {
+    const TemporaryFolder folder;
+    folder.write("adapter_config.json", Json{{"peft_type", type}, {"num_virtual_tokens", count}}.dump());
+    int64_t numbers = 1;
+    for (const int64_t size : shape) numbers *= size;
+    io::write_safetensors(folder / "adapter_model.safetensors",
+                          {io::owned_tensor<float>(name, "F32", shape, std::vector<float>(static_cast<size_t>(numbers), 0.25))});
+    nn::Model model = tiny_model();
+    const std::string result = outcome_of([&] { load_adapter(model, folder.path()); });
+    EXPECT_EQ(model.virtual_tokens.count, result == "ok" ? count : 0);
+    return result;
+  };
+  const nn::BlockSpec spec = tiny_model().blocks[0].spec;
+  const int64_t width = std::ssize(tiny_model().blocks) * 2 * spec.kv_heads * spec.head_dim;
+  EXPECT_EQ(outcome_of_prompt("PROMPT_TUNING", 3, {3, kHidden}), "ok");
+  EXPECT_EQ(outcome_of_prompt("PREFIX_TUNING", 3, {3, width}), "ok");
+  EXPECT_THAT(outcome_of_prompt("PROMPT_TUNING", 3, {3, width}), AllOf(StartsWith("corrupt file"), HasSubstr("shape")));
+  EXPECT_THAT(outcome_of_prompt("PREFIX_TUNING", 4, {3, width}), AllOf(StartsWith("corrupt file"), HasSubstr("shape")));
+  EXPECT_THAT(outcome_of_prompt("PREFIX_TUNING", 0, {0, width}), StartsWith("corrupt file"));
+  EXPECT_THAT(outcome_of_prompt("PROMPT_TUNING", 3, {3, kHidden}, "base_model.model.x.lora_A.weight"), AllOf(StartsWith("corrupt file"), HasSubstr("missing")));
+  EXPECT_THAT(outcome_of_prompt("PROMPT_TUNING", 60000, {1, kHidden}), AllOf(StartsWith("invalid input"), HasSubstr("no room")));
+}
+
 TEST(AdapterTorture, G2_AWithoutBAndLayersThatAreNotThere) {
   for (const char* part : {"lora_A", "lora_B"}) {
     Tensors tensors = fitting();

@@ -8,7 +8,7 @@
 namespace frugal::tune {
 namespace {
 
-std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, uint64_t seed) {
+std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, const AttachContext& context) {
   io::PeftConfig config;
   config.type = io::PeftType::bottleneck;
   config.rank = options.integer("size");
@@ -17,7 +17,7 @@ std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, uint64_t 
   config.scaling = options.number("scale");
   config.activation = options.text("activation");
   config.target_modules = target_of(options.text("target"));
-  return attach_new(model, config, "bottleneck-adapter", seed);
+  return attach_new(model, config, "bottleneck-adapter", context.seed);
 }
 
 }  // namespace

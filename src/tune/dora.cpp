@@ -9,10 +9,10 @@
 namespace frugal::tune {
 namespace {
 
-std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, uint64_t seed) {
+std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, const AttachContext& context) {
   io::PeftConfig config = lora_config(options);
   config.dora = true;
-  return attach_new(model, config, "dora", seed);
+  return attach_new(model, config, "dora", context.seed);
 }
 
 }  // namespace

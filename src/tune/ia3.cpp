@@ -7,12 +7,12 @@
 namespace frugal::tune {
 namespace {
 
-std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, uint64_t seed) {
+std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, const AttachContext& context) {
   io::PeftConfig config;
   config.type = io::PeftType::ia3;
   config.target_modules = target_of(options.text("target"));
   if (const std::string& inputs = options.text("feedforward"); !inputs.empty()) config.feedforward_modules = target_of(inputs);
-  return attach_new(model, config, "ia3", seed);
+  return attach_new(model, config, "ia3", context.seed);
 }
 
 }  // namespace

@@ -10,7 +10,9 @@
 namespace frugal::tune {
 namespace {
 
-std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, uint64_t seed) { return attach_new(model, lora_config(options), "lora", seed); }
+std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, const AttachContext& context) {
+  return attach_new(model, lora_config(options), "lora", context.seed);
+}
 
 }  // namespace
 

@@ -7,8 +7,8 @@
 namespace frugal::tune {
 namespace {
 
-std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, uint64_t seed) {
-  return attach_new(model, lora_config(options), "lora-fa", seed, /*freeze_a=*/true);
+std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, const AttachContext& context) {
+  return attach_new(model, lora_config(options), "lora-fa", context.seed, /*freeze_a=*/true);
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 namespace frugal::tune {
 namespace {
 
-std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, uint64_t seed) {
-  std::unique_ptr<Adapter> adapter = attach_new(model, lora_config(options), "lora-plus", seed);
+std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, const AttachContext& context) {
+  std::unique_ptr<Adapter> adapter = attach_new(model, lora_config(options), "lora-plus", context.seed);
   adapter->set_learning_rate_ratio(options.number("ratio"));
   return adapter;
 }

@@ -7,14 +7,14 @@
 namespace frugal::tune {
 namespace {
 
-std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, uint64_t seed) {
+std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, const AttachContext& context) {
   io::PeftConfig config;
   config.type = io::PeftType::vera;
   config.rank = options.integer("r");
   config.dropout = options.number("dropout");
   config.target_modules = target_of(options.text("target"));
-  config.projection_key = seed;
-  return attach_new(model, config, "vera", seed);
+  config.projection_key = context.seed;
+  return attach_new(model, config, "vera", context.seed);
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ def main():
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
         model = PeftModel.from_pretrained(model, adapter).eval()
         with torch.no_grad():
-            logits = model(input_ids=load_file(tokens)["tokens"].long()[None], use_cache=False).logits[0]
+            ids = load_file(tokens)["tokens"].long()
+            logits = model(input_ids=ids[None], use_cache=False).logits[0][-len(ids):]  # virtual tokens may be before
         save_file({"logits": logits.contiguous()}, out)
 
 

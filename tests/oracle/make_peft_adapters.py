@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model
+from peft import (AdaLoraConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig, VeraConfig, get_peft_model)
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
@@ -44,6 +44,12 @@ def adapters(rng):
     yield "base_ia3", IA3Config(target_modules=["k_proj", "v_proj", "down_proj", "up_proj"], feedforward_modules=["down_proj"], init_ia3_weights=False)
     yield "base_vera", VeraConfig(r=8, target_modules=["q_proj", "v_proj", "down_proj"], init_weights=False)
     yield "base_vera_drawn", VeraConfig(r=5, target_modules=["k_proj", "gate_proj"], save_projection=False, projection_prng_key=rng.randrange(1000))
+    schedule = dict(total_step=10, tinit=1, tfinal=2)
+    yield "base_adalora", AdaLoraConfig(init_r=rank, target_r=2, lora_alpha=6, target_modules="all-linear", init_lora_weights=False, **schedule)
+    yield "base_adalora_ranks", AdaLoraConfig(init_r=4, target_r=1, target_modules=["q_proj", "down_proj"], init_lora_weights=False, **schedule)
+    yield "base_prompt", PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=rng.randrange(1, 9))
+    yield "base_prefix", PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=rng.randrange(1, 9))
+    yield "tied_prefix", PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
     yield "tied_lora", LoraConfig(r=rank, lora_alpha=9, target_modules=["k_proj", "v_proj", "up_proj"], **random_init)
     yield "tied_ia3", IA3Config(task_type="CAUSAL_LM", init_ia3_weights=False)
 
@@ -53,12 +59,23 @@ def randomize(model, generator):
         if "magnitude" in name:
             parameter.data *= 1 + 0.3 * torch.randn(parameter.shape, generator=generator)
         # Much more would make attention sharp, which amplifies rounding.
-        elif "lora_B" in name:
+        elif "lora_B" in name or "lora_E" in name:
             parameter.data *= 0.3
+        elif name.endswith("lora_A.default"):  # AdaLoRA's, drawn larger than LoRA's
+            parameter.data *= 0.2
         elif "vera_lambda_b" in name:
             parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
         elif "vera_lambda_d" in name or "ia3_l" in name:
             parameter.data = 1 + 0.5 * torch.randn(parameter.shape, generator=generator)
+
+
+def drop_ranks(model, config, rng):
+    """As AdaLoRA does at the end of its schedule; a module may lose all."""
+    modules = [name for name, _ in model.base_model.model.named_parameters() if "lora_E" in name]
+    pattern = {name.replace(".default", ""): [rng.random() < 0.5 for _ in range(config.init_r)] for name in modules}
+    pattern[next(iter(pattern))] = [False] * config.init_r
+    model.base_model.resize_modules_by_rank_pattern(pattern, "default")
+    config.rank_pattern = pattern
 
 
 def key_of(name):
@@ -82,15 +99,17 @@ def main():
         base = AutoModelForCausalLM.from_pretrained(out / name.split("_")[0], dtype=torch.float32, attn_implementation="eager")
         model = get_peft_model(base, config).eval()
         randomize(model, generator)
+        if name == "base_adalora_ranks":
+            drop_ranks(model, config, rng)
         model.save_pretrained(out / name)
         tokens = torch.randint(0, base.config.vocab_size, (LENGTH,), generator=generator)
-        logits = model(input_ids=tokens[None], use_cache=False).logits[0]
+        logits = model(input_ids=tokens[None], use_cache=False).logits[0][-LENGTH:]
         torch.nn.functional.cross_entropy(logits[:-1], tokens[1:]).backward()
         result = {"tokens": tokens.to(torch.int32), "logits": logits.detach().contiguous()}
         kept = set(load_file(out / name / "adapter_model.safetensors"))
         for parameter_name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                assert key_of(parameter_name) in kept, parameter_name
+                assert key_of(parameter_name) in kept or "prompt_encoder" in parameter_name, parameter_name
                 result["grad." + key_of(parameter_name)] = parameter.grad.contiguous()
         save_file(result, out / f"{name}.expected.safetensors")
         print(name, file=names)
