@@ -140,7 +140,7 @@ void run(const Context& context, const ClaimsValues& values) {
 void add_claims(CLI::App& app, Context& context) {
   const auto values = std::make_shared<ClaimsValues>();
   new_verb(app, context, "claims", "Run the experiment behind a method's claim, with its baseline, in one run", [&context, values] { run(context, *values); })
-      .texts("ids", values->ids, "Methods (default: all, which takes an hour)")
+      .texts("ids", values->ids, "Methods (default: all, which takes most of an hour)")
       .text("-m,--model,--hf-repo", values->model,
             "Model, in place of those that claims name: S (SmolLM2-135M-Instruct, from scripts/quickstart), T (a small one, from scripts/train-model-t)")
       .text("--calib", values->calib, "Text to calibrate and to train on")
