@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "claims/activation_meter.h"
-#include "distill/continuation.h"
+#include "train/continuation.h"
 #include "train/hidden_states.h"
 
 namespace frugal::claims {
@@ -104,10 +104,10 @@ Runner::Values Runner::rouge_l(const Claim& claim) {
   return by_seed(claim, false, [&](const Run& run, const Trained& trained) {
     const data::Dataset& texts = trainings_.data(run).held_out;
     std::vector<std::span<const int32_t>> prompts;
-    for (size_t i = 0; i < texts.size(); ++i) prompts.push_back(distill::prompt_of(texts.example(i)));
-    const distill::ContinuationOptions sampling{run.budget.sequence_len / 2, run.budget.sequence_len, run.budget.temperature,
-                                                trainings_.model(run.model).end_ids, trainings_.seed_of(run)};
-    const auto written = distill::continuations(*trained.model, prompts, sampling);
+    for (size_t i = 0; i < texts.size(); ++i) prompts.push_back(train::prompt_of(texts.example(i)));
+    const train::ContinuationOptions sampling{run.budget.sequence_len / 2, run.budget.sequence_len, run.budget.temperature, trainings_.model(run.model).end_ids,
+                                              trainings_.seed_of(run)};
+    const auto written = train::continuations(*trained.model, prompts, sampling);
     double sum = 0;
     for (size_t i = 0; i < texts.size(); ++i) sum += claims::rouge_l(written[i], texts.example(i).tokens.subspan(prompts[i].size()));
     return sum / static_cast<double>(texts.size());

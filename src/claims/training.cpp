@@ -159,7 +159,7 @@ Trainings::Start Trainings::start(const Run& run, const Side& side) {
     start.model = new_model(run.model, budget.new_blocks, seed_of(run));
   }
   if (side.adapter) {
-    start.adapter = side.adapter->row->function(*start.model, side.adapter->options, seed_of(run));
+    start.adapter = side.adapter->row->function(*start.model, side.adapter->options, {.seed = seed_of(run), .tokenizer = model(run.model).tokenizer.get()});
     start.adapter->set_training(true);
     start.parameters = start.adapter->parameters();
   } else if (side.trains) {
@@ -221,6 +221,7 @@ Trained Trainings::train(const Run& run) {
   trainer.learning_rate = run.rate;
   trainer.schedule = side.schedule;
   trainer.seed = seed_of(run);
+  if (start.adapter) trainer.hook = start.adapter->step_hook();
   trainer.eval_steps = run.curve ? std::max<int64_t>(1, budget.steps / kPoints) : 0;
   const std::string path = setting_.work + "/run";
   fs::remove_all(path);

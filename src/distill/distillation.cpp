@@ -68,7 +68,7 @@ Distillation::Distillation(const nn::Model& student, std::vector<std::shared_ptr
 
 Distillation::Rows Distillation::written_by_student(const train::MicroBatch& batch, uint64_t seed) const {
   std::vector<std::span<const int32_t>> prompts;
-  for (const uint64_t id : batch.examples) prompts.push_back(prompt_of(dataset_.example(id)));
+  for (const uint64_t id : batch.examples) prompts.push_back(train::prompt_of(dataset_.example(id)));
   if (options_.set_training) options_.set_training(false);
   const train::ContinuationOptions sampling{method_.max_new_tokens, static_cast<int64_t>(options_.batches.sequence_len), method_.sampling_temperature, end_ids_,
                                             seed};

@@ -28,7 +28,9 @@ CostEstimate estimate(const nn::ModelSpec& spec, const Workload& work, const std
 }
 
 nn::ModelSpec large(int64_t vocab = 40'000) {
-  return new_model_spec(Options("shape", shape_options(), {{"hidden_size", "512"}, {"num_hidden_layers", "8"}, {"num_attention_heads", "8"}, {"num_key_value_heads", "2"}}), vocab);
+  return new_model_spec(
+      Options("shape", shape_options(), {{"hidden_size", "512"}, {"num_hidden_layers", "8"}, {"num_attention_heads", "8"}, {"num_key_value_heads", "2"}}),
+      vocab);
 }
 
 TEST(CostModel, TensorsAreThoseOfTheModel) {

@@ -83,8 +83,12 @@ OptimizerRow mezo_row() {
   row.summary = "two losses along a random direction in place of a gradient: the memory of inference";
   row.options = {number_option("eps", 1e-3, 1e-8, 1, "length of the step to either side, in units of z"), weight_decay_option(0)};
   row.function = make_optimizer<Mezo>;
-  row.claims = {
-      {.statement = "loss of a tuned model falls without a gradient, above AdamW's at equal steps", .model = "T", .baseline = {"adamw"}, .method = {"mezo"}}};
+  row.claims = {{.statement = "loss under the untuned model's, without a gradient",
+                 .model = "T",
+                 .baseline = {},
+                 .method = {"mezo"},
+                 .metric = "loss",
+                 .training = {.steps = 200, .batch_size = 4, .text = "faq", .baseline_rates = {}, .method_rates = {1e-5, 1e-4, 1e-3}}}};
   return row;
 }
 

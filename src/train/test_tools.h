@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/Allocator.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -33,6 +34,14 @@ inline data::Dataset random_dataset(Rng& rng, int64_t vocab, int examples, int64
 inline void clear(const std::vector<Parameter>& parameters) {
   for (const Parameter& parameter : parameters) parameter.tensor.mutable_grad() = at::Tensor();
 }
+
+// Bytes that this thread has allocated and not freed since it was made.
+class LiveBytes : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override { bytes += size; }
+  bool memoryProfilingEnabled() const override { return true; }
+  int64_t bytes = 0;
+};
 
 struct RunShape {
   int steps = 20, size = 3;

@@ -1,7 +1,6 @@
 // Gradients and losses of whole runs against transformers, and what recomputation and the fused loss may not change.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <c10/core/Allocator.h>
 #include <gtest/gtest.h>
 
 #include "base/rng.h"
@@ -132,14 +131,6 @@ TEST(Training, SixteenBitActivationsLearnAsUnderTorchsAutocast) {
     }
   }
 }
-
-// Bytes that this thread has allocated and not freed since it was made.
-class LiveBytes : public c10::MemoryReportingInfoBase {
- public:
-  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override { bytes += size; }
-  bool memoryProfilingEnabled() const override { return true; }
-  int64_t bytes = 0;
-};
 
 TEST(Training, SixteenBitActivationsHalveWhatBackwardKeeps) {
   for (const bool post_norms : {false, true}) {

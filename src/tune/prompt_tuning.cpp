@@ -60,11 +60,18 @@ AdapterRow prompt_tuning_row() {
                  choice_option("init", "vocab", {"vocab", "text", "random"}, "they begin as embeddings of drawn tokens, of init_text, or at random"),
                  text_option("init_text", "", "text that they begin as, repeated or cut")};
   row.function = run;
-  row.claims = {{.statement = "loss under the untuned model's with under 0.1 % of its parameters",
-                 .model = "S",
+  row.claims = {{.statement = "loss under the untuned model's",
+                 .model = "T",
                  .baseline = {},
                  .method = {"prompt-tuning"},
-                 .metric = "loss"}};
+                 .metric = "loss",
+                 .training = {.steps = 60, .batch_size = 4, .text = "faq", .baseline_rates = {}, .method_rates = {3e-3, 1e-2, 3e-2}}},
+                {.statement = "under 0.1 % of the parameters",
+                 .model = "S",
+                 .baseline = {"full"},
+                 .method = {"prompt-tuning"},
+                 .metric = "trainable_parameters",
+                 .factor = 1e-3}};
   return row;
 }
 

@@ -17,7 +17,7 @@ using testing::relative_error;
 
 std::unique_ptr<Adapter> attach(nn::Model& model, const std::string& method) {
   const AdapterRow& row = adapter_table().at(method);
-  return row.function(model, Options(row.id, row.options, {{"r", "3"}}), 1);
+  return row.function(model, Options(row.id, row.options, {{"r", "3"}}), {.seed = 1});
 }
 
 // Gradients of a weighted sum of the hidden rows, with B away from its zeros.
