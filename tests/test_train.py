@@ -281,7 +281,7 @@ def test_preferences_are_learned_against_the_model_as_it_was(frugal, tiny, tmp_p
 
 @pytest.mark.parametrize("arguments,message", [
     (["--heads", 5], "no multiple of num_attention_heads"), (["--kv-heads", 3], "no multiple of num_key_value_heads"), (["--hidden-sise", 64], "hidden-sise"),
-    (["--sequence-len", 1], "sequence_len"), (["--optimizer", "adamw:beta3=1"], "beta3"), (["--lr-scheduler-type", "cosin"], "cosin"), (["--method", "lora"], "--method")])
+    (["--sequence-len", 1], "sequence_len"), (["--optimizer", "adamw:beta3=1"], "beta3"), (["--lr-scheduler-type", "cosin"], "cosin"), (["--method", "lora"], 'no method "lora"')])
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(frugal, tiny, tmp_path, arguments, message):
     run = frugal("train", "--tokenizer", tiny / "model", "--data", tiny / "text.txt", "--width", 64, "--heads", 4, "-o", tmp_path / "out", "--max-steps", 1, *arguments)
     assert run.code == 2 and message in run.err, run.err

@@ -29,9 +29,6 @@ namespace frugal::cli {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::pair<const char*, train::Strategy> kStrategies[] = {
-    {"ddp", train::Strategy::ddp}, {"zero1", train::Strategy::zero1}, {"zero2", train::Strategy::zero2}, {"zero3", train::Strategy::zero3}};
-
 const OptionSpec* find_spec(const std::vector<OptionSpec>& specs, std::string_view name) {
   const auto found = std::find_if(specs.begin(), specs.end(), [&](const OptionSpec& spec) { return spec.name == name; });
   return found == specs.end() ? nullptr : &*found;
@@ -229,19 +226,6 @@ data::Dataset load_part(const nn::LoadedModel& model, const std::vector<data::So
 }
 
 }  // namespace
-
-std::vector<std::string> strategy_names() {
-  std::vector<std::string> names;
-  for (const auto& [name, strategy] : kStrategies) names.emplace_back(name);
-  return names;
-}
-
-train::Strategy strategy_of(const std::string& name) {
-  for (const auto& [known, strategy] : kStrategies) {
-    if (name == known) return strategy;
-  }
-  fail(ErrorKind::internal, "no strategy {}", name);
-}
 
 const std::vector<OptionSpec>& training_options() {
   static const std::vector<OptionSpec> options = {
@@ -522,13 +506,6 @@ void begin_with_state(TrainingJob& job, const MethodRow<train::OptimizerFactory>
   log_info("the optimizer begins with the state in {}", job.optimizer_state);
 }
 
-// What each rank says, by rank.
-Json said_by_ranks(dist::ProcessGroup& group, const Json& value) {
-  Json all = Json::array();
-  for (const std::string& text : group.all_gather(value.dump())) all.push_back(parse_json(text, "what a rank says of itself"));
-  return all;
-}
-
 }  // namespace
 
 void run_training(const Context& context, const TrainingPlan& plan, const train::RunFolder& folder, TrainingJob& job) {
@@ -577,7 +554,7 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   }
   Json per_rank = Json::array();
   if (ranks && !result.stopped) {
-    per_rank = said_by_ranks(job.ranks.group(), {{"peak_rss_bytes", peak_rss_bytes()}, {"optimizer_bytes", optimizer->state_bytes()}});
+    per_rank = job.ranks.say({{"peak_rss_bytes", peak_rss_bytes()}, {"optimizer_bytes", optimizer->state_bytes()}});
     job.ranks.group().leave();
   }
   if (context.json) {

@@ -32,10 +32,6 @@ struct TrainingValues {
 // Of a new model's shape, with short names beside transformers'; what is typed goes to `given`, as in add_option_flag.
 void add_shape_flags(Verb& verb, std::map<std::string, std::string>& given);
 
-// How several processes share a run (train/data_parallel.h).
-std::vector<std::string> strategy_names();
-train::Strategy strategy_of(const std::string& name);
-
 // The flags that both verbs have.
 void add_training_flags(Verb& verb, TrainingValues& values);
 

@@ -71,7 +71,7 @@ TEST(CostModel, ABlockKeepsWhatBackwardReads) {
 }
 
 TEST(CostModel, SharesOfStateAndGradientsFallWithTheRanks) {
-  const nn::ModelSpec spec = large();
+  const nn::ModelSpec spec = large(4'000);
   const CostEstimate alone = estimate(spec, workload(1, Strategy::ddp));
   double all = 0;
   for (const Parameter& parameter : parameters_of(spec)) all += 4.0 * static_cast<double>(parameter.tensor.numel());

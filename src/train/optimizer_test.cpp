@@ -201,7 +201,9 @@ TEST(OptimizerTable, EveryRowIsComplete) {
     for (const OptionSpec& option : row.options) EXPECT_FALSE(option.help.empty()) << option.name;
     for (const Claim& claim : row.claims) {
       for (const std::vector<std::string>& chain : {claim.baseline, claim.method}) {
-        EXPECT_NO_THROW(make(chain.front(), {})) << chain.front();
+        if (!chain.empty()) {
+          EXPECT_NO_THROW(make(chain.front(), {})) << chain.front();
+        }
       }
     }
   }

@@ -19,6 +19,7 @@
 #include "train/checkpoint.h"
 #include "train/clip.h"
 #include "train/grad_scaler.h"
+#include "train/step_plan.h"
 
 namespace frugal::train {
 namespace {
@@ -26,61 +27,6 @@ namespace {
 constexpr int kNonFiniteInARow = 3;
 constexpr const char* kHookState = "hook.";  // leads the names of a hook's state in a checkpoint
 constexpr double kMeanDecay = 0.9;           // of the running mean of the loss
-
-struct Step {
-  std::vector<const MicroBatch*> batches;
-  int64_t epoch = 0;
-};
-
-// Where each step's micro-batches are: the epochs one after the other, the last step of each perhaps with fewer. Packing may give an epoch
-// a few more or fewer than another.
-class Plan {
- public:
-  Plan(Objective& objective, const TrainerOptions& options) : objective_(objective), accumulation_(options.gradient_accumulation_steps) {
-    load(0);
-    if (micro_.empty()) fail(ErrorKind::invalid_input, "there is nothing to train on");
-    total_ = options.max_steps;
-    if (total_ > 0) return;
-    const auto whole = static_cast<int64_t>(options.num_epochs);
-    const double rest = options.num_epochs - static_cast<double>(whole);
-    total_ = first_of(whole);
-    if (rest > 1e-9) total_ += static_cast<int64_t>(std::ceil(rest * static_cast<double>(first_of(whole + 1) - first_of(whole)) - 1e-9));
-  }
-  int64_t total() const { return total_; }
-  double epoch_after(int64_t step) {
-    const int64_t epoch = epoch_of(step), begin = first_of(epoch);
-    return static_cast<double>(epoch) + static_cast<double>(step - begin) / static_cast<double>(first_of(epoch + 1) - begin);
-  }
-  // Valid until the next call.
-  Step step(int64_t index) {
-    Step step{{}, epoch_of(index)};
-    load(step.epoch);
-    const int64_t begin = (index - first_of(step.epoch)) * accumulation_;
-    for (int64_t i = begin; i < std::min(begin + accumulation_, std::ssize(micro_)); ++i) step.batches.push_back(&micro_[static_cast<size_t>(i)]);
-    return step;
-  }
-
- private:
-  // The step that an epoch begins with.
-  int64_t first_of(int64_t epoch) {
-    while (std::ssize(firsts_) <= epoch) load(std::ssize(firsts_) - 1);
-    return firsts_[static_cast<size_t>(epoch)];
-  }
-  int64_t epoch_of(int64_t step) {
-    int64_t epoch = 0;
-    while (first_of(epoch + 1) <= step) ++epoch;
-    return epoch;
-  }
-  void load(int64_t epoch) {
-    if (epoch != epoch_) micro_ = objective_.epoch(epoch);
-    epoch_ = epoch;
-    if (std::ssize(firsts_) == epoch + 1) firsts_.push_back(firsts_.back() + std::max<int64_t>(1, (std::ssize(micro_) + accumulation_ - 1) / accumulation_));
-  }
-  Objective& objective_;
-  int64_t accumulation_, total_ = 0, epoch_ = -1;
-  std::vector<MicroBatch> micro_;
-  std::vector<int64_t> firsts_ = {0};
-};
 
 // Parameters are where others see them, as long as it lives.
 class AtEvaluationPoint {
@@ -105,7 +51,7 @@ class Run {
         options_(options),
         files_(files),
         ranks_(ranks),
-        plan_(objective, options),
+        plan_(objective, options.gradient_accumulation_steps, options.max_steps, options.num_epochs),
         fingerprint_(std::move(fingerprint)) {
     fingerprint_["objective"] = objective.fingerprint();
     fingerprint_["seed"] = options.seed;
@@ -577,7 +523,7 @@ class Run {
   const TrainerOptions& options_;
   const CheckpointFiles& files_;
   DataParallel* ranks_;  // null: this process alone
-  Plan plan_;
+  StepPlan plan_;
   Json fingerprint_;
   Json history_ = Json::array();
   TrainResult result_;

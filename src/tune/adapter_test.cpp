@@ -65,7 +65,7 @@ bool is_soft_prompt(const Adapter& adapter) { return io::is_soft_prompt(adapter.
 std::vector<std::string> steps_beside_the_weights() {
   std::vector<std::string> steps;
   for (const AdapterRow& row : adapter_table().rows()) {
-    if (row.id != "loftq") steps.push_back(row.id == "qa-lora" ? "qa-lora:group=8" : row.id);
+    if (row.id != "loftq" && row.id != "qlora") steps.push_back(row.id == "qa-lora" ? "qa-lora:group=8" : row.id);
   }
   return steps;
 }
@@ -130,7 +130,8 @@ TEST(Adapter, PeftReadsWhatIsSaved) {
   std::string arguments;
   std::vector<std::string> steps = {"prefix-tuning:num_virtual_tokens=3,prefix_projection=false", "adalora:init_r=3,target_r=3,alpha=5"};
   for (const AdapterRow& row : adapter_table().rows()) {
-    const bool of_peft = row.id != "bottleneck-adapter" && row.id != "loftq" && row.id != "qa-lora";  // that it does not have, or for other weights
+    const bool of_peft =
+        row.id != "bottleneck-adapter" && row.id != "loftq" && row.id != "qa-lora" && row.id != "qlora";  // that it does not have, or for other weights
     if (of_peft) steps.push_back(row.id);
   }
   const auto save = [&](const std::string& name, const std::string& base, Adapter& adapter, const nn::Model& model) {

@@ -56,8 +56,8 @@ await run(async ({ open, step }) => {
   await step("messages sent at once are branches, and each tab goes on showing its own", async () => {
     for (const page of [one, two]) await page.bringToFront(), await message(page).fill(page === one ? "From the first tab" : "From the second tab");
     await atOnce(button(one, "Send"), () => message(two).press("Enter"));
-    await one.getByText("From the first tab").waitFor();
-    await two.getByText("From the second tab").waitFor();
+    await one.getByText("From the first tab", { exact: true }).first().waitFor();
+    await two.getByText("From the second tab", { exact: true }).first().waitFor();
     for (const page of [one, two]) {
       await page.waitForFunction(() => document.querySelectorAll("article.assistant").length === 2);
       await ended(page);
