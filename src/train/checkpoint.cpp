@@ -32,7 +32,18 @@ void write_json(const std::string& path, const Json& json) { write_text_file(pat
 
 Json read_json(const std::string& path) { return parse_json(read_text_file(path, kMaxJsonBytes), path); }
 
-std::string hash_of(const std::string& path) { return io::sha256_hex(MappedFile::open(path)->bytes()); }
+// What is hashed need not stay in memory.
+std::string hash_of(const std::string& path) {
+  constexpr size_t kPart = size_t{8} << 20;
+  const auto file = MappedFile::open(path);
+  io::Sha256 hash;
+  for (size_t begin = 0; begin < file->bytes().size(); begin += kPart) {
+    const auto part = file->bytes().subspan(begin, std::min(kPart, file->bytes().size() - begin));
+    hash.update(part);
+    release_mapped(part);
+  }
+  return hash.hex();
+}
 
 // checkpoint-<step> folders, newest first.
 std::vector<std::pair<int64_t, std::string>> checkpoints_in(const std::string& output) {

@@ -6,6 +6,8 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <utility>
 
 #include "base/error.h"
 
@@ -15,6 +17,7 @@ using at::Tensor;
 
 namespace {
 constexpr int64_t kFirstBucketBytes = 1 << 20;  // small, that the first sum begins early
+constexpr size_t kInFlight = 2;                 // buckets: a network that is slower than backward may not fill the memory
 }  // namespace
 
 struct GradientReducer::Bucket {
@@ -61,6 +64,7 @@ GradientReducer::GradientReducer(dist::ProcessGroup& group, const std::vector<Pa
     : group_(group), parameters_(parameters), bucket_of_(parameters.size()), expected_(parameters.size(), -1), count_(parameters.size()) {
   FRUGAL_ASSERT(owners.empty() || owners.size() == parameters.size());
   contributed_.resize(parameters.size());
+  had_gradient_.resize(parameters.size());
   sums_.resize(parameters.size());
   for (size_t i = parameters.size(); i-- > 0;) {
     const int owner = owners.empty() ? -1 : owners[i];
@@ -88,27 +92,47 @@ void GradientReducer::begin() {
   std::fill(contributed_.begin(), contributed_.end(), 0.0F);
   next_ = 0;
   is_armed_ = true;
+  has_begun_ = false;
+  for (size_t i = 0; i < parameters_.size(); ++i) had_gradient_[i] = parameters_[i].tensor.grad().defined();
   for (Bucket& bucket : buckets_) {
-    // Of the first pass nothing is known: all wait for its end.
     bucket.missing = static_cast<size_t>(std::count_if(bucket.members.begin(), bucket.members.end(), [&](size_t i) { return expected_[i] != 0; }));
   }
 }
 
 void GradientReducer::gradient_is_there(size_t parameter) {
   if (!is_armed_) return;
-  if (++count_[parameter] != expected_[parameter]) return;
+  if (!std::exchange(has_begun_, true)) find_gradients_of_forward(parameter);
+  if (++count_[parameter] != std::abs(expected_[parameter])) return;
   --buckets_[bucket_of_[parameter]].missing;
   launch_ready();
+}
+
+// Before the first gradient of backward: a fused head (cross_entropy.h) has made its own by then, of which nothing else will tell.
+void GradientReducer::find_gradients_of_forward(size_t first) {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (i == first || expected_[i] >= 0 || had_gradient_[i] || !parameters_[i].tensor.grad().defined()) continue;
+    expected_[i] = 0;
+    --buckets_[bucket_of_[i]].missing;
+  }
 }
 
 void GradientReducer::launch_ready() {
   while (next_ < buckets_.size() && buckets_[next_].missing == 0) launch(buckets_[next_++]);
 }
 
+// Waits for its sum, of which only those who get it keep anything.
+void GradientReducer::complete(Bucket& bucket) {
+  if (!bucket.pending) return;
+  bucket.pending->wait();
+  bucket.pending.reset();
+  if (!is_mine(bucket)) bucket.flat = Tensor();
+}
+
 void GradientReducer::launch(Bucket& bucket) {
   for (const size_t i : bucket.members) contributed_[i] = parameters_[i].tensor.grad().defined() ? 1.0F : 0.0F;
   bucket.flat = bucket.take(parameters_);
   bucket.pending = bucket.sum(group_, bucket.flat);
+  if (next_ > kInFlight) complete(buckets_[next_ - 1 - kInFlight]);  // next_ is the one after this
 }
 
 void GradientReducer::add(Bucket& bucket, const Tensor& sums, const Tensor& contributions) {
@@ -137,8 +161,7 @@ void GradientReducer::end() {
   group_.all_reduce(known)->wait();
   const Tensor present = known[0].contiguous(), late = known[1].contiguous();
   for (Bucket& bucket : buckets_) {
-    bucket.pending->wait();
-    bucket.pending.reset();
+    complete(bucket);
     add(bucket, bucket.flat, present);
     bucket.flat = Tensor();
   }

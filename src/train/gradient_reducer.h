@@ -3,7 +3,7 @@
 // et al., 2019, arXiv 1910.02054, section 5.2), whose other ranks then hold no gradient of it.
 //
 // Where it differs: which gradient of a parameter is its last in a backward pass is learned from the pass before (a recomputed block or a tied weight
-// may bring several); what comes later all the same is summed in a second round.
+// may bring several), and taken to be the first in the first one; what comes later all the same is summed in a second round.
 #pragma once
 
 #include <memory>
@@ -33,8 +33,10 @@ class GradientReducer {
   struct Bucket;
   class Hook;
   void gradient_is_there(size_t parameter);
+  void find_gradients_of_forward(size_t first);
   void launch_ready();
   void launch(Bucket& bucket);
+  void complete(Bucket& bucket);
   void add(Bucket& bucket, const at::Tensor& sums, const at::Tensor& contributions);
   bool is_mine(const Bucket& bucket) const;
 
@@ -42,11 +44,12 @@ class GradientReducer {
   const std::vector<Parameter>& parameters_;
   std::vector<Bucket> buckets_;
   std::vector<size_t> bucket_of_;
-  std::vector<int> expected_, count_;  // gradients of each parameter in a backward pass: the last one, this one
-  std::vector<float> contributed_;     // since begin(): whether this rank has a gradient of it
-  std::vector<at::Tensor> sums_;       // since put_gradients()
-  size_t next_ = 0;                    // the first bucket that is not launched
-  bool is_armed_ = false;
+  std::vector<int> expected_, count_;          // gradients of each parameter in a backward pass: the last one (-1: none was), this one
+  std::vector<char> had_gradient_;             // at begin()
+  std::vector<float> contributed_;             // since begin(): whether this rank has a gradient of it
+  std::vector<at::Tensor> sums_;               // since put_gradients()
+  size_t next_ = 0;                            // the first bucket that is not launched
+  bool is_armed_ = false, has_begun_ = false;  // begun: a gradient came since begin()
 };
 
 }  // namespace frugal::train
