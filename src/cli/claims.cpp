@@ -1,6 +1,5 @@
 // frugal claims: the experiments behind the methods' claims.
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 
 #include "base/error.h"
@@ -37,7 +36,7 @@ claims::Texts texts_of(const ClaimsValues& values, const std::string& name) {
 class WorkFolder {
  public:
   WorkFolder() : path_((fs::temp_directory_path() / "frugal-claims-XXXXXX").string()) {
-    if (!::mkdtemp(path_.data())) fail(ErrorKind::io, "{}: cannot be made: {}", path_, std::strerror(errno));
+    if (!::mkdtemp(path_.data())) fail_errno("cannot make", path_);
   }
   ~WorkFolder() {
     std::error_code ignored;

@@ -18,19 +18,16 @@ constexpr std::pair<const char*, train::Strategy> kStrategies[] = {
 }  // namespace
 
 Ranks::Ranks(Context& context) {
-  const auto launch = dist::launch_of();
-  if (!launch || launch->size == 1) {
-    group_ = std::make_unique<dist::SingleProcess>();
-    return;
-  }
-  if (context.thread_counts.front() == 0) use_threads(context, std::max<int64_t>(1, std::thread::hardware_concurrency() / launch->local_size));
-  speak_as_rank(launch->rank);
+  const dist::Launch launch = dist::launch_of().value_or(dist::Launch());
+  if (launch.size > 1 && context.thread_counts.front() == 0)
+    use_threads(context, std::max<int64_t>(1, std::thread::hardware_concurrency() / launch.local_size));
+  if (launch.size > 1) speak_as_rank(launch.rank);
   dist::GroupOptions options;
   options.on_lost = [](const std::string& what) {
     print_error(what);
     ::_exit(1);  // operations of the program may wait for that rank; what is on disk is whole at all times
   };
-  group_ = dist::connect(*launch, options);
+  group_ = dist::connect(launch, options);
 }
 
 Json Ranks::say(const Json& value) const {

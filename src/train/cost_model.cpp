@@ -7,6 +7,8 @@
 #include <map>
 
 #include "base/error.h"
+#include "train/new_model.h"
+#include "train/per_parameter.h"
 
 namespace frugal::train {
 namespace {
@@ -29,58 +31,25 @@ class StateBytes {
   double of(const Parameter& parameter) {
     const std::vector<int64_t> shape = parameter.tensor.sizes().vec();
     constexpr int64_t kRows = 4096;
-    if (shape.size() < 2 || shape[0] <= 2 * kRows) return made(parameter.name, shape);
-    const double at = made(parameter.name, {kRows, shape[1]}), twice = made(parameter.name, {2 * kRows, shape[1]});
+    if (shape.size() < 2 || shape[0] <= 2 * kRows) return made(parameter, shape);
+    const double at = made(parameter, {kRows, shape[1]}), twice = made(parameter, {2 * kRows, shape[1]});
     return at + (twice - at) * static_cast<double>(shape[0] - kRows) / kRows;
   }
 
  private:
-  double made(const std::string& name, const std::vector<int64_t>& shape) {
-    // Names tell the embedding and the head from other matrices.
-    const auto key = std::make_pair(is_hidden(name), shape);
+  double made(const Parameter& parameter, const std::vector<int64_t>& shape) {
+    const auto key = std::make_pair(is_hidden_matrix(parameter), shape);
     const auto found = known_.find(key);
     if (found != known_.end()) return found->second;
-    const auto optimizer = row_.function({{name, at::zeros(shape).requires_grad_()}}, options_);
+    const auto optimizer = row_.function({{parameter.name, at::zeros(shape).requires_grad_()}}, options_);
     return known_[key] = static_cast<double>(optimizer->state_bytes());
   }
-  static bool is_hidden(const std::string& name) { return name.find("layers.") != std::string::npos; }
-
   const MethodRow<OptimizerFactory>& row_;
   const Options& options_;
   std::map<std::pair<bool, std::vector<int64_t>>, double> known_;
 };
 
-bool is_outside(const Parameter& parameter) { return parameter.name.find("layers.") == std::string::npos; }
-
 }  // namespace
-
-std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
-  std::vector<Parameter> parameters;
-  const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
-    parameters.push_back({name + ".weight", at::empty(shape, at::TensorOptions(at::kFloat).device(at::kMeta))});
-  };
-  add("model.embed_tokens", {spec.vocab, spec.hidden});
-  for (size_t i = 0; i < spec.blocks.size(); ++i) {
-    const nn::BlockSpec& b = spec.blocks[i];
-    const std::string block = fmt::format("model.layers.{}.", i);
-    if (b.heads > 0) {
-      add(block + "input_layernorm", {b.hidden});
-      add(block + "self_attn.q_proj", {b.heads * b.head_dim, b.hidden});
-      add(block + "self_attn.k_proj", {b.kv_heads * b.head_dim, b.hidden});
-      add(block + "self_attn.v_proj", {b.kv_heads * b.head_dim, b.hidden});
-      add(block + "self_attn.o_proj", {b.hidden, b.heads * b.head_dim});
-    }
-    if (b.intermediate > 0) {
-      add(block + "post_attention_layernorm", {b.hidden});
-      add(block + "mlp.gate_proj", {b.intermediate, b.hidden});
-      add(block + "mlp.up_proj", {b.intermediate, b.hidden});
-      add(block + "mlp.down_proj", {b.hidden, b.intermediate});
-    }
-  }
-  add("model.norm", {spec.hidden});
-  if (!spec.tied_embeddings) add("lm_head", {spec.vocab, spec.hidden});
-  return parameters;
-}
 
 int64_t kept_per_token(const nn::BlockSpec& b) {
   const int64_t queries = b.heads * b.head_dim, keys = b.kv_heads * b.head_dim;
@@ -99,21 +68,17 @@ CostEstimate estimate_cost(const nn::ModelSpec& spec, const Workload& work, cons
   const std::vector<int> owners = owners_of(parameters, work.ranks);
   StateBytes state(optimizer, optimizer_options);
   std::vector<double> numbers(static_cast<size_t>(work.ranks)), states(static_cast<size_t>(work.ranks));
-  double outside = 0, block = 0;
-  std::map<std::string, double> blocks;
+  std::map<int64_t, double> blocks;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const auto count = static_cast<double>(parameters[i].tensor.numel());
     const auto owner = static_cast<size_t>(owners[i]);
     numbers[owner] += count;
     states[owner] += state.of(parameters[i]);
-    if (is_outside(parameters[i])) {
-      outside += count;
-    } else {
-      double& of_block = blocks[parameters[i].name.substr(0, parameters[i].name.find('.', std::string_view("model.layers.").size()))];
-      of_block += count;
-      block = std::max(block, of_block);
-    }
+    blocks[block_of(parameters[i].name)] += count;
   }
+  const double outside = blocks[DataParallel::kOutside];
+  double block = 0;
+  for (const auto& [index, count] : blocks) block = index == DataParallel::kOutside ? block : std::max(block, count);
   const double share = *std::max_element(numbers.begin(), numbers.end());
   CostEstimate cost;
   cost.parameters = kFloat * (zero3 ? std::min(all, share + outside + block) : all);

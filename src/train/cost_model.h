@@ -36,9 +36,6 @@ struct CostEstimate {
   double tokens_per_second = 0;
 };
 
-// The tensors of a model that trains whole, by name and shape, without numbers (on the device "meta").
-std::vector<Parameter> parameters_of(const nn::ModelSpec& spec);
-
 // Numbers of float32 that backward keeps of a block for each token.
 int64_t kept_per_token(const nn::BlockSpec& block);
 

@@ -34,11 +34,15 @@ nn::ModelSpec large(int64_t vocab = 40'000) {
 }
 
 TEST(CostModel, TensorsAreThoseOfTheModel) {
-  nn::Model model = testing::tiny_model();
-  std::map<std::string, std::vector<int64_t>> want, got;
-  for (const Parameter& parameter : all_parameters(model)) want[parameter.name] = parameter.tensor.sizes().vec();
-  for (const Parameter& parameter : parameters_of(model.spec)) got[parameter.name] = parameter.tensor.sizes().vec();
-  EXPECT_EQ(got, want);
+  for (const testing::TinyModelOptions& shape :
+       {testing::TinyModelOptions(), testing::TinyModelOptions{.tied = false}, testing::TinyModelOptions{.biases = true},
+        testing::TinyModelOptions{.qk_norm = true, .post_norms = true}, testing::TinyModelOptions{.sub_norms = true}}) {
+    nn::Model model = testing::tiny_model(shape);
+    std::map<std::string, std::vector<int64_t>> want, got;
+    for (const Parameter& parameter : all_parameters(model)) want[parameter.name] = parameter.tensor.sizes().vec();
+    for (const Parameter& parameter : parameters_of(model.spec)) got[parameter.name] = parameter.tensor.sizes().vec();
+    EXPECT_EQ(got, want);
+  }
 }
 
 TEST(CostModel, StateIsThatOfTheOptimizer) {

@@ -30,7 +30,11 @@ Json announced(Optimizer& optimizer) {
   return states;
 }
 
-// "model.layers.7.mlp.up_proj.weight" is of block 7.
+// The tensor keeps its shape and its place in the graph; its numbers are there or not.
+void set_here(const Tensor& tensor, bool here) { at::native::resize_bytes_cpu(tensor.storage().unsafeGetStorageImpl(), here ? tensor.nbytes() : 0); }
+
+}  // namespace
+
 int64_t block_of(const std::string& name) {
   constexpr std::string_view kLayers = "layers.";
   const size_t at = name.find(kLayers);
@@ -38,11 +42,6 @@ int64_t block_of(const std::string& name) {
   if (at != std::string::npos) std::from_chars(name.data() + at + kLayers.size(), name.data() + name.size(), block);
   return block;
 }
-
-// The tensor keeps its shape and its place in the graph; its numbers are there or not.
-void set_here(const Tensor& tensor, bool here) { at::native::resize_bytes_cpu(tensor.storage().unsafeGetStorageImpl(), here ? tensor.nbytes() : 0); }
-
-}  // namespace
 
 std::vector<int> owners_of(const std::vector<Parameter>& parameters, int ranks) {
   double all = 0, before = 0;

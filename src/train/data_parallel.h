@@ -27,6 +27,9 @@ namespace frugal::train {
 
 enum class Strategy { ddp, zero1, zero2, zero3 };
 
+// "model.layers.7.mlp.up_proj.weight" is of block 7; DataParallel::kOutside where a name is of none.
+int64_t block_of(const std::string& name);
+
 // The rank that owns each parameter: runs of parameters with about equally many numbers.
 std::vector<int> owners_of(const std::vector<Parameter>& parameters, int ranks);
 

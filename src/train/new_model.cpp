@@ -1,5 +1,7 @@
 #include "train/new_model.h"
 
+#include <ATen/ATen.h>
+
 #include <cmath>
 
 #include "base/error.h"
@@ -75,50 +77,48 @@ Json config_of(const Shape& s, const text::SpecialTokens& special) {
   return config;
 }
 
-// Each tensor is drawn from a stream of its own, when the file gets to it.
-class Drawn {
- public:
-  Drawn(uint64_t seed, double deviation) : seed_(seed), deviation_(deviation) {}
-  void matrix(const std::string& name, int64_t out, int64_t in, double factor = 1) {
-    const uint64_t stream = seed_ * 0x9E3779B97F4A7C15 + ++count_;
-    const double deviation = deviation_ * factor;
-    tensors.push_back({name + ".weight", "F32", {out, in}, [=](std::span<std::byte> bytes) {
-                         Rng rng(stream);
-                         auto* values = reinterpret_cast<float*>(bytes.data());
-                         for (size_t i = 0; i < bytes.size() / sizeof(float); ++i) values[i] = static_cast<float>(rng.normal() * deviation);
-                       }});
-  }
-  void ones(const std::string& name, int64_t size) {
-    tensors.push_back(io::owned_tensor<float>(name + ".weight", "F32", {size}, std::vector<float>(static_cast<size_t>(size), 1.0f)));
-  }
+// Each matrix is drawn from a stream of its own, when the file gets to it.
+io::TensorToWrite drawn(const Parameter& parameter, uint64_t stream, double deviation) {
+  return {parameter.name, "F32", parameter.tensor.sizes().vec(), [=](std::span<std::byte> bytes) {
+            Rng rng(stream);
+            auto* values = reinterpret_cast<float*>(bytes.data());
+            for (size_t i = 0; i < bytes.size() / sizeof(float); ++i) values[i] = static_cast<float>(rng.normal() * deviation);
+          }};
+}
+
+std::vector<io::TensorToWrite> weights_of(const nn::ModelSpec& spec, double deviation, uint64_t seed) {
+  const double residual = 1 / std::sqrt(2.0 * static_cast<double>(spec.blocks.size()));
   std::vector<io::TensorToWrite> tensors;
-
- private:
-  uint64_t seed_, count_ = 0;
-  double deviation_;
-};
-
-std::vector<io::TensorToWrite> weights_of(const Shape& s, uint64_t seed) {
-  Drawn drawn(seed, s.deviation);
-  const double residual = 1 / std::sqrt(2.0 * static_cast<double>(s.layers));
-  drawn.matrix("model.embed_tokens", s.vocab, s.hidden);
-  for (int64_t i = 0; i < s.layers; ++i) {
-    const std::string block = fmt::format("model.layers.{}.", i);
-    drawn.ones(block + "input_layernorm", s.hidden);
-    drawn.matrix(block + "self_attn.q_proj", s.heads * s.head_dim, s.hidden);
-    drawn.matrix(block + "self_attn.k_proj", s.kv_heads * s.head_dim, s.hidden);
-    drawn.matrix(block + "self_attn.v_proj", s.kv_heads * s.head_dim, s.hidden);
-    if (s.sub_norms) drawn.ones(block + "self_attn.attn_sub_norm", s.heads * s.head_dim);
-    drawn.matrix(block + "self_attn.o_proj", s.hidden, s.heads * s.head_dim, residual);
-    drawn.ones(block + "post_attention_layernorm", s.hidden);
-    drawn.matrix(block + "mlp.gate_proj", s.intermediate, s.hidden);
-    drawn.matrix(block + "mlp.up_proj", s.intermediate, s.hidden);
-    if (s.sub_norms) drawn.ones(block + "mlp.ffn_sub_norm", s.intermediate);
-    drawn.matrix(block + "mlp.down_proj", s.hidden, s.intermediate, residual);
+  uint64_t matrices = 0;
+  for (const Parameter& parameter : parameters_of(spec)) {
+    const std::string& name = parameter.name;
+    if (parameter.tensor.dim() < 2) {
+      tensors.push_back(
+          io::owned_tensor<float>(name, "F32", parameter.tensor.sizes().vec(), std::vector<float>(static_cast<size_t>(parameter.tensor.numel()), 1.0f)));
+      continue;
+    }
+    const bool writes_residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+    tensors.push_back(drawn(parameter, seed * 0x9E3779B97F4A7C15 + ++matrices, writes_residual ? deviation * residual : deviation));
   }
-  drawn.ones("model.norm", s.hidden);
-  if (!s.tied) drawn.matrix("lm_head", s.vocab, s.hidden);
-  return std::move(drawn.tensors);
+  return tensors;
+}
+
+nn::ModelSpec spec_of(const Shape& s) {
+  nn::ModelSpec spec;
+  spec.family = "llama";
+  spec.vocab = s.vocab;
+  spec.hidden = s.hidden;
+  spec.context_length = s.context;
+  spec.tied_embeddings = s.tied;
+  nn::BlockSpec block;
+  block.hidden = s.hidden;
+  block.heads = s.heads;
+  block.kv_heads = s.kv_heads;
+  block.head_dim = s.head_dim;
+  block.intermediate = s.intermediate;
+  block.sub_norms = s.sub_norms;
+  spec.blocks.assign(static_cast<size_t>(s.layers), block);
+  return spec;
 }
 
 }  // namespace
@@ -140,22 +140,46 @@ const std::vector<OptionSpec>& shape_options() {
   return options;
 }
 
-nn::ModelSpec new_model_spec(const Options& shape, int64_t vocab) {
-  const Shape s = shape_of(shape, vocab);
-  nn::ModelSpec spec;
-  spec.family = "llama";
-  spec.vocab = vocab;
-  spec.hidden = s.hidden;
-  spec.context_length = s.context;
-  spec.tied_embeddings = s.tied;
-  nn::BlockSpec block;
-  block.hidden = s.hidden;
-  block.heads = s.heads;
-  block.kv_heads = s.kv_heads;
-  block.head_dim = s.head_dim;
-  block.intermediate = s.intermediate;
-  spec.blocks.assign(static_cast<size_t>(s.layers), block);
-  return spec;
+nn::ModelSpec new_model_spec(const Options& shape, int64_t vocab) { return spec_of(shape_of(shape, vocab)); }
+
+std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
+  std::vector<Parameter> parameters;
+  const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
+    parameters.push_back({name, at::empty(shape, at::TensorOptions(at::kFloat).device(at::kMeta))});
+  };
+  const auto norm = [&](const std::string& name, int64_t size) { add(name + ".weight", {size}); };
+  const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool bias = false) {
+    add(name + ".weight", {out, in});
+    if (bias) add(name + ".bias", {out});
+  };
+  linear("model.embed_tokens", spec.vocab, spec.hidden);
+  for (size_t i = 0; i < spec.blocks.size(); ++i) {
+    const nn::BlockSpec& b = spec.blocks[i];
+    const std::string block = fmt::format("model.layers.{}.", i);
+    const int64_t queries = b.heads * b.head_dim, keys = b.kv_heads * b.head_dim;
+    if (b.heads > 0) {
+      norm(block + "input_layernorm", b.hidden);
+      linear(block + "self_attn.q_proj", queries, b.hidden, b.qkv_bias);
+      linear(block + "self_attn.k_proj", keys, b.hidden, b.qkv_bias);
+      linear(block + "self_attn.v_proj", keys, b.hidden, b.qkv_bias);
+      if (b.qk_norm) norm(block + "self_attn.q_norm", b.head_dim);
+      if (b.qk_norm) norm(block + "self_attn.k_norm", b.head_dim);
+      if (b.sub_norms) norm(block + "self_attn.attn_sub_norm", queries);
+      linear(block + "self_attn.o_proj", b.hidden, queries, b.output_bias);
+    }
+    if (b.post_norms || b.intermediate > 0) norm(block + "post_attention_layernorm", b.hidden);
+    if (b.post_norms) norm(block + "pre_feedforward_layernorm", b.hidden);
+    if (b.post_norms) norm(block + "post_feedforward_layernorm", b.hidden);
+    if (b.intermediate > 0) {
+      linear(block + "mlp.gate_proj", b.intermediate, b.hidden, b.mlp_bias);
+      linear(block + "mlp.up_proj", b.intermediate, b.hidden, b.mlp_bias);
+      if (b.sub_norms) norm(block + "mlp.ffn_sub_norm", b.intermediate);
+      linear(block + "mlp.down_proj", b.hidden, b.intermediate, b.mlp_bias);
+    }
+  }
+  norm("model.norm", spec.hidden);
+  if (!spec.tied_embeddings) linear("lm_head", spec.vocab, spec.hidden);
+  return parameters;
 }
 
 void write_new_model(const std::string& directory, const Options& shape, const std::string& tokenizer, uint64_t seed) {
@@ -165,7 +189,7 @@ void write_new_model(const std::string& directory, const Options& shape, const s
   AtomicDirectory target(directory, true, "config.json");
   io::copy_text_files(tokenizer, target.staging());
   write_text_file(target.staging() + "/config.json", config_of(s, words->special()).dump(2) + "\n");
-  io::write_model_tensors(target.staging(), weights_of(s, seed));
+  io::write_model_tensors(target.staging(), weights_of(spec_of(s), s.deviation, seed));
   target.commit();
 }
 

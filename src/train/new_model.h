@@ -6,6 +6,7 @@
 
 #include "base/options.h"
 #include "nn/spec.h"
+#include "train/parameter.h"
 
 namespace frugal::train {
 
@@ -14,6 +15,9 @@ const std::vector<OptionSpec>& shape_options();
 
 // What such a model is, of a vocabulary of so many tokens. Throws Error{invalid_input} for a shape that cannot be.
 nn::ModelSpec new_model_spec(const Options& shape, int64_t vocab);
+
+// The tensors of a model that trains whole, by name and shape, without numbers (on the device "meta").
+std::vector<Parameter> parameters_of(const nn::ModelSpec& spec);
 
 // Writes `directory` (Hugging Face: config.json, model.safetensors in float32, the tokenizer's files), atomically. Matrices are normal with deviation
 // initializer_range, those that write to the residual stream smaller by sqrt(2 * layers) (GPT-2, section 2.3); norms are 1. One seed draws one model,
