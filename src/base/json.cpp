@@ -1,10 +1,43 @@
 #include "base/json.h"
 
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <mutex>
+#include <new>
 #include <unordered_set>
 
 #include "base/error.h"
+
+namespace {
+
+using JsonValue = nlohmann::ordered_json;
+
+constexpr std::size_t kReserveBytes = 64 << 10;
+alignas(JsonValue) std::byte reserve[kReserveBytes];
+std::mutex reserve_mutex;
+std::size_t reserve_used = 0, reserve_lists = 0;  // all of it is free again when no list is left
+
+}  // namespace
+
+JsonValue* std::allocator<JsonValue>::allocate(std::size_t count) {
+  if (count > std::numeric_limits<std::ptrdiff_t>::max() / sizeof(JsonValue)) throw std::bad_array_new_length();
+  const std::size_t bytes = count * sizeof(JsonValue);
+  if (void* const memory = ::operator new(bytes, std::nothrow)) return static_cast<JsonValue*>(memory);
+  const std::lock_guard lock(reserve_mutex);
+  if (bytes > kReserveBytes - reserve_used) throw std::bad_alloc();
+  std::byte* const memory = reserve + reserve_used;
+  reserve_used += bytes;
+  ++reserve_lists;
+  return reinterpret_cast<JsonValue*>(memory);
+}
+
+void std::allocator<JsonValue>::deallocate(JsonValue* values, std::size_t) noexcept {
+  const auto* const memory = reinterpret_cast<const std::byte*>(values);
+  if (std::less<>()(memory, reserve) || !std::less<>()(memory, reserve + kReserveBytes)) return ::operator delete(values);
+  const std::lock_guard lock(reserve_mutex);
+  if (--reserve_lists == 0) reserve_used = 0;
+}
 
 namespace frugal {
 namespace {

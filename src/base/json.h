@@ -3,12 +3,33 @@
 // Files that only need forward declarations include <nlohmann/json_fwd.hpp>.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
+
+// nlohmann's destructor takes memory for the values of the array or object that it destroys, and must not throw: with none left, the
+// process would end. Lists of values that the system has no memory for are in a small reserve (json.cpp).
+template <>
+struct std::allocator<nlohmann::ordered_json> {
+  using value_type = nlohmann::ordered_json;
+  using size_type = std::size_t;
+  using difference_type = std::ptrdiff_t;
+  using propagate_on_container_move_assignment = std::true_type;
+  using is_always_equal = std::true_type;
+
+  constexpr allocator() noexcept = default;
+  template <typename Other>
+  constexpr allocator(const std::allocator<Other>&) noexcept {}
+  value_type* allocate(std::size_t count);
+  void deallocate(value_type* values, std::size_t) noexcept;
+  friend constexpr bool operator==(const allocator&, const allocator&) noexcept { return true; }
+};
 
 namespace frugal {
 

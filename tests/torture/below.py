@@ -101,7 +101,7 @@ def any_allocation_of_a_step_fails(bench):
         assert once(much) == 0
         total = much - shortage.get("countdown")
         failed = shortage.get("failed")
-        counts = [once(draw.randrange(1, total)) for _ in range(bench.many(15, 300))]
+        counts = [once(draw.randrange(1, total)) for _ in range(bench.many(50, 300))]
         shortage.set("countdown", 0)
         server.settle()
         happened = shortage.get("failed") - failed

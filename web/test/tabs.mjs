@@ -79,7 +79,8 @@ await run(async ({ open, step }) => {
   });
 
   await step("a new title is that of all tabs, and an answer on its way does not undo it", async () => {
-    await setParameters(one, { "Most tokens": "40", "Further fields of the request, as JSON": '{"ignore_eos": true}' });
+    // Words only: what is kept is compared with what is shown, and of Markdown the page would show other characters.
+    await setParameters(one, { "Most tokens": "40", "Further fields of the request, as JSON": '{"ignore_eos": true, "structured_outputs": {"regex": "[a-z]+( [a-z]+)*"}}' });
     await ask(one, "Go on.");
     await streams(one);
     await link(two, "Count to a million.").hover();
@@ -92,7 +93,7 @@ await run(async ({ open, step }) => {
     await link(two, "Counting").waitFor();
     const answers = (await kept(two)).filter((turn) => turn.role === "assistant");
     const last = answers.reduce((a, b) => (b.created > a.created ? b : a));
-    assert.deepEqual([last.state, last.content.split(/\s+/)], ["length", (await texts(one)).at(-1).split(/\s+/)]);
+    assert.deepEqual([last.state, last.content.trim()], ["length", (await texts(one)).at(-1).trim()]);
   });
 
   await step("what one tab removes goes in all, unless another one writes in it", async () => {

@@ -107,15 +107,21 @@ void AnswerChannel::abandon() {
     gone.swap(on_gone_);
     room.swap(on_room_);
     if (gone_ || phase_ == Phase::ended) return;
-    if (phase_ == Phase::streaming) {
-      phase_ = Phase::ended;
-      abandoned_ = true;
-      wake();
-      return;
-    }
+    if (phase_ == Phase::streaming) return cut();
   }
-  const HttpAnswer answer = error_answer(500, "the request was given up by the server");
-  send(answer.status, answer.headers, answer.body);
+  try {
+    const HttpAnswer answer = error_answer(500, "the request was given up by the server");
+    send(answer.status, answer.headers, answer.body);
+  } catch (const std::exception&) {  // no memory even for that
+    const std::lock_guard lock(mutex_);
+    if (!gone_) cut();
+  }
+}
+
+void AnswerChannel::cut() {
+  phase_ = Phase::ended;
+  abandoned_ = true;
+  wake();
 }
 
 size_t AnswerChannel::waiting_bytes() const {

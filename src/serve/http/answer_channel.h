@@ -16,7 +16,7 @@ class AnswerChannel {
     bool keep_alive = true;
   };
 
-  // `wake`: called with the lock held, by any thread, when there is something to take; must only post.
+  // `wake`: called with the lock held, by any thread, when there is something to take; must not throw, nor take it at once.
   AnswerChannel(Framing framing, size_t output_limit, std::shared_ptr<Counts> counts, std::function<void()> wake);
 
   // For the handler's side: HttpResponse's functions.
@@ -24,7 +24,7 @@ class AnswerChannel {
   void start(int status, const HttpHeaders& headers);
   bool write(std::string_view data);
   void finish();
-  void abandon();  // the last reference is dropped
+  void abandon();  // the last reference is dropped; does not throw
   size_t waiting_bytes() const;
   bool gone() const;
   void on_gone(std::function<void()> callback);
@@ -47,6 +47,7 @@ class AnswerChannel {
   void begin(int status, const HttpHeaders& headers, BodyFraming framing, size_t length);
   void append_chunk(std::string_view data);
   void wake();
+  void cut();
   size_t waiting() const { return output_.size() + in_flight_; }
 
   const Framing framing_;

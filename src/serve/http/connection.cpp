@@ -210,11 +210,9 @@ void Connection::open_channel(bool keep_alive) {
   body_counted_ = 0;
   phase_ = Phase::answering;
   first_ = false;
-  const auto wake = [connection = weak_from_this(), &loop = loop_] {
-    loop.post([connection] {
-      if (const auto self = connection.lock()) self->on_event(Wait::writable);
-    });
-  };
+  auto call = std::make_shared<WakeCall>();
+  call->connection = weak_from_this();
+  const auto wake = [call = std::move(call), &loop = loop_] { loop.wake(call); };
   const AnswerChannel::Framing framing{parser_.request().method == "HEAD", parser_.http_1_0(), keep_alive};
   channel_ = std::make_shared<AnswerChannel>(framing, core_.options.limits.output, core_.counts, wake);
 }

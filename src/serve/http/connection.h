@@ -22,6 +22,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void close();
   void close_if_idle();
   void on_deadline();
+  void on_wake() { on_event(Wait::writable); }  // its channel has something to take
 
   // For the event loop.
   double deadline = kNever, queued_deadline = kNever;

@@ -1,8 +1,10 @@
 #include "serve/http/event_loop.h"
 
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -22,7 +24,11 @@ std::chrono::microseconds tick_of(const HttpTimeouts& t) {
 }  // namespace
 
 EventLoop::EventLoop(std::shared_ptr<const ServerCore> core)
-    : core_(std::move(core)), work_(context_.get_executor()), tick_timer_(context_), tick_(tick_of(core_->options.timeouts)), scratch_(kScratchBytes) {
+    : core_(std::move(core)), work_(context_.get_executor()), tick_timer_(context_), tick_(tick_of(core_->options.timeouts)), wakes_(context_), scratch_(kScratchBytes) {
+  const int fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (fd < 0) fail_errno("eventfd", "http");
+  wakes_.assign(fd);
+  await_wakes();
   thread_ = std::thread([this] { run(); });
 }
 
@@ -74,9 +80,44 @@ void EventLoop::stop() {
   post([this] {
     for (const auto& connection : all()) connection->close();
     tick_timer_.cancel();
+    wakes_.close();
     work_.reset();
   });
   thread_.join();
+}
+
+void EventLoop::wake(const std::shared_ptr<WakeCall>& call) noexcept {
+  const std::lock_guard lock(wake_mutex_);
+  if (std::exchange(call->queued, true)) return;
+  call->next = std::exchange(calls_, call);
+  constexpr uint64_t kOne = 1;
+  if (!call->next) (void)!::write(wakes_.native_handle(), &kOne, sizeof kOne);
+}
+
+void EventLoop::await_wakes() {
+  wakes_.async_wait(boost::asio::posix::stream_descriptor::wait_read, [this](const boost::system::error_code& error) {
+    if (!error) on_wakes();
+  });
+}
+
+void EventLoop::on_wakes() {
+  await_wakes();
+  std::shared_ptr<WakeCall> calls;
+  {
+    const std::lock_guard lock(wake_mutex_);
+    uint64_t count = 0;
+    (void)!::read(wakes_.native_handle(), &count, sizeof count);
+    calls.swap(calls_);
+  }
+  while (calls) {
+    const std::shared_ptr<WakeCall> call = std::move(calls);
+    {
+      const std::lock_guard lock(wake_mutex_);
+      calls = std::move(call->next);
+      call->queued = false;  // from here on it may be called again
+    }
+    if (const auto connection = call->connection.lock()) connection->on_wake();
+  }
 }
 
 void EventLoop::set_deadline(Connection& connection, double seconds) {

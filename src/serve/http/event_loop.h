@@ -3,8 +3,11 @@
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <mutex>
 #include <set>
 #include <thread>
 #include <unordered_map>
@@ -15,6 +18,13 @@ namespace frugal::serve {
 
 class Connection;
 
+// A connection that is to be looked at. Its memory is there before it is needed, so that waking cannot fail.
+struct WakeCall {
+  std::weak_ptr<Connection> connection;
+  std::shared_ptr<WakeCall> next;
+  bool queued = false;
+};
+
 class EventLoop {
  public:
   explicit EventLoop(std::shared_ptr<const ServerCore> core);
@@ -23,6 +33,7 @@ class EventLoop {
   // From any thread.
   void adopt(int fd, std::string remote);  // a connected socket that does not block
   void post(std::function<void()> work) { boost::asio::post(context_, std::move(work)); }
+  void wake(const std::shared_ptr<WakeCall>& call) noexcept;
   void close_idle();
   void stop();  // closes all connections and ends the thread; not from it
 
@@ -38,6 +49,8 @@ class EventLoop {
   void run();
   void arm_tick();
   void tick();
+  void await_wakes();
+  void on_wakes();
   std::vector<std::shared_ptr<Connection>> all() const;
 
   const std::shared_ptr<const ServerCore> core_;
@@ -46,6 +59,9 @@ class EventLoop {
   boost::asio::steady_timer tick_timer_;
   std::chrono::microseconds tick_;
   bool ticking_ = false;
+  boost::asio::posix::stream_descriptor wakes_;  // an eventfd, to be read when there are calls
+  std::mutex wake_mutex_;
+  std::shared_ptr<WakeCall> calls_;  // under it
   std::vector<char> scratch_;
   std::unordered_map<Connection*, std::shared_ptr<Connection>> connections_;
   std::set<std::pair<double, Connection*>> deadlines_;  // not later than the true one
