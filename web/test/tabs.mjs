@@ -2,7 +2,7 @@
 import { ask, assert, button, conversationFile, ended, importFile, message, run, setParameters, turns } from "./support.mjs";
 
 const [url] = process.argv.slice(2);
-const streams = (page) => page.waitForFunction(() => document.querySelector("article.streaming .prose")?.textContent.length > 20);
+const streams = (page) => page.waitForFunction(() => document.querySelector("article.streaming .prose")?.textContent.trim().length > 20);
 
 await run(async ({ open, step }) => {
   const one = await open(url);
@@ -79,8 +79,9 @@ await run(async ({ open, step }) => {
   });
 
   await step("a new title is that of all tabs, and an answer on its way does not undo it", async () => {
-    // Words only: what is kept is compared with what is shown, and of Markdown the page would show other characters.
-    await setParameters(one, { "Most tokens": "40", "Further fields of the request, as JSON": '{"ignore_eos": true, "structured_outputs": {"regex": "[a-z]+( [a-z]+)*"}}' });
+    // Words without an end: what is kept is compared with what is shown, and of Markdown the page would show other characters.
+    const words = '{"logit_bias": {"0": -100, "2": -100}, "structured_outputs": {"regex": "[a-z]+( [a-z]+)*"}}';
+    await setParameters(one, { "Most tokens": "40", "Further fields of the request, as JSON": words });
     await ask(one, "Go on.");
     await streams(one);
     await link(two, "Count to a million.").hover();
