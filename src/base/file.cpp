@@ -332,6 +332,7 @@ void append_line(const std::string& path, std::string_view line, std::string_vie
   try {
     write_all(file.get(), std::as_bytes(std::span(text)), path);
     if (::fsync(file.get()) != 0) fail_errno("cannot sync", path);
+    if (size == 0) sync_path(parent_of(path));  // it may be new
   } catch (...) {
     (void)!::ftruncate(file.get(), size);
     throw;

@@ -65,6 +65,8 @@ int guarded_run(int argc, char** argv) {
   } catch (const Error& error) {
     print_error(error.what());
     return error.kind() == ErrorKind::invalid_input ? 2 : 1;
+  } catch (const std::filesystem::filesystem_error& error) {
+    print_error(error.what());
   } catch (const std::bad_alloc&) {
     print_error("out of memory");
   } catch (const c10::Error& error) {

@@ -90,7 +90,7 @@ void write_tensors(const std::string& path, const TensorMap& tensors) {
   io::write_safetensors(path, std::move(writes));
 }
 
-void write_checkpoint(const std::string& output, const Checkpoint& checkpoint, const std::function<void(const std::string&)>& add) {
+void write_checkpoint(const std::string& output, const Checkpoint& checkpoint, const std::function<void(const std::string&)>& add) try {
   require_finite(checkpoint.parameters);
   require_finite(checkpoint.optimizer);
   AtomicDirectory directory(fmt::format("{}/{}{}", output, kPrefix, checkpoint.step), true, kManifest);
@@ -106,6 +106,8 @@ void write_checkpoint(const std::string& output, const Checkpoint& checkpoint, c
   }
   write_json(folder + kManifest, {{"format", "frugal checkpoint"}, {"version", kVersion}, {"step", checkpoint.step}, {"files", files}});
   directory.commit();
+} catch (const fs::filesystem_error& error) {
+  fail(ErrorKind::io, "{}", error.what());
 }
 
 Checkpoint read_checkpoint(const std::string& folder) {

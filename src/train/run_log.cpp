@@ -227,7 +227,10 @@ RunLog::RunLog(std::string output, int64_t resumed_step) : path_(output + "/trai
 RunLog::~RunLog() = default;
 
 void RunLog::write(const LogRow& row) {
-  append_line(path_, row.line().dump(), kLineBegin);
+  if (!unwritten_.empty()) unwritten_ += '\n';
+  unwritten_ += row.line().dump();
+  append_line(path_, unwritten_, kLineBegin);
+  unwritten_.clear();
   std::string summary;
   const auto add = [&](std::string_view tag, double value) { append_bytes(summary, 1, scalar_value(tag, value)); };
   add("train/loss", row.loss);

@@ -36,11 +36,11 @@ class RunLog {
  public:
   RunLog(std::string output, int64_t resumed_step);
   ~RunLog();
-  void write(const LogRow& row);
+  void write(const LogRow& row);  // what cannot be written is tried again with the next row
 
  private:
   struct Events;
-  std::string path_;
+  std::string path_, unwritten_;
   std::unique_ptr<Events> events_;
 };
 

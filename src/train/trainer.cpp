@@ -337,7 +337,7 @@ class Run {
     try {
       log_->write(row);
     } catch (const Error& error) {
-      log_warning("the log is not complete: {}", error.what());
+      log_warning("the log has no step {} before the next is written: {}", step_, error.what());
     }
   }
 

@@ -24,7 +24,12 @@ std::chrono::microseconds tick_of(const HttpTimeouts& t) {
 }  // namespace
 
 EventLoop::EventLoop(std::shared_ptr<const ServerCore> core)
-    : core_(std::move(core)), work_(context_.get_executor()), tick_timer_(context_), tick_(tick_of(core_->options.timeouts)), wakes_(context_), scratch_(kScratchBytes) {
+    : core_(std::move(core)),
+      work_(context_.get_executor()),
+      tick_timer_(context_),
+      tick_(tick_of(core_->options.timeouts)),
+      wakes_(context_),
+      scratch_(kScratchBytes) {
   const int fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (fd < 0) fail_errno("eventfd", "http");
   wakes_.assign(fd);
