@@ -5,9 +5,11 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from conftest import FRUGAL
@@ -175,3 +177,30 @@ def test_a_full_disk_while_a_stop_saves_and_a_kill_while_it_resumes(command, unb
     run = subprocess.run(command(output), capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert (result_files(output), losses(output)) == unbroken
+
+
+@pytest.mark.parametrize("for_ever", [False, True])
+def test_without_memory_a_run_ends_with_an_error_and_leaves_whole_checkpoints(command, unbroken, tmp_path, for_ever):
+    """T9. libstdc++'s directory_iterator and nlohmann's comparisons take memory where they must not throw: there the process ends as if it were killed."""
+    library = tmp_path / "starved.so"
+    subprocess.run(["c++", "-O1", "-shared", "-fPIC", "-o", library, Path(__file__).parent / "starved.cpp", "-ldl"], check=True)
+    counted = tmp_path / "count"
+    subprocess.run(command(tmp_path / "counted"), check=True, capture_output=True, env={**os.environ, "LD_PRELOAD": str(library), "STARVED_COUNT": str(counted)})
+    draw = random.Random(SEED)
+    places = [draw.randrange(1, int(counted.read_text())) for _ in range(1000 if ALL else 16)]
+    print(f"FRUGAL_TEST_SEED={SEED}")
+
+    def starve(k):
+        output = tmp_path / f"{k}"
+        environment = {**os.environ, "LD_PRELOAD": str(library), "STARVED_AT": str(k), **({"STARVED_FOR_EVER": "1"} if for_ever else {})}
+        starved = subprocess.run(command(output), capture_output=True, text=True, timeout=120, env=environment)
+        assert starved.returncode in (0, 1, -signal.SIGABRT), (k, starved.returncode, starved.stderr)
+        assert starved.returncode != 1 or "memory" in starved.stderr or "bad_alloc" in starved.stderr, (k, starved.stderr)
+        resumes(command, output, unbroken, without_last=f"the log has no step {STEPS}" in starved.stderr)
+        shutil.rmtree(output)
+        return starved.returncode == -signal.SIGABRT
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        aborted = sum(pool.map(starve, places))
+    print(f"{aborted} of {len(places)} aborted")
+    assert for_ever or aborted <= 2 + len(places) / 20

@@ -56,7 +56,7 @@ int run(int argc, char** argv) {
   return 0;
 }
 
-int guarded_run(int argc, char** argv) {
+int reported_run(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const Interrupted&) {
@@ -68,11 +68,21 @@ int guarded_run(int argc, char** argv) {
   } catch (const std::filesystem::filesystem_error& error) {
     print_error(error.what());
   } catch (const std::bad_alloc&) {
-    print_error("out of memory");
+    throw;
   } catch (const c10::Error& error) {
     print_error(fmt::format("internal error: {}", error.what_without_backtrace()));
   } catch (const std::exception& error) {
     print_error(fmt::format("internal error: {}", error.what()));
+  }
+  return 1;
+}
+
+int guarded_run(int argc, char** argv) {
+  try {
+    return reported_run(argc, argv);
+  } catch (const std::bad_alloc&) {  // there may be none for a message either
+    constexpr std::string_view kMessage = "frugal: error: out of memory\n";
+    (void)!::write(STDERR_FILENO, kMessage.data(), kMessage.size());
   }
   return 1;
 }
