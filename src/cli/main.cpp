@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "base/error.h"
@@ -83,8 +84,8 @@ int guarded_run(int argc, char** argv) {
   } catch (const std::bad_alloc&) {  // there may be none for a message either
     constexpr std::string_view kMessage = "frugal: error: out of memory\n";
     (void)!::write(STDERR_FILENO, kMessage.data(), kMessage.size());
+    std::_Exit(1);  // libtorch's own destructors take memory
   }
-  return 1;
 }
 
 }  // namespace
