@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <ctime>
 #include <filesystem>
 #include <sstream>
 
@@ -25,6 +26,7 @@ namespace {
 constexpr double kPlainRate = 2e-3;  // of the training that both sides begin with: model T's own (scripts/train-model-t)
 constexpr size_t kHeldOut = 64;      // sequences that a loss is taken on
 constexpr int64_t kPoints = 30;      // of a curve
+constexpr int64_t kChecks = 5;       // of the held-out loss, for an objective that goes by it
 constexpr size_t kShortestRow = 24;  // words of a paragraph that becomes a row
 constexpr size_t kMaxTextBytes = size_t{1} << 28;
 
@@ -222,14 +224,16 @@ Trained Trainings::train(const Run& run) {
   trainer.schedule = side.schedule;
   trainer.seed = seed_of(run);
   if (start.adapter) trainer.hook = start.adapter->step_hook();
-  trainer.eval_steps = run.curve ? std::max<int64_t>(1, budget.steps / kPoints) : 0;
+  if (run.curve || objective->step_hook()) trainer.eval_steps = std::max<int64_t>(1, budget.steps / (run.curve ? kPoints : kChecks));
   const std::string path = setting_.work + "/run";
   fs::remove_all(path);
   {
     const train::RunFolder folder(path, train::Existing::replace);
+    const std::clock_t before = std::clock();
     const train::TrainResult result = train::train(*objective, start.parameters, *optimizer, folder, trainer, {{"claim", run.key()}});
     if (result.stopped) throw Interrupted{};
     trained.loss = result.eval_loss;
+    trained.cpu_seconds = static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
   }
   const std::vector<train::MicroBatch> batches = objective->epoch(0);
   const double flops = batches.front().flops / static_cast<double>(batches.front().tokens);  // of a token

@@ -33,6 +33,7 @@ struct Trained {
   std::unique_ptr<tune::Adapter> adapter;  // in the model, or null
   double loss = 0;                         // held out
   double flops = 0;                        // of everything that was learned, growth and what came before it too
+  double cpu_seconds = 0;                  // of this process, of the training itself
   struct Point {
     double flops = 0, loss = 0;
   };
