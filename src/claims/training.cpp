@@ -36,17 +36,18 @@ data::Dataset first_of(const data::Dataset& dataset, size_t count) {
   return dataset.subset(ids);
 }
 
-Options shape_of(const nn::ModelSpec& spec, int64_t blocks) {
+Options shape_of(const nn::ModelSpec& spec, int64_t blocks, const std::vector<std::pair<std::string, std::string>>& others) {
   const nn::BlockSpec& block = spec.blocks.front();
   const auto text = [](auto value) { return fmt::format("{}", value); };
-  return Options("model", train::shape_options(),
-                 {{"hidden_size", text(spec.hidden)},
-                  {"num_hidden_layers", text(blocks)},
-                  {"num_attention_heads", text(block.heads)},
-                  {"num_key_value_heads", text(block.kv_heads)},
-                  {"intermediate_size", text(block.intermediate)},
-                  {"max_position_embeddings", text(spec.context_length)},
-                  {"tie_word_embeddings", spec.tied_embeddings ? "true" : "false"}});
+  std::map<std::string, std::string> shape = {{"hidden_size", text(spec.hidden)},
+                                              {"num_hidden_layers", text(blocks)},
+                                              {"num_attention_heads", text(block.heads)},
+                                              {"num_key_value_heads", text(block.kv_heads)},
+                                              {"intermediate_size", text(block.intermediate)},
+                                              {"max_position_embeddings", text(spec.context_length)},
+                                              {"tie_word_embeddings", spec.tied_embeddings ? "true" : "false"}};
+  for (const auto& [name, value] : others) shape[name] = value;
+  return Options("model", train::shape_options(), {shape.begin(), shape.end()});
 }
 
 }  // namespace
@@ -122,10 +123,10 @@ data::Dataset Trainings::answers(const Run& run, const Side& side) {
   return data::load_dataset({source}, {static_cast<size_t>(run.budget.sequence_len), data::OverLength::truncate}, train::text_model_of(teacher));
 }
 
-std::shared_ptr<nn::Model> Trainings::new_model(const std::string& name, int64_t blocks, uint64_t seed) {
+std::shared_ptr<nn::Model> Trainings::new_model(const std::string& name, int64_t blocks, const Side& side, uint64_t seed) {
   const std::string folder = setting_.work + "/initial";
   fs::remove_all(folder);
-  train::write_new_model(folder, shape_of(model(name).model->spec, blocks), setting_.path(name), seed);
+  train::write_new_model(folder, shape_of(model(name).model->spec, blocks, side.shape), setting_.path(name), seed);
   return setting_.load(folder).model;
 }
 
@@ -133,6 +134,8 @@ Trainings::Start Trainings::start(const Run& run, const Side& side) {
   const TrainingBudget& budget = run.budget;
   if (side.growth && budget.new_blocks % 2 != 0)
     fail(ErrorKind::invalid_input, "a side that grows needs an even number of new blocks, not {}", budget.new_blocks);
+  if (!side.shape.empty() && (budget.new_blocks == 0 || budget.shared_steps > 0 || side.growth))
+    fail(ErrorKind::invalid_input, "a side has a shape of its own only where it trains a new model from the start");
   if (side.growth && side.adapter) fail(ErrorKind::invalid_input, "a model that grows is trained whole");
   Start start;
   const auto plain = [&](int64_t steps, int64_t blocks, double rate, std::vector<std::string> words) -> const Trained& {
@@ -158,7 +161,7 @@ Trainings::Start Trainings::start(const Run& run, const Side& side) {
   } else if (budget.shared_steps > 0) {
     start.model = std::make_shared<nn::Model>(*plain(budget.shared_steps, budget.new_blocks, kPlainRate, {"full"}).model);
   } else {
-    start.model = new_model(run.model, budget.new_blocks, seed_of(run));
+    start.model = new_model(run.model, budget.new_blocks, side, seed_of(run));
   }
   if (side.adapter) {
     start.adapter = side.adapter->row->function(*start.model, side.adapter->options, {.seed = seed_of(run), .tokenizer = model(run.model).tokenizer.get()});
