@@ -12,6 +12,7 @@
 #include "oracle.h"
 #include "share/share_table.h"
 #include "tiny_model.h"
+#include "train/cost_model.h"
 #include "train/cross_entropy.h"
 #include "train/flops.h"
 #include "train/full_parameters.h"
@@ -130,6 +131,20 @@ TEST(Sharing, ANewModelsTensorsAreThoseThatTrain) {
     EXPECT_EQ(norms, 3u);
   }
   EXPECT_THROW(train::new_model_spec(Options("shape", train::shape_options(), {{"sharing", "mlp"}, {"sub_norms", "true"}}), 60), Error);
+}
+
+TEST(Sharing, APlanCountsWhatIsComputedAgain) {
+  const auto& adamw = train::optimizer_table().at("adamw");
+  const auto estimate = [&](const char* sharing, const char* layers) {
+    const Options shape("shape", train::shape_options(), {{"sharing", sharing}, {"num_hidden_layers", layers}});
+    train::Workload work;
+    work.micro_batch_tokens = work.sequence_tokens = 64;
+    return train::estimate_cost(train::new_model_spec(shape, 500), work, {.flops = 1e12}, adamw, Options("adamw", adamw.options, {}));
+  };
+  EXPECT_NEAR(estimate("blocks", "3").compute_seconds, estimate("none", "6").compute_seconds, 1e-15);
+  EXPECT_EQ(estimate("blocks", "3").optimizer, estimate("none", "3").optimizer);
+  EXPECT_NEAR(estimate("mlp", "3").compute_seconds, estimate("none", "3").compute_seconds, 1e-15);
+  EXPECT_LT(estimate("mlp", "3").optimizer, estimate("none", "3").optimizer);
 }
 
 TEST(Sharing, EveryRowNamesASharingOfNewModels) {
