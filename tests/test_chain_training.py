@@ -40,6 +40,19 @@ def test_training_with_rounded_weights_and_inputs_beats_rounding(frugal, tiny, t
     assert [row["chain"] for row in rows] == [[step]] and rows[0]["step_seconds"] > 0
 
 
+def test_ternary_weights_taught_by_the_model_beat_rounding_and_are_stored_in_2_bits(frugal, tiny, tmp_path):
+    compress(frugal, tiny, tmp_path / "rounded", "tsld:max_steps=1,learning_rate=0")
+    compress(frugal, tiny, tmp_path / "trained", "tsld:num_epochs=8,learning_rate=3e-3")
+    divergence = [frugal("eval", tmp_path / name, "--text", tiny / "text.txt", *TEXT, "--chunks", 8, "--base", tiny / "model").json["kl_mean"] for name in ("trained", "rounded")]
+    assert divergence[0] < 0.7 * divergence[1]
+    from safetensors.torch import load_file
+
+    packed = [tensor for name, tensor in load_file(tmp_path / "trained/model.safetensors").items() if name.startswith("model.layers.0.mlp.up_proj")]
+    floats = load_file(tiny / "model/model.safetensors")["model.layers.0.mlp.up_proj.weight"]
+    assert sum(tensor.nbytes for tensor in packed) < floats.numel() / 4 + 8 * floats.shape[0] + 64
+    assert frugal("generate", tmp_path / "trained", "-p", "Sentence", "-n", 5).code == 0
+
+
 def test_recovery_after_pruning_keeps_the_mask_and_wins_back_what_was_lost(frugal, tiny, tmp_path):
     compress(frugal, tiny, tmp_path / "pruned", "magnitude:sparsity=0.6")
     compress(frugal, tiny, tmp_path / "recovered", "magnitude:sparsity=0.6", "recover:num_epochs=6,learning_rate=3e-3")

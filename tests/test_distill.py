@@ -58,9 +58,14 @@ def test_a_student_comes_nearer_to_its_teacher_on_texts(frugal, tiny, student, t
     assert distance[1] < 0.8 * distance[0], distance
 
 
-@pytest.mark.parametrize("method", ["kd-forward", "gkd:lmbda=0.5,max_new_tokens=5", "minillm:max_new_tokens=5"])
+ADAPTIVE = "distillm:init_threshold=0.7,loss_eps=0,capacity=2,max_new_tokens=5"
+
+
+@pytest.mark.parametrize("method", ["kd-forward", "gkd:lmbda=0.5,max_new_tokens=5", "minillm:max_new_tokens=5", ADAPTIVE])
 def test_a_distillation_that_is_resumed_is_the_one_that_was_not(frugal, tiny, student, rows, tmp_path, method):
     common = ["--method", method, "--adapter", "lora:r=2,dropout=0.1", "--save-steps", 2]
+    if method == ADAPTIVE:
+        common += ["--val-set-size", 1, "--eval-steps", 1, "--learning-rate", "0.1"]  # so high that the held-out loss rises
     whole = distill(frugal, tiny, student, rows, tmp_path / "whole", *common, "--max-steps", 5)
     assert whole.code == 0, whole.err
     assert distill(frugal, tiny, student, rows, tmp_path / "part", *common, "--max-steps", 5).code == 0
@@ -77,6 +82,10 @@ def test_a_distillation_that_is_resumed_is_the_one_that_was_not(frugal, tiny, st
         if name.endswith("jsonl"):
             ours, theirs = ([(row["current_steps"], row["loss"], row["distillation/divergence"]) for row in map(json.loads, text.splitlines())] for text in (ours, theirs))
         assert ours == theirs, name
+    if method == ADAPTIVE:
+        log = log_of(tmp_path / "part")
+        assert log[0]["distillation/threshold"] == 0.7 < log[-1]["distillation/threshold"], "its state goes on"
+        assert 0 < log[-1]["distillation/buffer"] <= 2
 
 
 def test_the_teachers_answers_are_those_of_transformers_and_the_student_learns_them(frugal, tiny, student, rows, tmp_path):
@@ -114,6 +123,8 @@ def test_what_cannot_be_distilled_is_said_before_anything_is_written(frugal, tin
         ([*teacher, "--data", rows], "no student"),
         (["--student", student, *teacher, "--data", rows, "--method", "kd-foward"], "kd-forward"),
         (["--student", student, *teacher, "--data", rows, "--method", "gkd:lmbda=2"], "lmbda"),
+        (["--student", student, *teacher, "--data", rows, "--method", "distillm"], "give eval_steps, and eval_data or val_set_size"),
+        (["--student", student, *teacher, "--data", rows, "--method", "distillm:capacity=2", "--val-set-size", 1, "--eval-steps", 1], "capacity"),
         (["--student", student, *teacher, "--data", rows, "--optimizer", "sophia"], "no labels that sophia could draw"),
         (["--student", student, *teacher, "--data", rows, "--rl", "dpo"], "frugal tune learns from preferences"),
         (["--student", student, *teacher, "--data", text, "--method", "seq-kd", "--pretraining"], "answers rows of conversations, not texts"),

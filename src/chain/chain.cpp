@@ -8,6 +8,7 @@
 #include "base/process.h"
 #include "base/progress.h"
 #include "chain/calibration_cache.h"
+#include "nn/sharing.h"
 
 namespace frugal::chain {
 namespace {
@@ -208,6 +209,10 @@ void check_order(const std::vector<ParsedStep>& chain) {
 }
 
 std::vector<StepResult> run_chain(Workbench& bench, const std::vector<ParsedStep>& chain) {
+  if (!chain.empty() && nn::sharing_of(bench.model.spec).any()) {
+    fail(ErrorKind::unsupported, "{}: a {}'s blocks share weights, which {} would make different in each: train a model without sharing, or leave the step out",
+         bench.loaded.name, bench.model.spec.family, chain.front().row->id);
+  }
   std::vector<ParsedStep> all = bench.done;
   all.insert(all.end(), chain.begin(), chain.end());
   check_order(all);

@@ -19,6 +19,7 @@ const std::map<std::string, Runner::Measure>& Runner::measures() {
                                                      {"loss", &Runner::loss},
                                                      {"rouge_l", &Runner::rouge_l},
                                                      {"flops_to_loss", &Runner::flops_to_loss},
+                                                     {"cpu_seconds", &Runner::cpu_seconds},
                                                      {"state_bytes", &Runner::state_bytes},
                                                      {"trainable_parameters", &Runner::trainable_parameters},
                                                      {"activation_bytes", &Runner::activation_bytes},
@@ -33,23 +34,26 @@ std::vector<std::string> metrics() {
   return names;
 }
 
-const std::vector<double>& Runner::losses(const std::vector<std::string>& chain, int chunks) {
-  const auto key = std::pair(chain, chunks);
+const std::vector<double>& Runner::losses(const std::string& model, const std::vector<std::string>& chain, int chunks) {
+  const auto key = std::tuple(model, chain, chunks);
   if (const auto it = losses_.find(key); it != losses_.end()) return it->second;
   log_info("running {}", chain.empty() ? "the original" : fmt::format("{}", fmt::join(chain, " ")));
-  nn::LoadedModel loaded = setting_.load();
-  chain::Workbench bench(loaded, setting_.calibration(), setting_.calibration_options, setting_.seed);
+  nn::LoadedModel loaded = setting_.load(model);
+  chain::Workbench bench(loaded, setting_.calibration(model), setting_.calibration_options, setting_.seed);
   chain::run_chain(bench, chain::parse_chain(steps_, chain));
   // Weights expanded: the claims are about methods, not about our kernels' 8-bit activations.
   loaded.model->set_execution(nn::Execution::expanded);
   std::vector<double> means;
-  eval::evaluate_perplexity(*loaded.model, setting_.evaluation(), {512, chunks}, nullptr, [&](int64_t, const at::Tensor& log_p, const at::Tensor& targets) {
-    means.push_back(-log_p.gather(1, targets.unsqueeze(1)).to(at::kDouble).mean().item<double>());
-  });
+  eval::evaluate_perplexity(*loaded.model, setting_.evaluation(model), {512, chunks}, nullptr,
+                            [&](int64_t, const at::Tensor& log_p, const at::Tensor& targets) {
+                              means.push_back(-log_p.gather(1, targets.unsqueeze(1)).to(at::kDouble).mean().item<double>());
+                            });
   return losses_[key] = std::move(means);
 }
 
-Runner::Values Runner::ln_perplexity(const Claim& claim) { return {losses(claim.baseline, claim.chunks), losses(claim.method, claim.chunks)}; }
+Runner::Values Runner::ln_perplexity(const Claim& claim) {
+  return {losses(claim.model, claim.baseline, claim.chunks), losses(claim.model, claim.method, claim.chunks)};
+}
 
 double Runner::best_rate(const Run& run, const std::vector<double>& rates) {
   if (rates.empty()) {
@@ -84,6 +88,10 @@ Runner::Values Runner::by_seed(const Claim& claim, bool curve, const std::functi
 
 Runner::Values Runner::loss(const Claim& claim) {
   return by_seed(claim, false, [](const Run&, const Trained& trained) { return trained.loss; });
+}
+
+Runner::Values Runner::cpu_seconds(const Claim& claim) {
+  return by_seed(claim, false, [](const Run&, const Trained& trained) { return trained.cpu_seconds; });
 }
 
 double rouge_l(std::span<const int32_t> written, std::span<const int32_t> reference) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <tuple>
 
 #include "chain/chain.h"
 #include "claims/training.h"
@@ -15,9 +16,9 @@ namespace frugal::claims {
 
 struct Setting {
   // Of claims of chains of compression steps.
-  std::function<nn::LoadedModel()> load;  // the original, anew at each call
-  std::function<eval::EvalText()> evaluation;
-  std::function<chain::CalibrationText()> calibration;
+  std::function<nn::LoadedModel(const std::string& model)> load;  // the original that a claim names, anew at each call
+  std::function<eval::EvalText(const std::string& model)> evaluation;
+  std::function<chain::CalibrationText(const std::string& model)> calibration;
   chain::CalibrationOptions calibration_options;
   uint64_t seed = 0;
   // Of claims of training.
@@ -30,6 +31,7 @@ struct Setting {
 //   rouge_l               F of ROUGE-L (Lin, 2004) over tokens, between what the trained model goes on with and the held-out text
 //   flops_to_loss         floating-point operations of training until the held-out loss is the baseline's last one. A side that does not get there
 //                         has spent all it was given
+//   cpu_seconds           of the process, in training
 //   state_bytes           of the optimizer
 //   trainable_parameters
 //   activation_bytes      that the forward pass of a batch keeps for backward
@@ -56,6 +58,7 @@ class Runner {
   Values loss(const Claim& claim);
   Values rouge_l(const Claim& claim);
   Values flops_to_loss(const Claim& claim);
+  Values cpu_seconds(const Claim& claim);
   Values state_bytes(const Claim& claim);
   Values trainable_parameters(const Claim& claim);
   Values activation_bytes(const Claim& claim);
@@ -63,7 +66,7 @@ class Runner {
   Values logits_difference(const Claim& claim);
 
   // Chunk means of the losses of a chain's result; each chain is run once however many claims use it.
-  const std::vector<double>& losses(const std::vector<std::string>& chain, int chunks);
+  const std::vector<double>& losses(const std::string& model, const std::vector<std::string>& chain, int chunks);
   // Of each seed and side, what `of` says of the model that was trained at the side's best rate.
   Values by_seed(const Claim& claim, bool curve, const std::function<double(const Run& run, const Trained& trained)>& of);
   Values by_side(const Claim& claim, const std::function<double(const Run& run, const Side& side)>& of);
@@ -72,7 +75,7 @@ class Runner {
   const chain::StepTable& steps_;
   Setting setting_;
   Trainings trainings_;
-  std::map<std::pair<std::vector<std::string>, int>, std::vector<double>> losses_;
+  std::map<std::tuple<std::string, std::vector<std::string>, int>, std::vector<double>> losses_;
 };
 
 // 2 P R / (P + R), with the longest common subsequence over the length of each.

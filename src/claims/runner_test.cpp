@@ -50,7 +50,7 @@ TEST(Claims, BaselineAndMethodRunOnTheSameTokensAndEachChainOnce) {
   const auto original = std::make_shared<nn::Model>(testing::tiny_model({.vocab = 31}));
   int loads = 0;
   Setting setting;
-  setting.load = [&] {
+  setting.load = [&](const std::string&) {
     ++loads;
     nn::LoadedModel loaded;
     loaded.model = std::make_shared<nn::Model>(*original);
@@ -64,8 +64,8 @@ TEST(Claims, BaselineAndMethodRunOnTheSameTokensAndEachChainOnce) {
     const at::Tensor logits = original->forward(nn::Batch::single(std::span(tokens).last(1), &state)).logits;
     tokens.push_back(at::multinomial(at::softmax(logits[0], -1), 1).item<int32_t>());
   }
-  setting.evaluation = [&] { return eval::EvalText{"text", "hash", tokens, {}}; };
-  setting.calibration = [] { return chain::CalibrationText(); };
+  setting.evaluation = [&](const std::string&) { return eval::EvalText{"text", "hash", tokens, {}}; };
+  setting.calibration = [](const std::string&) { return chain::CalibrationText(); };
   const chain::StepTable table({chain::StepRow{"noise",
                                                "",
                                                "test",

@@ -3,12 +3,13 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "train/new_model.h"
 #include "train/schedule.h"
 
 namespace frugal::claims {
 namespace {
 
-constexpr const char* kWholeModel = "full";
+constexpr const char *kWholeModel = "full", *kShape = "shape";
 
 const std::vector<std::string>& schedules() { return train::schedule_options().front().choices; }
 
@@ -36,7 +37,13 @@ Side parse_side(const std::vector<std::string>& words) {
     std::vector<std::string> known = {kWholeModel};
     const StepText step = parse_step(word);
     if (take(train::optimizer_table(), word, side.optimizer, known) || take(tune::adapter_table(), word, side.adapter, known) ||
-        take(distill::distill_table(), word, side.distillation, known) || take(train::growth_table(), word, side.growth, known)) {
+        take(distill::distill_table(), word, side.distillation, known) || take(train::growth_table(), word, side.growth, known) ||
+        take(share::share_table(), word, side.architecture, known)) {
+      continue;
+    }
+    if (step.id == kShape) {
+      Options(kShape, train::shape_options(), step.options);
+      side.shape = step.options;
       continue;
     }
     if (std::find(schedules().begin(), schedules().end(), step.id) != schedules().end()) {
@@ -46,6 +53,7 @@ Side parse_side(const std::vector<std::string>& words) {
     known.insert(known.end(), schedules().begin(), schedules().end());
     if (word != kWholeModel) fail(ErrorKind::invalid_input, "\"{}\" is no part of a training{}", printable(word), did_you_mean(step.id, known));
   }
+  if (side.architecture) side.shape.emplace_back("sharing", side.architecture->row->function.sharing);
   if (!side.optimizer) side.optimizer = choose_method(train::optimizer_table(), "adamw");
   return side;
 }

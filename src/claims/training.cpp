@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <ctime>
 #include <filesystem>
 #include <sstream>
 
@@ -25,6 +26,7 @@ namespace {
 constexpr double kPlainRate = 2e-3;  // of the training that both sides begin with: model T's own (scripts/train-model-t)
 constexpr size_t kHeldOut = 64;      // sequences that a loss is taken on
 constexpr int64_t kPoints = 30;      // of a curve
+constexpr int64_t kChecks = 5;       // of the held-out loss, for an objective that goes by it
 constexpr size_t kShortestRow = 24;  // words of a paragraph that becomes a row
 constexpr size_t kMaxTextBytes = size_t{1} << 28;
 
@@ -34,17 +36,18 @@ data::Dataset first_of(const data::Dataset& dataset, size_t count) {
   return dataset.subset(ids);
 }
 
-Options shape_of(const nn::ModelSpec& spec, int64_t blocks) {
+Options shape_of(const nn::ModelSpec& spec, int64_t blocks, const std::vector<std::pair<std::string, std::string>>& others) {
   const nn::BlockSpec& block = spec.blocks.front();
   const auto text = [](auto value) { return fmt::format("{}", value); };
-  return Options("model", train::shape_options(),
-                 {{"hidden_size", text(spec.hidden)},
-                  {"num_hidden_layers", text(blocks)},
-                  {"num_attention_heads", text(block.heads)},
-                  {"num_key_value_heads", text(block.kv_heads)},
-                  {"intermediate_size", text(block.intermediate)},
-                  {"max_position_embeddings", text(spec.context_length)},
-                  {"tie_word_embeddings", spec.tied_embeddings ? "true" : "false"}});
+  std::map<std::string, std::string> shape = {{"hidden_size", text(spec.hidden)},
+                                              {"num_hidden_layers", text(blocks)},
+                                              {"num_attention_heads", text(block.heads)},
+                                              {"num_key_value_heads", text(block.kv_heads)},
+                                              {"intermediate_size", text(block.intermediate)},
+                                              {"max_position_embeddings", text(spec.context_length)},
+                                              {"tie_word_embeddings", spec.tied_embeddings ? "true" : "false"}};
+  for (const auto& [name, value] : others) shape[name] = value;
+  return Options("model", train::shape_options(), {shape.begin(), shape.end()});
 }
 
 }  // namespace
@@ -120,10 +123,10 @@ data::Dataset Trainings::answers(const Run& run, const Side& side) {
   return data::load_dataset({source}, {static_cast<size_t>(run.budget.sequence_len), data::OverLength::truncate}, train::text_model_of(teacher));
 }
 
-std::shared_ptr<nn::Model> Trainings::new_model(const std::string& name, int64_t blocks, uint64_t seed) {
+std::shared_ptr<nn::Model> Trainings::new_model(const std::string& name, int64_t blocks, const Side& side, uint64_t seed) {
   const std::string folder = setting_.work + "/initial";
   fs::remove_all(folder);
-  train::write_new_model(folder, shape_of(model(name).model->spec, blocks), setting_.path(name), seed);
+  train::write_new_model(folder, shape_of(model(name).model->spec, blocks, side.shape), setting_.path(name), seed);
   return setting_.load(folder).model;
 }
 
@@ -131,6 +134,8 @@ Trainings::Start Trainings::start(const Run& run, const Side& side) {
   const TrainingBudget& budget = run.budget;
   if (side.growth && budget.new_blocks % 2 != 0)
     fail(ErrorKind::invalid_input, "a side that grows needs an even number of new blocks, not {}", budget.new_blocks);
+  if (!side.shape.empty() && (budget.new_blocks == 0 || budget.shared_steps > 0 || side.growth))
+    fail(ErrorKind::invalid_input, "a side has a shape of its own only where it trains a new model from the start");
   if (side.growth && side.adapter) fail(ErrorKind::invalid_input, "a model that grows is trained whole");
   Start start;
   const auto plain = [&](int64_t steps, int64_t blocks, double rate, std::vector<std::string> words) -> const Trained& {
@@ -156,7 +161,7 @@ Trainings::Start Trainings::start(const Run& run, const Side& side) {
   } else if (budget.shared_steps > 0) {
     start.model = std::make_shared<nn::Model>(*plain(budget.shared_steps, budget.new_blocks, kPlainRate, {"full"}).model);
   } else {
-    start.model = new_model(run.model, budget.new_blocks, seed_of(run));
+    start.model = new_model(run.model, budget.new_blocks, side, seed_of(run));
   }
   if (side.adapter) {
     start.adapter = side.adapter->row->function(*start.model, side.adapter->options, {.seed = seed_of(run), .tokenizer = model(run.model).tokenizer.get()});
@@ -222,14 +227,16 @@ Trained Trainings::train(const Run& run) {
   trainer.schedule = side.schedule;
   trainer.seed = seed_of(run);
   if (start.adapter) trainer.hook = start.adapter->step_hook();
-  trainer.eval_steps = run.curve ? std::max<int64_t>(1, budget.steps / kPoints) : 0;
+  if (run.curve || objective->step_hook()) trainer.eval_steps = std::max<int64_t>(1, budget.steps / (run.curve ? kPoints : kChecks));
   const std::string path = setting_.work + "/run";
   fs::remove_all(path);
   {
     const train::RunFolder folder(path, train::Existing::replace);
+    const std::clock_t before = std::clock();
     const train::TrainResult result = train::train(*objective, start.parameters, *optimizer, folder, trainer, {{"claim", run.key()}});
     if (result.stopped) throw Interrupted{};
     trained.loss = result.eval_loss;
+    trained.cpu_seconds = static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
   }
   const std::vector<train::MicroBatch> batches = objective->epoch(0);
   const double flops = batches.front().flops / static_cast<double>(batches.front().tokens);  // of a token

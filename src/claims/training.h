@@ -37,6 +37,7 @@ struct Trained {
     double flops = 0, loss = 0;
   };
   std::vector<Point> curve;  // held-out losses, the last one at the end; on the way with Run::curve
+  double cpu_seconds = 0;    // of this process, in the training itself
 };
 
 // What is trained how: equal ones are the same run.
@@ -76,7 +77,7 @@ class Trainings {
   uint64_t seed_of(const Run& run) const { return setting_.seed + static_cast<uint64_t>(run.seed); }
 
  private:
-  std::shared_ptr<nn::Model> new_model(const std::string& name, int64_t blocks, uint64_t seed);
+  std::shared_ptr<nn::Model> new_model(const std::string& name, int64_t blocks, const Side& side, uint64_t seed);
   std::vector<std::shared_ptr<const nn::Model>> teachers(const Run& run);
   data::Dataset answers(const Run& run, const Side& side);
   std::string rows_of(const std::string& text);

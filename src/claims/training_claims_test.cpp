@@ -157,6 +157,25 @@ TEST_F(TrainingClaims, StudentsLearnFromTheModelAndFromTheirPeers) {
   EXPECT_NE(runner_.run(answers).difference, 0);
 }
 
+TEST_F(TrainingClaims, NewModelsHaveTheirSidesShape) {
+  TrainingBudget budget{.steps = 2, .new_blocks = 2, .baseline_rates = {1e-2}, .method_rates = {1e-2}};
+  EXPECT_EQ(runner_.run(claim({"full"}, {"mobilellm-ls"}, "trainable_parameters", budget)).difference, 0);
+  EXPECT_EQ(runner_.run(claim({"shape:intermediate_size=24"}, {"mobillama"}, "trainable_parameters", budget)).difference, 0) << "two of 24, one of 48";
+  EXPECT_NE(runner_.run(claim({"full"}, {"mobilellm-ls"}, "loss", budget)).difference, 0);
+  EXPECT_THAT(error_of(claim({"full"}, {"shape:intermediat_size=24"}, "trainable_parameters", budget)), HasSubstr("intermediate_size"));
+  budget.new_blocks = 0;
+  EXPECT_THAT(error_of(claim({"full"}, {"mobillama"}, "trainable_parameters", budget)), HasSubstr("new model"));
+}
+
+TEST_F(TrainingClaims, AnAdaptiveStudentIsEvaluatedOnTheWayAndItsTimeIsTaken) {
+  TrainingBudget budget{.steps = 5, .new_blocks = 1, .shared_steps = 2, .baseline_rates = {1e-2}, .method_rates = {1e-2}};
+  const std::vector<std::string> adaptive = {"distillm:init_threshold=0.5,capacity=4,max_new_tokens=4"};
+  const Result time = runner_.run(claim({"gkd:lmbda=1,max_new_tokens=4"}, adaptive, "cpu_seconds", budget));
+  EXPECT_GT(time.method, 0);
+  EXPECT_GT(time.baseline, 0);
+  EXPECT_NE(runner_.run(claim({"full"}, adaptive, "loss", budget)).difference, 0);
+}
+
 TEST_F(TrainingClaims, MistakesAreNamed) {
   EXPECT_THAT(error_of(claim({"adamw"}, {"adamw"}, "los")), ::testing::AllOf(HasSubstr("unsupported"), HasSubstr("did you mean \"loss\"")));
   EXPECT_THAT(error_of(claim({"adamm"}, {"adamw"}, "state_bytes")), HasSubstr("did you mean \"adamw\""));

@@ -1,6 +1,7 @@
 // frugal claims: the experiments behind the methods' claims.
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 
 #include "base/error.h"
 #include "claims/runner.h"
@@ -53,13 +54,14 @@ class WorkFolder {
 claims::Setting setting_of(const Context& context, const ClaimsValues& values, const WorkFolder& work) {
   claims::Setting setting;
   const auto load = [&context](const std::string& path) { return load_model(context, path); };
-  setting.load = [load, &values] { return load(model_path(values, "S")); };
-  const auto words = [load = setting.load, model = std::make_shared<nn::LoadedModel>()]() -> const nn::LoadedModel& {
-    if (!model->tokenizer) *model = load();
-    return *model;
+  setting.load = [load, &values](const std::string& model) { return load(model_path(values, model)); };
+  const auto words = [load = setting.load,
+                      models = std::make_shared<std::map<std::string, nn::LoadedModel>>()](const std::string& name) -> const nn::LoadedModel& {
+    if (const auto found = models->find(name); found != models->end()) return found->second;
+    return models->emplace(name, load(name)).first->second;
   };
-  setting.evaluation = [words, &values] { return load_eval_text(words(), values.text); };
-  setting.calibration = [words, &values] { return load_calibration_text(words(), values.calib); };
+  setting.evaluation = [words, &values](const std::string& model) { return load_eval_text(words(model), values.text); };
+  setting.calibration = [words, &values](const std::string& model) { return load_calibration_text(words(model), values.calib); };
   setting.seed = setting.training.seed = context.method_seed();
   setting.training.path = [&](const std::string& name) { return resolve_model_path(context, model_path(values, name)); };
   setting.training.load = load;

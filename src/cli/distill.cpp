@@ -64,6 +64,10 @@ Distilling checked(const DistillValues& values, const TrainingPlan& plan) {
   if (!d.method.text_only && optimizer_of(plan).row->id == "mezo")
     fail(ErrorKind::unsupported, "optimizer: a distillation is learned by its gradient, which mezo does without: choose another optimizer");
   if (d.method.text_only && values.pretraining) fail(ErrorKind::invalid_input, "--pretraining: a teacher answers rows of conversations, not texts");
+  if (d.method.adaptive && plan.run.integer("eval_steps") == 0) {
+    fail(ErrorKind::invalid_input, "{}: the share of what the student writes follows the held-out loss: give eval_steps, and eval_data or val_set_size",
+         row.id);
+  }
   return d;
 }
 
@@ -103,6 +107,9 @@ void run(Context& context, DistillValues& values) {
   const Ranks ranks(context);
   if (ranks.are_several() && d.method.text_only) {
     fail(ErrorKind::unsupported, "{}: one process asks the teacher; then frugal tune learns its answers (teacher.jsonl) with several", d.row.id);
+  }
+  if (ranks.are_several() && d.method.adaptive) {
+    fail(ErrorKind::unsupported, "{}: one process keeps what the student wrote; gkd learns with several", d.row.id);
   }
   nn::LoadedModel student = load_model(context, d.student);
   std::vector<nn::LoadedModel> teachers;

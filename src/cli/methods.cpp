@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "distill/distill_table.h"
 #include "quantize/trained_quantization.h"
+#include "share/share_table.h"
 #include "train/growth.h"
 #include "train/optimizer.h"
 #include "tune/adapter.h"
@@ -122,6 +123,7 @@ Methods all_methods(const Context& context) {
   append(methods, distill::distill_table(), "distill --method");
   append(methods, tune::adapter_table(), "tune --method");
   append(methods, quantize::trained_quantization_table(), "train --method");
+  append(methods, share::share_table(), "train --method");
   append(methods, train::optimizer_table(), "train --optimizer");
   append(methods, train::growth_table(), "grow --method");
   return methods;

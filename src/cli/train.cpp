@@ -7,7 +7,9 @@
 #include "cli/context.h"
 #include "cli/resources.h"
 #include "cli/training.h"
+#include "nn/sharing.h"
 #include "quantize/trained_quantization.h"
+#include "share/share_table.h"
 #include "text/tokenizer.h"
 #include "train/full_parameters.h"
 #include "train/new_model.h"
@@ -25,12 +27,29 @@ struct TrainValues {
 
 using TrainedForm = std::optional<MethodChoice<quantize::TrainedQuantization>>;
 
+// What --method says: the form that the matrices train in, or an architecture.
+struct TrainMethod {
+  TrainedForm form;
+  std::optional<MethodChoice<share::SharedArchitecture>> architecture;
+};
+
+TrainMethod method_of(const std::string& text) {
+  if (text.empty()) return {};
+  if (share::share_table().find(parse_step(text).id)) return {{}, choose_method(share::share_table(), text)};
+  return {choose_method(quantize::trained_quantization_table(), text), {}};
+}
+
 // Flags first, then the file's keys.
-Options shape_of(const TrainValues& values, const TrainingPlan& plan, bool sub_norms) {
+Options shape_of(const TrainValues& values, const TrainingPlan& plan, const TrainMethod& method) {
   std::map<std::string, std::string> given = plan.extra;
   for (const auto& [name, value] : values.shape) given[name] = value;
   given.erase("tokenizer");
-  if (sub_norms) given.emplace("sub_norms", "true");
+  if (method.form && method.form->row->function.sub_norms) given.emplace("sub_norms", "true");
+  if (method.architecture) {
+    const std::string sharing = method.architecture->row->function.sharing;
+    if (const auto [there, added] = given.emplace("sharing", sharing); !added && there->second != sharing)
+      fail(ErrorKind::invalid_input, "sharing is {}, {} shares {}: give one of them", there->second, method.architecture->row->id, sharing);
+  }
   return Options("shape", train::shape_options(), {given.begin(), given.end()});
 }
 
@@ -71,9 +90,10 @@ void run(Context& context, TrainValues& values) {
   if (!is_new && !(values.shape.empty() && values.tokenizer.empty() && plan.extra.empty())) {
     fail(ErrorKind::invalid_input, "a model that is there has its shape and tokenizer: leave the model or these options out");
   }
-  TrainedForm form;
-  if (!plan.method.empty()) form = choose_method(quantize::trained_quantization_table(), plan.method);
-  const Options shape = shape_of(values, plan, form && form->row->function.sub_norms);
+  const TrainMethod method = method_of(plan.method);
+  if (!is_new && method.architecture)
+    fail(ErrorKind::invalid_input, "{} is an architecture of new models: leave it or the model out", method.architecture->row->id);
+  const Options shape = shape_of(values, plan, method);
   const auto found = plan.extra.find("tokenizer");
   const std::string tokenizer = !values.tokenizer.empty() ? values.tokenizer : found == plan.extra.end() ? "" : found->second;
   if (is_new && tokenizer.empty()) {
@@ -90,8 +110,10 @@ void run(Context& context, TrainValues& values) {
   if (is_new && ranks.leads()) train::write_new_model(initial, shape, tokenizer, context.method_seed());
   ranks.meet();
   nn::LoadedModel model = load_model(context, is_new ? initial : base);
+  if (method.form && nn::sharing_of(model.model->spec).any())
+    fail(ErrorKind::unsupported, "{}: a {}'s blocks share weights: they train as floats", method.form->row->id, model.model->spec.family);
   const TrainingData data = load_training_data(context, plan, model, true);
-  TrainingJob job = job_of(context, ranks, data, form, model);
+  TrainingJob job = job_of(context, ranks, data, method.form, model);
   job.options = trainer_options(values.training, plan, context, is_new ? kNewRate : kContinuedRate);
   if (const std::string state = base + "/" + kOptimizerState; !is_new && std::filesystem::is_regular_file(state)) job.optimizer_state = state;
   run_training(context, plan, folder, job);
@@ -105,7 +127,8 @@ void add_train(CLI::App& app, Context& context) {
                        [&context, values] { stoppable([&] { run(context, *values); }); });
   verb.text("model,-m,--model,--hf-repo", values->model, "Path or hub name of a model to go on with; without it a new one is made")
       .text("--method", values->training.method,
-            fmt::format("The form that its matrices train in, id or id:key=value,...: {} [floats]", ids_of(quantize::trained_quantization_table())))
+            fmt::format("The form that its matrices train in, or what of a new model's blocks is shared, id or id:key=value,...: {}, {} [floats]",
+                        ids_of(quantize::trained_quantization_table()), ids_of(share::share_table())))
       .text("--tokenizer", values->tokenizer, "Folder with the new model's tokenizer");
   add_shape_flags(verb, values->shape);
   add_training_flags(verb, values->training);

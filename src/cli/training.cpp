@@ -19,6 +19,7 @@
 #include "io/checkpoint.h"
 #include "io/sha256.h"
 #include "kernels/cpu/machine.h"
+#include "nn/sharing.h"
 #include "text/tokenizer.h"
 #include "train/checkpoint.h"
 #include "train/new_model.h"
@@ -489,6 +490,7 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, con
   refuse(job.what != "model", "not adapters, whose base stays whole");
   refuse(job.objective != nullptr || plan.run.text("rl") != "none", "not a distillation or preferences");
   refuse(job.fingerprint.contains("form"), "not in a form of its own");
+  refuse(nn::sharing_of(job.model.model->spec).any(), "whose blocks each have weights of their own");
   refuse(plan.run.given("recompute_every"), "and recomputes every block");
   return std::make_unique<train::DataParallel>(job.ranks.group(), strategy, job.parameters);
 }

@@ -3,7 +3,7 @@
 namespace frugal::distill {
 
 const MethodTable<DistillFunction>& distill_table() {
-  static const MethodTable<DistillFunction> table({kd_forward_row(), gkd_row(), minillm_row(), babyllama_row(), seq_kd_row()});
+  static const MethodTable<DistillFunction> table({kd_forward_row(), gkd_row(), minillm_row(), babyllama_row(), seq_kd_row(), distillm_row()});
   return table;
 }
 

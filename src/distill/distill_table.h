@@ -17,7 +17,7 @@ struct DistillationOptions {
 
   // The loss of a target: weight * divergence + (1 - weight) * cross-entropy of the row's label.
   train::Divergence divergence = train::Divergence::forward_kl;
-  double beta = 0.5;  // of jensen_shannon
+  double beta = 0.5;  // of jensen_shannon and the skewed ones
   double weight = 1;
   double temperature = 1;             // of both distributions in the loss
   bool scale_by_temperature = false;  // divergence times temperature^2
@@ -26,6 +26,11 @@ struct DistillationOptions {
   double on_policy = 0;  // share of the micro-batches
   double sampling_temperature = 1;
   int64_t max_new_tokens = 128;
+
+  // DistiLLM: the share grows from on_policy as the held-out loss rises, and with the steps more and more of it is what the student wrote before.
+  bool adaptive = false;
+  double loss_eps = 0;   // a rise of the held-out loss that counts
+  int64_t capacity = 0;  // rows of the student's that are kept
 
   // MiniLLM.
   bool policy_gradient = false;
@@ -43,6 +48,7 @@ DistillRow babyllama_row();
 DistillRow gkd_row();
 DistillRow minillm_row();
 DistillRow seq_kd_row();
+DistillRow distillm_row();
 
 // Options that several methods have.
 OptionSpec max_new_tokens_option();

@@ -18,19 +18,19 @@ namespace frugal::distill {
 using at::Tensor;
 using train::kIgnored;
 
-// Examples that are not in the data: a prompt and what the student wrote after it, which is learned.
-struct Distillation::Rows {
-  std::vector<std::vector<int32_t>> tokens;
-  std::vector<std::vector<uint8_t>> trained;
-
-  train::TokenBatch batch() const {
-    std::vector<data::Example> examples;
-    for (size_t i = 0; i < tokens.size(); ++i) examples.push_back({tokens[i], trained[i]});
-    return train::token_batch(examples);
-  }
-};
-
 namespace {
+
+// Of each row what comes after the prompt is learned.
+train::TokenBatch batch_of(const std::vector<WrittenRow>& rows) {
+  std::vector<std::vector<uint8_t>> trained;
+  for (const WrittenRow& row : rows) {
+    trained.emplace_back(row.prompt, 0);
+    trained.back().resize(row.tokens.size(), 1);
+  }
+  std::vector<data::Example> examples;
+  for (size_t i = 0; i < rows.size(); ++i) examples.push_back({rows[i].tokens, trained[i]});
+  return train::token_batch(examples);
+}
 
 // Of each row its importance weight and the mean of log p - log q over the rows after it (MiniLLM, section 2.2).
 struct Returns {
@@ -64,9 +64,15 @@ Distillation::Distillation(const nn::Model& student, std::vector<std::shared_ptr
     : LanguageModeling(student, dataset, held_out, std::move(options)), teachers_(std::move(teachers)), method_(method), end_ids_(std::move(end_ids)) {
   FRUGAL_ASSERT(!teachers_.empty() && !method.text_only);
   if (dataset.pairs) fail(ErrorKind::invalid_input, "rows with a chosen and a rejected answer have no one answer to distil");
+  if (!method_.adaptive) return;
+  if (!held_out) fail(ErrorKind::invalid_input, "without held-out data there is no loss for the share of the student's rows to follow");
+  if (method_.capacity < static_cast<int64_t>(options_.batches.micro_batch_size)) {
+    fail(ErrorKind::invalid_input, "capacity: a micro-batch of {} examples is not drawn from {} rows", options_.batches.micro_batch_size, method_.capacity);
+  }
+  replay_.emplace(method_.capacity, static_cast<int64_t>(options_.batches.sequence_len), method_.on_policy, method_.loss_eps);
 }
 
-Distillation::Rows Distillation::written_by_student(const train::MicroBatch& batch, uint64_t seed) const {
+std::vector<WrittenRow> Distillation::written_by_student(const train::MicroBatch& batch, uint64_t seed) const {
   std::vector<std::span<const int32_t>> prompts;
   for (const uint64_t id : batch.examples) prompts.push_back(train::prompt_of(dataset_.example(id)));
   if (options_.set_training) options_.set_training(false);
@@ -74,13 +80,25 @@ Distillation::Rows Distillation::written_by_student(const train::MicroBatch& bat
                                             seed};
   const auto answers = train::continuations(model_, prompts, sampling, method_.teacher_share > 0 ? teachers_.front().get() : nullptr, method_.teacher_share);
   if (options_.set_training) options_.set_training(true);
-  Rows rows;
+  std::vector<WrittenRow> rows;
   for (size_t i = 0; i < prompts.size(); ++i) {
-    rows.tokens.emplace_back(prompts[i].begin(), prompts[i].end());
-    rows.tokens.back().insert(rows.tokens.back().end(), answers[i].begin(), answers[i].end());
-    rows.trained.emplace_back(prompts[i].size(), 0);
-    rows.trained.back().resize(rows.tokens.back().size(), 1);
+    rows.push_back({{prompts[i].begin(), prompts[i].end()}, prompts[i].size()});
+    rows.back().tokens.insert(rows.back().tokens.end(), answers[i].begin(), answers[i].end());
   }
+  return rows;
+}
+
+std::optional<std::vector<WrittenRow>> Distillation::own_rows(const train::MicroBatch& batch, Rng& rng) {
+  const double chance = rng.uniform();
+  if (!replay_) return chance < method_.on_policy ? std::optional(written_by_student(batch, rng.next())) : std::nullopt;
+  if (!replay_->knows_loss()) replay_->set_loss(evaluate().value());
+  switch (replay_->source(chance)) {
+    case RowSource::data: return {};
+    case RowSource::buffer: return replay_->draw(batch.examples.size(), rng);
+    case RowSource::student: break;
+  }
+  std::vector<WrittenRow> rows = written_by_student(batch, rng.next());
+  replay_->add(rows);
   return rows;
 }
 
@@ -153,8 +171,9 @@ double Distillation::labels(const train::MicroBatch& batch, double scale) {
 
 double Distillation::accumulate(const train::MicroBatch& batch, double scale, uint64_t seed) {
   Rng rng(seed);
-  const bool own = rng.uniform() < method_.on_policy;
-  const train::TokenBatch tokens = own ? written_by_student(batch, rng.next()).batch() : train::token_batch(dataset_, batch.examples);
+  const auto rows = own_rows(batch, rng);
+  const bool own = rows.has_value();
+  const train::TokenBatch tokens = own ? batch_of(*rows) : train::token_batch(dataset_, batch.examples);
   if (options_.seed_randomness) options_.seed_randomness(seed);
   const auto targets = static_cast<double>(batch.targets);
   const int64_t learned = (tokens.targets != kIgnored).sum().item<int64_t>();
@@ -182,7 +201,7 @@ Json Distillation::metrics() {
   if (targets_ == 0) return Json::object();
   Json metrics = {{"distillation/divergence", divergence_ / targets_}};
   if (method_.weight < 1 || method_.label_weight > 0) metrics["distillation/cross_entropy"] = cross_entropy_ / targets_;
-  if (method_.on_policy > 0) metrics["distillation/on_policy"] = own_ / targets_;
+  if (method_.on_policy > 0 || replay_) metrics["distillation/on_policy"] = own_ / targets_;
   divergence_ = cross_entropy_ = own_ = targets_ = 0;
   return metrics;
 }

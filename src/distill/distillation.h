@@ -1,7 +1,10 @@
 // A student learns to say what its teachers say: the objective of the white-box methods, which compare distributions at the head.
 #pragma once
 
+#include <optional>
+
 #include "distill/distill_table.h"
+#include "distill/replay.h"
 #include "train/divergence.h"
 #include "train/language_modeling.h"
 
@@ -11,7 +14,7 @@ namespace frugal::distill {
 // several teachers the mean of the logits counts; of vocabularies of different sizes (padding) what both have.
 class Distillation : public train::LanguageModeling {
  public:
-  // All but the options are referred to; held_out may be null. end_ids: what ends an answer that the student writes; longest: tokens of such a row.
+  // All but the options are referred to; held_out may be null, but for adaptive methods (Error{invalid_input}). end_ids: what ends an answer that the student writes; longest: tokens of such a row.
   Distillation(const nn::Model& student, std::vector<std::shared_ptr<const nn::Model>> teachers, const data::Dataset& dataset, const data::Dataset* held_out,
                train::LanguageModelingOptions options, DistillationOptions method, std::vector<int32_t> end_ids);
 
@@ -20,11 +23,13 @@ class Distillation : public train::LanguageModeling {
   double accumulate(const train::MicroBatch& batch, double scale, uint64_t seed) override;
   double loss(const train::MicroBatch& batch, uint64_t seed) override;
   void accumulate_drawn(const train::MicroBatch& batch, double scale, uint64_t seed) override;
+  train::StepHook* step_hook() override { return replay_ ? &*replay_ : nullptr; }
   Json metrics() override;  // distillation/divergence, distillation/cross_entropy, distillation/on_policy: means over targets
 
  private:
-  struct Rows;
-  Rows written_by_student(const train::MicroBatch& batch, uint64_t seed) const;
+  std::vector<WrittenRow> written_by_student(const train::MicroBatch& batch, uint64_t seed) const;
+  // What the student learns from in place of the data's rows, if it does: its own, of now or of before.
+  std::optional<std::vector<WrittenRow>> own_rows(const train::MicroBatch& batch, Rng& rng);
   double backward(const train::TokenBatch& tokens, double scale, bool own);
   double labels(const train::MicroBatch& batch, double scale);
   at::Tensor teacher_logits(const std::vector<at::Tensor>& hidden, const at::Tensor& rows) const;
@@ -32,6 +37,7 @@ class Distillation : public train::LanguageModeling {
   std::vector<std::shared_ptr<const nn::Model>> teachers_;
   DistillationOptions method_;
   std::vector<int32_t> end_ids_;
+  std::optional<AdaptiveReplay> replay_;  // of adaptive methods
   double divergence_ = 0, cross_entropy_ = 0, own_ = 0, targets_ = 0;
 };
 

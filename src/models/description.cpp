@@ -170,6 +170,8 @@ void erase_interpreted_keys(Json& config) {
                           "hidden_act",
                           "hidden_activation",
                           "tie_word_embeddings",
+                          "share_embedding",
+                          "layer_sharing",
                           "rope_theta",
                           "rope_scaling",
                           "rope_parameters",

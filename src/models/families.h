@@ -11,5 +11,7 @@ Family qwen2_family();
 Family qwen3_family();
 Family gemma3_family();
 Family bitnet_family();
+Family mobilellm_family();
+Family mobillama_family();
 
 }  // namespace frugal::models

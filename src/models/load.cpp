@@ -10,6 +10,7 @@
 #include "models/loader.h"
 #include "models/tensor_names.h"
 #include "models/weight_reader.h"
+#include "nn/sharing.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -22,15 +23,18 @@ using nn::ModelSpec;
 
 constexpr size_t kMaxTemplateBytes = size_t{4} << 20;
 
-nn::Block read_block(WeightReader& reader, const nn::BlockSpec& spec, size_t index, nn::Execution execution) {
+// What is the block's own; the rest is for nn::share_weights.
+nn::Block read_block(WeightReader& reader, const nn::BlockSpec& spec, size_t number, const nn::Sharing& sharing, nn::Execution execution) {
   nn::Block block;
   block.spec = spec;
+  if (!sharing.owns(number)) return block;
+  const size_t index = sharing.stored(number);
   for (const BlockNorm& norm : block_norms(spec)) {
     block.*norm.member = {spec.norm, spec.norm_eps, reader.vector(block_module(index, norm.huggingface, norm.gguf), ".weight", norm.features)};
   }
   for (const BlockLinear& linear : block_linears()) {
     const MatrixShape shape = shape_of(spec, linear);
-    if (shape.out == 0) continue;
+    if (shape.out == 0 || (is_mlp(linear) && !sharing.owns_mlp(number))) continue;
     block.*linear.member = reader.linear({.name = block_module(index, linear.huggingface, linear.gguf),
                                           .shape = shape,
                                           .bias = has_bias(spec, linear.bias),
@@ -75,10 +79,12 @@ std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& c
   if (embedding.kinds().size() != 1)
     fail(ErrorKind::unsupported, "{}: the embedding is a sum of {} terms, only one is supported", checkpoint->path, embedding.kinds().size());
   model->embedding = embedding.kinds().front();
-  for (size_t i = 0; i < spec.blocks.size(); ++i) model->blocks.push_back(read_block(reader, spec.blocks[i], i, execution));
+  const nn::Sharing sharing = nn::sharing_of(spec);
+  for (size_t i = 0; i < spec.blocks.size(); ++i) model->blocks.push_back(read_block(reader, spec.blocks[i], i, sharing, execution));
   model->final_norm = {spec.final_norm, spec.final_norm_eps, reader.vector(final_norm_name(), ".weight", spec.hidden)};
   model->head = spec.tied_embeddings ? nn::Linear(head_name().huggingface, model->embedding) : reader.linear({.name = head_name(), .shape = table});
   model->spec = std::move(spec);
+  nn::share_weights(*model);
   model->owners.push_back(checkpoint);
   model->set_execution(execution);
   report_unused(reader.unused(), static_cast<int64_t>(model->blocks.size()), checkpoint->path);

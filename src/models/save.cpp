@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "models/loader.h"
 #include "models/tensor_names.h"
+#include "nn/sharing.h"
 
 namespace frugal::models {
 
@@ -10,9 +11,11 @@ using nn::SaveFormat;
 
 std::vector<nn::Linear> matrices_of(const nn::Model& model) {
   std::vector<nn::Linear> linears = {nn::Linear(embedding_name().huggingface, model.embedding)};
-  for (const nn::Block& block : model.blocks) {
+  const nn::Sharing sharing = nn::sharing_of(model.spec);
+  for (size_t i = 0; i < model.blocks.size(); ++i) {
     for (const BlockLinear& part : block_linears()) {
-      if (const nn::Linear& linear = block.*part.member) linears.push_back(linear);
+      const nn::Linear& linear = model.blocks[i].*part.member;
+      if (linear && (is_mlp(part) ? sharing.owns_mlp(i) : sharing.owns(i))) linears.push_back(linear);
     }
   }
   if (!model.spec.tied_embeddings) linears.push_back(model.head);

@@ -14,7 +14,7 @@ std::string cannot_express_in_directory(const nn::Model& model, bool own_layouts
 void save_gguf(const nn::LoadedModel& model, const std::string& path, const nn::SaveOptions& options);
 std::string cannot_express_in_gguf(const nn::Model& model);
 
-// All matrices of the model as named Linears: embedding, blocks' Linears, an untied head.
+// All matrices of the model as named Linears, each once: embedding, blocks' Linears, an untied head.
 std::vector<nn::Linear> matrices_of(const nn::Model& model);
 
 // What frugal.json and frugal.chain say: the chain (options.manifest, else what the model came with), without what describes

@@ -13,6 +13,7 @@
 #include "models/stored_kind.h"
 #include "models/tensor_names.h"
 #include "models/text_files.h"
+#include "nn/sharing.h"
 #include "nn/tensor_to_write.h"
 
 namespace frugal::models {
@@ -45,15 +46,18 @@ io::TensorToWrite norm_tensor(const std::string& module, const nn::Norm& norm, c
 
 void add_vectors(const Model& model, std::vector<io::TensorToWrite>& tensors) {
   const Family& family = family_at(model.spec.family);
+  const nn::Sharing sharing = nn::sharing_of(model.spec);
   for (size_t i = 0; i < model.blocks.size(); ++i) {
+    if (!sharing.owns(i)) continue;
     const nn::Block& block = model.blocks[i];
+    const size_t stored = sharing.stored(i);
     for (const BlockNorm& norm : block_norms(block.spec)) {
-      tensors.push_back(norm_tensor(block_module(i, norm.huggingface, norm.gguf).huggingface, block.*norm.member, family));
+      tensors.push_back(norm_tensor(block_module(stored, norm.huggingface, norm.gguf).huggingface, block.*norm.member, family));
     }
     for (const BlockLinear& part : block_linears()) {
       const nn::Linear& linear = block.*part.member;
-      if (linear && linear.bias().defined())
-        tensors.push_back(nn::tensor_to_write(block_module(i, part.huggingface, part.gguf).huggingface + ".bias", linear.bias()));
+      if (linear && linear.bias().defined() && (!is_mlp(part) || sharing.owns_mlp(i)))
+        tensors.push_back(nn::tensor_to_write(block_module(stored, part.huggingface, part.gguf).huggingface + ".bias", linear.bias()));
     }
   }
   tensors.push_back(norm_tensor(final_norm_name().huggingface, model.final_norm, family));

@@ -21,6 +21,8 @@ std::span<const BlockLinear> block_linears() {
   return kLinears;
 }
 
+bool is_mlp(const BlockLinear& linear) { return linear.bias == BiasOf::mlp; }
+
 bool has_bias(const BlockSpec& spec, BiasOf bias) {
   switch (bias) {
     case BiasOf::qkv: return spec.qkv_bias;

@@ -31,6 +31,7 @@ struct BlockLinear {
   bool rotary;  // rows are rotated: q and k
 };
 std::span<const BlockLinear> block_linears();
+bool is_mlp(const BlockLinear& linear);
 
 bool has_bias(const nn::BlockSpec& spec, BiasOf bias);
 // [out_features, in_features] of a Linear; {0, 0} when the block lacks that half.

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/team.h"
+#include "nn/sharing.h"
 
 namespace frugal::nn {
 
@@ -180,17 +181,20 @@ void Model::set_execution(Execution execution) {
 
 void Model::for_each_tensor(const TensorVisitor& visit) {
   embedding->for_each_tensor("model.embed_tokens", visit);
+  const Sharing sharing = sharing_of(spec);
   for (size_t i = 0; i < blocks.size(); ++i) {
-    for (const auto& [name, norm] : blocks[i].norms()) visit(fmt::format("model.layers.{}.{}.weight", i, name), norm->weight);
-    for (Linear* linear : blocks[i].linears()) linear->for_each_tensor(visit);
+    if (!sharing.owns(i)) continue;
+    for (const auto& [name, norm] : blocks[i].norms()) visit(fmt::format("model.layers.{}.{}.weight", sharing.stored(i), name), norm->weight);
+    for (Linear* linear : own_linears(blocks[i], i, sharing)) linear->for_each_tensor(visit);
   }
   visit("model.norm.weight", final_norm.weight);
   if (!spec.tied_embeddings) head.for_each_tensor(visit);
 }
 
 void Model::for_each_linear(const std::function<void(Linear&)>& visit) {
-  for (Block& block : blocks) {
-    for (Linear* linear : block.linears()) visit(*linear);
+  const Sharing sharing = sharing_of(spec);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    for (Linear* linear : own_linears(blocks[i], i, sharing)) visit(*linear);
   }
   if (!spec.tied_embeddings) visit(head);
 }
@@ -203,15 +207,23 @@ uint64_t Model::parameters() const {
     total += count(*linear.kinds().front());
     if (linear.bias().defined()) total += static_cast<uint64_t>(linear.bias().numel());
   });
-  for (Block& block : self.blocks) {
-    for (const auto& [name, norm] : block.norms()) total += static_cast<uint64_t>(norm->weight.numel());
+  const Sharing sharing = sharing_of(spec);
+  for (size_t i = 0; i < self.blocks.size(); ++i) {
+    if (!sharing.owns(i)) continue;
+    for (const auto& [name, norm] : self.blocks[i].norms()) total += static_cast<uint64_t>(norm->weight.numel());
   }
   return total;
 }
 
 uint64_t Model::storage_bytes() const {
   uint64_t total = embedding->storage_bytes() + static_cast<uint64_t>(final_norm.weight.nbytes());
-  for (const Block& block : blocks) total += block.storage_bytes();
+  const Sharing sharing = sharing_of(spec);
+  auto& self = const_cast<Model&>(*this);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (!sharing.owns(i)) continue;
+    for (const Linear* linear : own_linears(self.blocks[i], i, sharing)) total += linear->storage_bytes();
+    for (const auto& [name, norm] : self.blocks[i].norms()) total += static_cast<uint64_t>(norm->weight.nbytes());
+  }
   if (!spec.tied_embeddings) total += head.storage_bytes();
   return total;
 }

@@ -14,7 +14,7 @@ using testing::RandomModel;
 using testing::relative_error;
 
 TEST(QuantizeTable, EveryRowIsComplete) {
-  testing::check_rows(quantize_rows(), "quantize", {"rtn", "gptq", "awq", "hqq", "spqr", "w8a8-dynamic", "smoothquant", "qat-ste"});
+  testing::check_rows(quantize_rows(), "quantize", {"rtn", "gptq", "awq", "hqq", "spqr", "w8a8-dynamic", "smoothquant", "qat-ste", "tsld"});
 }
 
 TEST(QuantizeTable, EveryRowRunsOnDenseMaskedAndFactoredWeightsOfAnyShape) { testing::run_every_row(quantize_rows(), fresh_seed()); }

@@ -125,7 +125,7 @@ TrainedBlocks train_blocks(nn::Model& model, const FormOf& form) {
   return trained;
 }
 
-void train_in_chain(chain::Workbench& bench, const Options& options, const std::vector<Parameter>& parameters, nn::Model* teacher) {
+void train_in_chain(chain::Workbench& bench, const Options& options, const std::vector<Parameter>& parameters, nn::Model* teacher, double token_temperature) {
   const double distillation = options.number("distillation");
   FRUGAL_ASSERT(teacher || !chain_training_has_teacher(options));
   const Expanded expanded(bench.model.head, teacher);
@@ -138,7 +138,7 @@ void train_in_chain(chain::Workbench& bench, const Options& options, const std::
   const at::AutoGradMode grad(true);
   std::unique_ptr<Objective> objective;
   if (distillation > 0)
-    objective = std::make_unique<LogitDistillation>(bench.model, *teacher, dataset, std::move(modeling), distillation);
+    objective = std::make_unique<LogitDistillation>(bench.model, *teacher, dataset, std::move(modeling), distillation, token_temperature);
   else
     objective = std::make_unique<LanguageModeling>(bench.model, dataset, nullptr, std::move(modeling));
   const auto& adamw = optimizer_table().at("adamw");

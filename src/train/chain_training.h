@@ -26,8 +26,9 @@ using FormOf = std::function<TrainedKind::Form(nn::Block& block, const chain::Ma
 TrainedBlocks train_blocks(nn::Model& model, const FormOf& form);
 
 // Trains the parameters; `teacher` is null unless chain_training_has_teacher. AdamW without weight decay, a cosine
-// after 3 % of warm-up. Throws Interrupted. Memory: 16 bytes a trained number and the activations of a micro-batch.
-void train_in_chain(chain::Workbench& bench, const Options& options, const std::vector<Parameter>& parameters, nn::Model* teacher);
+// after 3 % of warm-up. token_temperature: see LogitDistillation. Throws Interrupted. Memory: 16 bytes a trained number and the activations of a micro-batch.
+void train_in_chain(chain::Workbench& bench, const Options& options, const std::vector<Parameter>& parameters, nn::Model* teacher,
+                    double token_temperature = 0);
 
 // Norms are plain tensors again.
 void end_training(nn::Model& model);

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "nn/sharing.h"
 #include "train/new_model.h"
 #include "train/per_parameter.h"
 
@@ -77,7 +78,13 @@ CostEstimate estimate_cost(const nn::ModelSpec& spec, const Workload& work, cons
     blocks[block_of(parameters[i].name)] += count;
   }
   const double outside = blocks[DataParallel::kOutside];
-  double block = 0;
+  double block = 0, again = 0;  // again: of weights that more than one block computes with
+  const nn::Sharing sharing = nn::sharing_of(spec);
+  for (const Parameter& parameter : parameters) {
+    if (block_of(parameter.name) == DataParallel::kOutside) continue;
+    const bool everywhere = sharing.one_mlp && parameter.name.find(".mlp.") != std::string::npos;
+    again += static_cast<double>(parameter.tensor.numel()) * static_cast<double>((everywhere ? spec.blocks.size() : sharing.repeats) - 1);
+  }
   for (const auto& [index, count] : blocks) block = index == DataParallel::kOutside ? block : std::max(block, count);
   const double share = *std::max_element(numbers.begin(), numbers.end());
   CostEstimate cost;
@@ -103,7 +110,7 @@ CostEstimate estimate_cost(const nn::ModelSpec& spec, const Workload& work, cons
     const int64_t seen = b.sliding_window > 0 ? std::min(b.sliding_window, work.sequence_tokens) : work.sequence_tokens;
     attention += 12.0 * static_cast<double>(b.heads * b.head_dim) * static_cast<double>(seen);
   }
-  const double matrices = all - (spec.tied_embeddings ? 0 : static_cast<double>(spec.vocab * spec.hidden));
+  const double matrices = all + again - (spec.tied_embeddings ? 0 : static_cast<double>(spec.vocab * spec.hidden));
   const double rounds = std::ceil(static_cast<double>(work.micro_batches) / work.ranks);
   const double flops = tokens * (6 * matrices + attention);
   cost.compute_seconds = rounds * flops * (recompute ? 4.0 / 3 : 1) / cluster.flops;

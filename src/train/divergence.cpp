@@ -13,6 +13,16 @@ using at::Tensor;
 
 double RowLoss::sum() const { return values.to(at::kDouble).sum().item<double>(); }
 
+namespace {
+
+// log(share a + (1 - share) b)
+Tensor mix(const Tensor& log_a, const Tensor& log_b, double share) {
+  FRUGAL_ASSERT(share > 0 && share < 1);
+  return at::logaddexp(log_a + std::log(share), log_b + std::log1p(-share));
+}
+
+}  // namespace
+
 // A function of q has by the logits the slope q (f - sum q f) / temperature, f its slope by q; what f has of a constant falls out.
 RowLoss divergence(const Tensor& student, const Tensor& teacher, Divergence kind, double temperature, double beta) {
   FRUGAL_ASSERT(student.dim() == 2 && student.sizes() == teacher.sizes() && temperature > 0);
@@ -30,9 +40,16 @@ RowLoss divergence(const Tensor& student, const Tensor& teacher, Divergence kind
   if (kind == Divergence::reverse_kl) {
     slope = log_q - log_p;
     result.values = (q * slope).sum(1);
+  } else if (kind == Divergence::skew_kl) {
+    const Tensor p = log_p.exp(), log_m = mix(log_p, log_q, beta);
+    result.values = (p * (log_p - log_m)).sum(1);
+    slope = (log_p - log_m).exp_().mul_(beta - 1);
+  } else if (kind == Divergence::skew_reverse_kl) {
+    const Tensor log_m = mix(log_q, log_p, beta), apart = log_q - log_m;
+    result.values = (q * apart).sum(1);
+    slope = apart.sub(apart.exp(), beta);
   } else {
-    FRUGAL_ASSERT(beta > 0 && beta < 1);
-    const Tensor log_m = at::logaddexp(log_p + std::log(beta), log_q + std::log1p(-beta));
+    const Tensor log_m = mix(log_p, log_q, beta);
     slope = (log_q - log_m).mul_(1 - beta);
     result.values = (log_p.exp() * (log_p - log_m)).sum(1).mul_(beta) + (q * slope).sum(1);
   }

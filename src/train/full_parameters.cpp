@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "nn/sharing.h"
+
 namespace frugal::train {
 namespace {
 
@@ -26,6 +28,7 @@ std::vector<Parameter> all_parameters(nn::Model& model) {
     tensor.requires_grad_();
     parameters.push_back({name, tensor, 1, tensor.dim() >= 2});
   });
+  nn::share_weights(model);
   return parameters;
 }
 

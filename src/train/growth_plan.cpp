@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "nn/sharing.h"
 
 namespace frugal::train {
 namespace {
@@ -328,6 +329,7 @@ void require_growable(const nn::Model& model) {
   if (first.norm != nn::NormKind::rms || spec.final_norm != nn::NormKind::rms) refuse("norms that multiply by 1 + weight");
   if (first.post_norms) refuse("norms after attention and MLP");
   if (first.sub_norms) refuse("norms before the output projections");
+  if (nn::sharing_of(spec).any()) refuse("blocks that share weights");
   if (spec.embedding_scale != 1) refuse("a scaled embedding");
   if (spec.logit_softcap != 0) refuse("capped logits");
   if (first.heads == 0 || first.intermediate == 0) refuse("a block without attention or MLP");

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "io/checkpoint.h"
 #include "io/safetensors.h"
+#include "nn/sharing.h"
 #include "text/tokenizer.h"
 
 namespace frugal::train {
@@ -20,6 +21,7 @@ constexpr uint64_t kMaxParameters = uint64_t{1} << 36;
 struct Shape {
   int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, context;
   bool tied, sub_norms;
+  std::string sharing;
   double deviation, rope_theta, eps;
 };
 
@@ -39,6 +41,8 @@ Shape shape_of(const Options& options, int64_t vocab) {
   s.context = options.integer("max_position_embeddings");
   s.tied = options.boolean("tie_word_embeddings");
   s.sub_norms = options.boolean("sub_norms");
+  s.sharing = options.text("sharing");
+  if (s.sharing != "none" && s.sub_norms) fail(ErrorKind::invalid_input, "sub_norms: BitNet's architecture has no sharing of {}", s.sharing);
   s.deviation = options.number("initializer_range");
   s.rope_theta = options.number("rope_theta");
   s.eps = options.number("rms_norm_eps");
@@ -52,9 +56,20 @@ void require_writable(const Shape& s) {
   }
 }
 
+struct Names {
+  const char *family, *architecture;  // the model_type is the family
+};
+
+Names names_of(const Shape& s) {
+  if (s.sub_norms) return {"bitnet", "BitNetForCausalLM"};
+  if (s.sharing == "blocks") return {"mobilellm", "MobileLLMForCausalLM"};
+  if (s.sharing == "mlp") return {"mobillama", "MobiLlamaForCausalLM"};
+  return {"llama", "LlamaForCausalLM"};
+}
+
 Json config_of(const Shape& s, const text::SpecialTokens& special) {
-  Json config = {{"architectures", {s.sub_norms ? "BitNetForCausalLM" : "LlamaForCausalLM"}},
-                 {"model_type", s.sub_norms ? "bitnet" : "llama"},
+  Json config = {{"architectures", {names_of(s).architecture}},
+                 {"model_type", names_of(s).family},
                  {"vocab_size", s.vocab},
                  {"hidden_size", s.hidden},
                  {"intermediate_size", s.intermediate},
@@ -71,6 +86,10 @@ Json config_of(const Shape& s, const text::SpecialTokens& special) {
                  {"attention_bias", false},
                  {"mlp_bias", false},
                  {"torch_dtype", "float32"}};
+  if (s.sharing == "blocks") {
+    config["layer_sharing"] = true;
+    config["share_embedding"] = s.tied;
+  }
   if (special.bos) config["bos_token_id"] = *special.bos;
   if (special.eos) config["eos_token_id"] = *special.eos;
   if (special.pad) config["pad_token_id"] = *special.pad;
@@ -105,7 +124,7 @@ std::vector<io::TensorToWrite> weights_of(const nn::ModelSpec& spec, double devi
 
 nn::ModelSpec spec_of(const Shape& s) {
   nn::ModelSpec spec;
-  spec.family = "llama";
+  spec.family = s.sub_norms ? "llama" : names_of(s).family;
   spec.vocab = s.vocab;
   spec.hidden = s.hidden;
   spec.context_length = s.context;
@@ -117,7 +136,7 @@ nn::ModelSpec spec_of(const Shape& s) {
   block.head_dim = s.head_dim;
   block.intermediate = s.intermediate;
   block.sub_norms = s.sub_norms;
-  spec.blocks.assign(static_cast<size_t>(s.layers), block);
+  spec.blocks.assign(static_cast<size_t>(s.layers) * nn::sharing_of(spec).repeats, block);
   return spec;
 }
 
@@ -132,6 +151,8 @@ const std::vector<OptionSpec>& shape_options() {
       integer_option("intermediate_size", 0, 0, 1 << 24, "width inside the MLP (0: 8/3 of the width, to a multiple of 32)"),
       integer_option("max_position_embeddings", 1024, 2, 1 << 24, "context in tokens"),
       boolean_option("tie_word_embeddings", true, "one matrix for embedding and head"),
+      choice_option("sharing", "none", {"none", "blocks", "mlp"},
+                    "of weights: blocks, each is computed twice in a row (mobilellm-ls); mlp, all blocks have one (mobillama)"),
       boolean_option("sub_norms", false, "norms before the output projections of attention and MLP (BitNet's SubLN)"),
       number_option("initializer_range", 0.02, 1e-6, 10, "deviation of the drawn weights"),
       number_option("rope_theta", 10000, 1, 1e12, "base of the rotary frequencies"),
@@ -153,9 +174,11 @@ std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
     if (bias) add(name + ".bias", {out});
   };
   linear("model.embed_tokens", spec.vocab, spec.hidden);
+  const nn::Sharing sharing = nn::sharing_of(spec);
   for (size_t i = 0; i < spec.blocks.size(); ++i) {
+    if (!sharing.owns(i)) continue;
     const nn::BlockSpec& b = spec.blocks[i];
-    const std::string block = fmt::format("model.layers.{}.", i);
+    const std::string block = fmt::format("model.layers.{}.", sharing.stored(i));
     const int64_t queries = b.heads * b.head_dim, keys = b.kv_heads * b.head_dim;
     if (b.heads > 0) {
       norm(block + "input_layernorm", b.hidden);
@@ -170,7 +193,7 @@ std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
     if (b.post_norms || b.intermediate > 0) norm(block + "post_attention_layernorm", b.hidden);
     if (b.post_norms) norm(block + "pre_feedforward_layernorm", b.hidden);
     if (b.post_norms) norm(block + "post_feedforward_layernorm", b.hidden);
-    if (b.intermediate > 0) {
+    if (b.intermediate > 0 && sharing.owns_mlp(i)) {
       linear(block + "mlp.gate_proj", b.intermediate, b.hidden, b.mlp_bias);
       linear(block + "mlp.up_proj", b.intermediate, b.hidden, b.mlp_bias);
       if (b.sub_norms) norm(block + "mlp.ffn_sub_norm", b.intermediate);

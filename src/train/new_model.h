@@ -1,4 +1,4 @@
-// A model of nothing yet: a checkpoint of Llama's architecture, or BitNet's, with drawn weights, to be trained.
+// A model of nothing yet: a checkpoint of Llama's architecture, or BitNet's, or one whose blocks share weights, with drawn weights, to be trained.
 #pragma once
 
 #include <string>

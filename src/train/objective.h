@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "train/step_hook.h"
 
 namespace frugal::train {
 
@@ -35,6 +36,8 @@ class Objective {
   virtual std::optional<double> evaluate() { return {}; }
   // Means over the micro-batches since the last call, by TensorBoard's names, beside the loss: {"rewards/accuracies": 0.7}. Empty: none.
   virtual Json metrics() { return Json::object(); }
+  // Its state that changes with the steps, if it has any.
+  virtual StepHook* step_hook() { return nullptr; }
   // What must be equal for a run to be resumed: data, order, everything that changes the numbers.
   virtual Json fingerprint() const = 0;
 };

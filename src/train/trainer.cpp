@@ -60,7 +60,10 @@ class Run {
     fingerprint_["learning_rate"] = options.learning_rate;
     fingerprint_["max_grad_norm"] = options.max_grad_norm;
     if (options.scale_loss) scaler_.emplace();
-    if (options.hook) options.hook->begin(plan_.total());
+    for (StepHook* hook : {options.hook, objective.step_hook()}) {
+      if (hook) hooks_.push_back(hook);
+    }
+    for (StepHook* hook : hooks_) hook->begin(plan_.total());
     if (options.spikes == SpikePolicy::skip) fingerprint_["spike_factor"] = options.spike_factor;
   }
 
@@ -225,14 +228,14 @@ class Run {
     if (scaler_) scaler_->update(unscale());
     row.loss = loss;
     row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
-    if (options_.hook) row.metrics.update(options_.hook->add_gradients());
+    for (StepHook* hook : hooks_) row.metrics.update(hook->add_gradients());
     if (!whole) row.grad_norm = clipped_norm();
     if (scaler_) row.metrics["loss_scale"] = loss_scale;
     row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
     if (!row.skipped) {
       optimizer_.step(row.learning_rate);
       if (ranks_) ranks_->share_parameters();
-      if (options_.hook) options_.hook->after_step(step_);
+      for (StepHook* hook : hooks_) hook->after_step(step_);
       mean_loss_ = mean_loss_ > 0 ? kMeanDecay * mean_loss_ + (1 - kMeanDecay) * loss : loss;
       non_finite_ = 0;
     } else {
@@ -321,6 +324,7 @@ class Run {
       if (loss) {
         row.has_eval = result_.has_eval = true;
         row.eval_loss = result_.eval_loss = *loss;
+        for (StepHook* hook : hooks_) hook->evaluated(*loss);
       }
     }
     pending_.reset();
@@ -411,8 +415,8 @@ class Run {
   void write(TensorMap optimizer_state) {
     Checkpoint checkpoint{step_, {}, {}, std::move(optimizer_state)};
     for (const Parameter& parameter : parameters_) checkpoint.parameters[parameter.name] = parameter.tensor;
-    if (options_.hook) {
-      options_.hook->for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[kHookState + name] = state; });
+    for (StepHook* hook : hooks_) {
+      hook->for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[kHookState + name] = state; });
     }
     checkpoint.state = {{"global_step", step_},
                         {"max_steps", plan_.total()},
@@ -463,7 +467,7 @@ class Run {
       }
     }
     TensorMap states = checkpoint ? checkpoint->optimizer : TensorMap();
-    if (options_.hook) load_hook(states, where);
+    for (StepHook* hook : hooks_) load_hook(*hook, states, where);
     if (ranks_) {
       ranks_->take_leaders_parameters();
       ranks_->go_from_leader();
@@ -486,8 +490,8 @@ class Run {
   }
 
   // Takes the hook's part out of `states`, which rank 0 has.
-  void load_hook(TensorMap& states, const std::string& where) {
-    options_.hook->for_each_state([&](const std::string& name, at::Tensor& state) {
+  void load_hook(StepHook& hook, TensorMap& states, const std::string& where) {
+    hook.for_each_state([&](const std::string& name, at::Tensor& state) {
       if (leads()) copy_named(states, kHookState + name, state, where);
       states.erase(kHookState + name);
       if (ranks_) ranks_->group().broadcast(state, 0)->wait();
@@ -523,6 +527,7 @@ class Run {
   const TrainerOptions& options_;
   const CheckpointFiles& files_;
   DataParallel* ranks_;  // null: this process alone
+  std::vector<StepHook*> hooks_;
   StepPlan plan_;
   Json fingerprint_;
   Json history_ = Json::array();

@@ -34,7 +34,7 @@ struct TrainerOptions {
   int64_t eval_steps = 0;    // 0: at the end only
   double spike_factor = 10;  // a loss above so many times the running mean is a spike; 0: none is
   SpikePolicy spikes = SpikePolicy::report;
-  StepHook* hook = nullptr;    // may be null
+  StepHook* hook = nullptr;    // beside the objective's; may be null
   double peak_flops = 0;       // floating-point operations a second that the machine can do at most; 0: utilisation is not logged
   bool allow_changes = false;  // a resumed run that differs from what it was is reported instead of refused
 };

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "nn/nf4_kind.h"
+#include "nn/sharing.h"
 #include "tune/adapter_sites.h"
 
 namespace frugal::tune {
@@ -27,8 +28,9 @@ std::unique_ptr<Adapter> run(nn::Model& model, const Options& options, const Att
 FourBitReport quantize_base(nn::Model& model, bool double_quantized) {
   const at::NoGradGuard no_grad;
   FourBitReport report;
-  for (nn::Block& block : model.blocks) {
-    for (nn::Linear* linear : block.linears()) {
+  const nn::Sharing sharing = nn::sharing_of(model.spec);
+  for (size_t i = 0; i < model.blocks.size(); ++i) {
+    for (nn::Linear* linear : nn::own_linears(model.blocks[i], i, sharing)) {
       const auto* dense = dynamic_cast<const nn::DenseKind*>(linear->kinds().front().get());
       if (linear->kinds().size() > 1 || !dense) {
         ++report.kept;
@@ -41,6 +43,7 @@ FourBitReport quantize_base(nn::Model& model, bool double_quantized) {
       ++report.quantized;
     }
   }
+  nn::share_weights(model);
   return report;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "nn/sharing.h"
 
 namespace frugal::tune {
 namespace {
@@ -119,6 +120,10 @@ double TargetModules::scale(std::string_view name) const {
 }
 
 std::vector<nn::Linear*> all_linears(nn::Model& model) {
+  if (nn::sharing_of(model.spec).any()) {
+    fail(ErrorKind::unsupported, "adapter: a {}'s blocks share weights, beside which an adapter of one block would be another's too: train it whole",
+         model.spec.family);
+  }
   std::vector<nn::Linear*> linears;
   for (nn::Block& block : model.blocks) {
     for (nn::Linear* linear : block.linears()) linears.push_back(linear);
