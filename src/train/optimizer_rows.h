@@ -17,6 +17,7 @@ OptimizerRow adafactor_row();
 OptimizerRow adam8bit_row();
 OptimizerRow galore_row();
 OptimizerRow lion_row();
+OptimizerRow lomo_row();
 OptimizerRow mezo_row();
 OptimizerRow muon_row();
 OptimizerRow schedule_free_row();
