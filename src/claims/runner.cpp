@@ -133,7 +133,7 @@ Runner::Values Runner::by_side(const Claim& claim, const std::function<double(co
 Runner::Values Runner::state_bytes(const Claim& claim) {
   return by_side(claim, [&](const Run& run, const Side& side) {
     const Trainings::Start start = trainings_.start(run, side);
-    return static_cast<double>(side.optimizer->row->function(start.parameters, side.optimizer->options)->state_bytes());
+    return static_cast<double>(optimizer_of(side, start.parameters, 0)->state_bytes());
   });
 }
 
@@ -189,7 +189,8 @@ Runner::Values Runner::gradient_bytes(const Claim& claim) {
     const train::MicroBatch batch = objective.epoch(0).front();
     const auto learn = [&] { return objective.accumulate(batch, 1.0 / static_cast<double>(batch.targets), 0); };
     GradientMeter meter(start.parameters);
-    if (side.optimizer->row->function(start.parameters, side.optimizer->options)->steps_in_backward())
+    const auto optimizer = optimizer_of(side, start.parameters, trainings_.seed_of(run));
+    if (optimizer->steps_in_backward())
       train::FusedBackward(start.parameters, meter).step(learn, 0, 1);
     else
       learn();

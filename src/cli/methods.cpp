@@ -7,6 +7,7 @@
 #include "train/growth.h"
 #include "train/optimizer.h"
 #include "tune/adapter.h"
+#include "tune/lisa.h"
 
 namespace frugal::cli {
 namespace {
@@ -121,6 +122,7 @@ Methods all_methods(const Context& context) {
   append(methods, context.steps, "compress --step");
   append(methods, distill::distill_table(), "distill --method");
   append(methods, tune::adapter_table(), "tune --method");
+  append(methods, tune::layer_sampling_table(), "tune --method");
   append(methods, quantize::trained_quantization_table(), "train --method");
   append(methods, train::optimizer_table(), "train --optimizer");
   append(methods, train::growth_table(), "grow --method");

@@ -11,8 +11,21 @@
 #include "train/gradient_hooks.h"
 #include "train/per_parameter.h"
 #include "train/sums.h"
+#include "train/trainer.h"
 
 namespace frugal::train {
+
+void require_fused_backward(const TrainerOptions& options, bool several_ranks) {
+  const auto refuse = [](bool when, const char* option, const char* why) {
+    if (when) fail(ErrorKind::unsupported, "{}: the optimizer moves each parameter while backward goes on, {}", option, why);
+  };
+  refuse(options.gradient_accumulation_steps > 1, "gradient_accumulation_steps", "so gradients of several micro-batches cannot be summed: 1");
+  refuse(several_ranks, "strategy", "before gradients of other processes are there: one process");
+  refuse(options.hook != nullptr, "method", "and this adapter looks at all gradients of a step: another adapter or optimizer");
+  const bool blind = options.max_grad_norm == 0;
+  refuse(options.scale_loss && blind, "fp16", "so a gradient that overflows is known too late without a pass that takes their norm: max_grad_norm above 0");
+  refuse(options.spikes == SpikePolicy::skip && blind, "spike_policy", "so a loss is known too late without a pass that takes the norm: max_grad_norm above 0");
+}
 
 double FusedBackward::for_each_gradient(const std::function<void()>& backward, const std::function<void(size_t, double)>& take) {
   double sum = 0;

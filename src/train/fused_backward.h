@@ -9,6 +9,11 @@
 
 namespace frugal::train {
 
+struct TrainerOptions;
+
+// Throws Error{unsupported} that names the option for what a run by such an optimizer cannot do.
+void require_fused_backward(const TrainerOptions& options, bool several_ranks);
+
 class FusedBackward {
  public:
   // Both are referred to; the optimizer was made of these parameters.

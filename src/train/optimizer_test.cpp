@@ -228,6 +228,7 @@ TEST(OptimizerTable, StateTakesTheBytesOfItsMoments) {
   const int64_t blocks = (rows * columns + 255) / 256;
   EXPECT_EQ(bytes_of("adam8bit", rows, columns), 2 * rows * columns + 2 * 4 * blocks + 8 * rows + 2 * 4);
   EXPECT_LT(bytes_of("adam8bit", 500, columns), 0.27 * bytes_of("adamw", 500, columns));
+  EXPECT_EQ(bytes_of("fp8-lm", rows, columns), 3 * count + 2 * 3 * 4);
   EXPECT_EQ(bytes_of("muon", rows, columns), 4 * rows * columns + 8 * rows + 4);
   EXPECT_EQ(bytes_of("schedule-free", rows, columns), 8 * count + 3 * 8);
   const int64_t longer = std::max(rows, columns), shorter = std::min(rows, columns);
@@ -277,6 +278,16 @@ TEST(Adam8bit, EqualsThatOfBitsandbytes) {
     const int64_t flips = large ? 10 : 0;
     expect_like_oracle({{"adam8bit", "adam8bit", 1e-6, flips},
                         {"adam8bit:beta1=0.8,beta2=0.95,eps=0.001,weight_decay=0.2", "adam8bit betas=(0.8,0.95) eps=0.001 weight_decay=0.2", 1e-6, flips}},
+                       large);
+  }
+}
+
+// The formats are torch's own there.
+TEST(Fp8Lm, EqualsThePapersUpdateInTorchsFormats) {
+  for (const bool large : {false, true}) {
+    const int64_t flips = large ? 10 : 1;
+    expect_like_oracle({{"fp8-lm", "fp8_lm", 1e-5, flips},
+                        {"fp8-lm:beta1=0.8,beta2=0.95,eps=0.001,weight_decay=0.2", "fp8_lm betas=(0.8,0.95) eps=0.001 weight_decay=0.2", 1e-5, flips}},
                        large);
   }
 }

@@ -60,7 +60,7 @@ class Run {
     fingerprint_["total_steps"] = plan_.total();
     fingerprint_["learning_rate"] = options.learning_rate;
     fingerprint_["max_grad_norm"] = options.max_grad_norm;
-    if (optimizer.steps_in_backward()) require_one_pass();
+    if (optimizer.steps_in_backward()) require_fused_backward(options, ranks != nullptr);
     if (options.scale_loss) scaler_.emplace();
     if (options.hook) options.hook->begin(plan_.total());
     if (options.spikes == SpikePolicy::skip) fingerprint_["spike_factor"] = options.spike_factor;
@@ -254,6 +254,7 @@ class Run {
     clear_gradients();
     tokens_ += tokens;
     row.tokens = tokens_;
+    optimizer_.prepare_step(step_ + 1);
     const double seconds = std::max(1e-9, watch.seconds());
     row.tokens_per_second = static_cast<double>(tokens) / seconds;
     if (flops > 0 && options_.peak_flops > 0 && !by_losses) row.mfu = flops / (seconds * options_.peak_flops * static_cast<double>(rank_count()));
@@ -281,20 +282,6 @@ class Run {
     row.skipped = is_skipped(loss, row.grad_norm, step);
     if (!row.skipped) fused.step(backward, row.learning_rate, std::min(1.0, options_.max_grad_norm / (row.grad_norm + 1e-6)) / loss_scale);
     return loss;
-  }
-
-  // What such an optimizer cannot do.
-  void require_one_pass() const {
-    const auto refuse = [](bool when, const char* option, const char* why) {
-      if (when) fail(ErrorKind::unsupported, "{}: the optimizer moves each parameter while backward goes on, {}", option, why);
-    };
-    refuse(options_.gradient_accumulation_steps > 1, "gradient_accumulation_steps", "so gradients of several micro-batches cannot be summed: 1");
-    refuse(ranks_ != nullptr, "strategy", "before gradients of other processes are there: one process");
-    refuse(options_.hook != nullptr, "method", "and this adapter looks at all gradients of a step: another adapter or optimizer");
-    const bool blind = options_.max_grad_norm == 0;
-    refuse(options_.scale_loss && blind, "fp16", "so a gradient that overflows is known too late without a pass that takes their norm: max_grad_norm above 0");
-    refuse(options_.spikes == SpikePolicy::skip && blind, "spike_policy",
-           "so a loss is known too late without a pass that takes the norm: max_grad_norm above 0");
   }
 
   Optimizer::GradientEstimate estimate_gradient(const Step& step, double scale, Rng& seeds) {
@@ -507,6 +494,7 @@ class Run {
         copy_named(checkpoint->parameters, parameter.name, tensor, where);
       }
     }
+    optimizer_.prepare_step(step_);
     TensorMap states = checkpoint ? checkpoint->optimizer : TensorMap();
     if (options_.hook) load_hook(states, where);
     if (ranks_) {
