@@ -98,7 +98,7 @@ def test_shards_hold_a_part_of_the_state_and_train_the_same(tiny, alone, tmp_pat
     assert_same_run(output, alone[0])
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adam8bit", "sophia:hessian_interval=3"])
+@pytest.mark.parametrize("optimizer", ["muon", "adam8bit", "fp8-lm", "sophia:hessian_interval=3"])
 def test_every_optimizer_works_on_shards(frugal, tiny, tmp_path, optimizer):
     arguments = ["--optimizer", optimizer, "--learning-rate", "3e-4"]
     assert frugal(*train(tiny, tmp_path / "one", *arguments, steps=4)).code == 0

@@ -67,7 +67,7 @@ OptimizerRow lomo_row() {
   row.options = {boolean_option("second_moment", false, "AdaLOMO (arXiv 2310.10195): Adafactor's update in place of SGD's"),
                  number_option("clip_grad_value", 0, 0, 1e9, "largest number of a gradient (0: not clipped)"), weight_decay_option(0)};
   row.function = make_optimizer<Lomo>;
-  row.claims = {{.statement = "hardly any memory for gradients: a fifth of what SGD holds",
+  row.claims = {{.statement = "hardly any memory for gradients: a quarter of what SGD holds at most, nearly all of it the tied embedding's",
                  .model = "S",
                  .baseline = {"sgd"},
                  .method = {"lomo"},
