@@ -108,6 +108,14 @@ def test_every_optimizer_works_on_shards(frugal, tiny, tmp_path, optimizer):
     assert load_file(newest(tmp_path / "two") / "optimizer.safetensors").keys() == load_file(newest(tmp_path / "one") / "optimizer.safetensors").keys()
 
 
+@pytest.mark.parametrize("arguments, message", [(["--method", "full", "--optimizer", "lomo"], "before gradients of other processes are there"), (["--method", "lisa:activated_layers=1"], "lisa:activated_layers=1")])
+def test_what_takes_one_process_says_so(tiny, tmp_path, arguments, message):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"Number {i} is {i * 7}."}) + "\n" for i in range(8)))
+    ended = Ranks(2, "tune", tiny / "model", "--data", rows, "-o", tmp_path / "out", "--gradient-accumulation-steps", 2, "--micro-batch-size", 1, "--max-steps", 1, "-t", 1, *arguments).end()
+    assert [code for code, _, _ in ended] == [1, 1] and all(message in err and "process" in err for _, _, err in ended), ended
+
+
 def test_an_adapter_with_dropout_and_recomputation(frugal, tiny, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"messages": [{"role": "user", "content": f"What is {i}?"}, {"role": "assistant", "content": f"A number, {i * 7}."}]}) + "\n" for i in range(12)))

@@ -19,8 +19,8 @@ void require_fused_backward(const TrainerOptions& options, bool several_ranks) {
   const auto refuse = [](bool when, const char* option, const char* why) {
     if (when) fail(ErrorKind::unsupported, "{}: the optimizer moves each parameter while backward goes on, {}", option, why);
   };
-  refuse(options.gradient_accumulation_steps > 1, "gradient_accumulation_steps", "so gradients of several micro-batches cannot be summed: 1");
   refuse(several_ranks, "strategy", "before gradients of other processes are there: one process");
+  refuse(options.gradient_accumulation_steps > 1, "gradient_accumulation_steps", "so gradients of several micro-batches cannot be summed: 1");
   refuse(options.hook != nullptr, "method", "and this adapter looks at all gradients of a step: another adapter or optimizer");
   const bool blind = options.max_grad_norm == 0;
   refuse(options.scale_loss && blind, "fp16", "so a gradient that overflows is known too late without a pass that takes their norm: max_grad_norm above 0");
