@@ -98,7 +98,7 @@ def test_shards_hold_a_part_of_the_state_and_train_the_same(tiny, alone, tmp_pat
     assert_same_run(output, alone[0])
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adam8bit", "sophia:hessian_interval=3"])
+@pytest.mark.parametrize("optimizer", ["muon", "adam8bit", "fp8-lm", "sophia:hessian_interval=3"])
 def test_every_optimizer_works_on_shards(frugal, tiny, tmp_path, optimizer):
     arguments = ["--optimizer", optimizer, "--learning-rate", "3e-4"]
     assert frugal(*train(tiny, tmp_path / "one", *arguments, steps=4)).code == 0
@@ -106,6 +106,14 @@ def test_every_optimizer_works_on_shards(frugal, tiny, tmp_path, optimizer):
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
     assert load_file(newest(tmp_path / "two") / "optimizer.safetensors").keys() == load_file(newest(tmp_path / "one") / "optimizer.safetensors").keys()
+
+
+@pytest.mark.parametrize("arguments, message", [(["--method", "full", "--optimizer", "lomo"], "before gradients of other processes are there"), (["--method", "lisa:activated_layers=1"], "lisa:activated_layers=1")])
+def test_what_takes_one_process_says_so(tiny, tmp_path, arguments, message):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"Number {i} is {i * 7}."}) + "\n" for i in range(8)))
+    ended = Ranks(2, "tune", tiny / "model", "--data", rows, "-o", tmp_path / "out", "--gradient-accumulation-steps", 2, "--micro-batch-size", 1, "--max-steps", 1, "-t", 1, *arguments).end()
+    assert [code for code, _, _ in ended] == [1, 1] and all(message in err and "process" in err for _, _, err in ended), ended
 
 
 def test_an_adapter_with_dropout_and_recomputation(frugal, tiny, tmp_path):

@@ -362,12 +362,60 @@ def test_dora_and_booleans_as_yaml_has_them(frugal, tiny, rows, tmp_path):
 
 def test_every_optimizer_learns(frugal, tiny, rows, tmp_path):
     rates = {"adamw": "1e-2", "adafactor": "1e-2", "adam8bit": "1e-2", "lion": "3e-3", "sophia:hessian_interval=3": "1e-2", "muon": "1e-2", "schedule-free": "1e-2", "sgd": "1", "galore:rank=4": "1e-1",
-             "mezo": "1e-1"}
+             "mezo": "1e-1", "lomo": "1", "lomo:second_moment=true": "1e-1", "fp8-lm": "1e-2"}
     for optimizer, rate in rates.items():
-        run = frugal("tune", tiny / "model", "--data", rows, "-o", tmp_path / optimizer.split(":")[0], "--max-steps", 12, "--micro-batch-size", 10, "--optimizer", optimizer,
+        run = frugal("tune", tiny / "model", "--data", rows, "-o", tmp_path / optimizer.replace(":", "-"), "--max-steps", 12, "--micro-batch-size", 10, "--optimizer", optimizer,
                      "--learning-rate", rate, "--lr-scheduler-type", "constant_with_warmup", "--json")
         assert run.code == 0, (optimizer, run.err)
         assert run.json["train_loss_last"] < run.json["train_loss_first"] - 0.2, (optimizer, run.json)
+
+
+def test_lomo_is_sgd_that_holds_no_gradients_and_says_what_it_cannot_do(frugal, tiny, rows, tmp_path):
+    def tuned(optimizer, *more):
+        return frugal("tune", tiny / "model", "--data", rows, "-o", tmp_path / optimizer, "--method", "full", "--max-steps", 6, "--micro-batch-size", 5, "--optimizer", optimizer,
+                      "--learning-rate", "0.3", "-t", 1, *more)
+
+    for optimizer in ("sgd", "lomo"):
+        assert tuned(optimizer, "--max-grad-norm", 0).code == 0
+    assert (tmp_path / "sgd/model.safetensors").read_bytes() == (tmp_path / "lomo/model.safetensors").read_bytes()
+    assert losses(tmp_path / "sgd") == losses(tmp_path / "lomo")
+    for more, word in ((("--gradient-accumulation-steps", 2), "gradient_accumulation_steps"), (("--fp16", "true", "--max-grad-norm", 0), "fp16"),
+                       (("--spike-policy", "skip", "--max-grad-norm", 0), "spike_policy")):
+        run = tuned("lomo", "--overwrite", *more)
+        assert run.code == 1 and word in run.err and "while backward goes on" in run.err, run.err
+    run = frugal("tune", tiny / "model", "--data", rows, "-o", tmp_path / "no", "--method", "adalora", "--optimizer", "lomo", "--max-steps", 6)
+    assert run.code == 1 and "adapter" in run.err, run.err
+
+
+def test_lisa_trains_a_whole_model_some_blocks_at_a_time_and_goes_on_to_the_bit(frugal, tiny, rows, tmp_path):
+    def tuned(output, *more, method="lisa:activated_layers=1,interval_steps=3"):
+        return frugal("tune", tiny / "model", "--data", rows, "-o", tmp_path / output, "--method", method, "--micro-batch-size", 5, "--learning-rate", "3e-3", "--max-steps", 12,
+                      "--save-steps", 1, "--save-total-limit", 0, "-t", 1, *more)
+
+    run = tuned("whole", "--json")
+    assert run.code == 0 and run.json["train_loss_last"] < run.json["train_loss_first"] - 0.2, run.err
+    full = tuned("full", "--json", method="full")
+    assert run.json["optimizer_bytes"] < full.json["optimizer_bytes"] and run.json["trainable_parameters"] == full.json["trainable_parameters"]
+    for step in (2, 3, 4):  # about a draw
+        shutil.copytree(tmp_path / "whole", tmp_path / f"part{step}")
+        for path in (tmp_path / f"part{step}").glob("checkpoint-*"):
+            if int(path.name.split("-")[1]) > step:
+                shutil.rmtree(path)
+        resumed = tuned(f"part{step}", "--resume")
+        assert resumed.code == 0, resumed.err
+        for name in ("model.safetensors", "checkpoint-12/parameters.safetensors", "checkpoint-12/optimizer.safetensors"):
+            assert (tmp_path / f"part{step}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), (step, name)
+        assert losses(tmp_path / f"part{step}") == losses(tmp_path / "whole")
+    assert frugal("generate", tmp_path / "whole", "-p", "What is a lamp?", "-n", 8).code == 0
+    # A checkpoint holds the weights of all blocks, and the state of those that train next.
+    first, last = (load_file(tmp_path / "whole" / f"checkpoint-{step}/parameters.safetensors") for step in (1, 2))
+    moved = {name.split(".")[2] for name in first if ".layers." in name and not torch.equal(first[name], last[name])}
+    assert len(moved) == 1, moved
+    for method, more, code, word in (("lisa:activated_layers=99", (), 2, "99 of the model's"), ("lisa:activated_layers=1", ("--optimizer", "mezo"), 1, "mezo"),
+                                     ("lisa:activated_layers=1", ("--optimizer", "schedule-free"), 1, "schedule-free"),
+                                     ("lisa:activated_layers=1", ("--load-in-4bit", "true"), 2, "load_in_4bit")):
+        run = tuned("refused", "--overwrite", *more, method=method)
+        assert run.code == code and word in run.err, run.err
 
 
 @pytest.mark.parametrize("method", ["lora", "lora:rslora=true", "qlora", "lora-plus", "lora-fa", "dora", "ia3", "vera", "bottleneck-adapter", "adalora:init_r=6,target_r=3",

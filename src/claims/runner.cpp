@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "claims/activation_meter.h"
 #include "train/continuation.h"
+#include "train/fused_backward.h"
 #include "train/hidden_states.h"
 
 namespace frugal::claims {
@@ -23,6 +24,7 @@ const std::map<std::string, Runner::Measure>& Runner::measures() {
                                                      {"state_bytes", &Runner::state_bytes},
                                                      {"trainable_parameters", &Runner::trainable_parameters},
                                                      {"activation_bytes", &Runner::activation_bytes},
+                                                     {"gradient_bytes", &Runner::gradient_bytes},
                                                      {"merge_difference", &Runner::merge_difference},
                                                      {"logits_difference", &Runner::logits_difference}};
   return all;
@@ -139,7 +141,7 @@ Runner::Values Runner::by_side(const Claim& claim, const std::function<double(co
 Runner::Values Runner::state_bytes(const Claim& claim) {
   return by_side(claim, [&](const Run& run, const Side& side) {
     const Trainings::Start start = trainings_.start(run, side);
-    return static_cast<double>(side.optimizer->row->function(start.parameters, side.optimizer->options)->state_bytes());
+    return static_cast<double>(optimizer_of(side, start.parameters, 0)->state_bytes());
   });
 }
 
@@ -160,6 +162,47 @@ Runner::Values Runner::activation_bytes(const Claim& claim) {
     train::hidden_states(*start.model, batch);  // what is made once, at the first use
     at::Tensor hidden;
     return static_cast<double>(bytes_kept_by([&] { hidden = train::hidden_states(*start.model, batch); }));
+  });
+}
+
+namespace {
+
+double bytes_of_gradients(const std::vector<train::Parameter>& parameters) {
+  uint64_t bytes = 0;
+  for (const train::Parameter& parameter : parameters) bytes += parameter.tensor.grad().defined() ? parameter.tensor.grad().nbytes() : 0;
+  return static_cast<double>(bytes);
+}
+
+// Stands for an optimizer that steps in backward, and counts in place of stepping.
+class GradientMeter : public train::Optimizer {
+ public:
+  explicit GradientMeter(const std::vector<train::Parameter>& parameters) : parameters_(parameters) {}
+  void step(double) override {}
+  void step_of(size_t, double) override { most = std::max(most, bytes_of_gradients(parameters_)); }
+  void for_each_state(const std::function<void(const std::string&, at::Tensor&)>&) override {}
+  double most = 0;
+
+ private:
+  const std::vector<train::Parameter>& parameters_;
+};
+
+}  // namespace
+
+Runner::Values Runner::gradient_bytes(const Claim& claim) {
+  return by_side(claim, [&](const Run& run, const Side& side) {
+    const Trainings::Start start = trainings_.start(run, side);
+    train::LanguageModelingOptions options;
+    options.batches = {trainings_.seed_of(run), static_cast<size_t>(run.budget.batch_size), static_cast<size_t>(run.budget.sequence_len), false};
+    train::LanguageModeling objective(*start.model, trainings_.data(run).learned, nullptr, options);
+    const train::MicroBatch batch = objective.epoch(0).front();
+    const auto learn = [&] { return objective.accumulate(batch, 1.0 / static_cast<double>(batch.targets), 0); };
+    GradientMeter meter(start.parameters);
+    const auto optimizer = optimizer_of(side, start.parameters, trainings_.seed_of(run));
+    if (optimizer->steps_in_backward())
+      train::FusedBackward(start.parameters, meter).step(learn, 0, 1);
+    else
+      learn();
+    return std::max(meter.most, bytes_of_gradients(start.parameters));
   });
 }
 

@@ -35,6 +35,7 @@ struct Setting {
 //   state_bytes           of the optimizer
 //   trainable_parameters
 //   activation_bytes      that the forward pass of a batch keeps for backward
+//   gradient_bytes        that live at once while a batch is learned
 //   merge_difference      of the logits, when the trained adapter is merged, in parts of the largest
 //   logits_difference     of a model and the grown one, the same
 std::vector<std::string> metrics();
@@ -62,6 +63,7 @@ class Runner {
   Values state_bytes(const Claim& claim);
   Values trainable_parameters(const Claim& claim);
   Values activation_bytes(const Claim& claim);
+  Values gradient_bytes(const Claim& claim);
   Values merge_difference(const Claim& claim);
   Values logits_difference(const Claim& claim);
 

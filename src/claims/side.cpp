@@ -37,8 +37,8 @@ Side parse_side(const std::vector<std::string>& words) {
     std::vector<std::string> known = {kWholeModel};
     const StepText step = parse_step(word);
     if (take(train::optimizer_table(), word, side.optimizer, known) || take(tune::adapter_table(), word, side.adapter, known) ||
-        take(distill::distill_table(), word, side.distillation, known) || take(train::growth_table(), word, side.growth, known) ||
-        take(share::share_table(), word, side.architecture, known)) {
+        take(tune::layer_sampling_table(), word, side.sampling, known) || take(distill::distill_table(), word, side.distillation, known) ||
+        take(train::growth_table(), word, side.growth, known) || take(share::share_table(), word, side.architecture, known)) {
       continue;
     }
     if (step.id == kShape) {
@@ -54,8 +54,16 @@ Side parse_side(const std::vector<std::string>& words) {
     if (word != kWholeModel) fail(ErrorKind::invalid_input, "\"{}\" is no part of a training{}", printable(word), did_you_mean(step.id, known));
   }
   if (side.architecture) side.shape.emplace_back("sharing", side.architecture->row->function.sharing);
+  if (side.sampling && side.adapter)
+    fail(ErrorKind::invalid_input, "{} trains the whole model, {} beside it: give one", side.sampling->row->id, side.adapter->row->id);
   if (!side.optimizer) side.optimizer = choose_method(train::optimizer_table(), "adamw");
   return side;
+}
+
+std::unique_ptr<train::Optimizer> optimizer_of(const Side& side, const std::vector<train::Parameter>& parameters, uint64_t seed) {
+  const auto& [row, options] = *side.optimizer;
+  if (!side.sampling) return row->function(parameters, options);
+  return std::make_unique<train::LayerSampler>(parameters, side.sampling->row->function(side.sampling->options, seed), *row, options);
 }
 
 }  // namespace frugal::claims

@@ -13,6 +13,7 @@
 #include "train/growth.h"
 #include "train/optimizer.h"
 #include "tune/adapter.h"
+#include "tune/lisa.h"
 
 namespace frugal::claims {
 
@@ -20,6 +21,7 @@ struct Side {
   bool trains = false;
   std::optional<MethodChoice<train::OptimizerFactory>> optimizer;  // set
   std::optional<MethodChoice<tune::AttachFunction>> adapter;
+  std::optional<MethodChoice<tune::LayerSamplingFunction>> sampling;
   std::optional<MethodChoice<distill::DistillFunction>> distillation;
   std::optional<MethodChoice<train::GrowFunction>> growth;
   std::optional<MethodChoice<share::SharedArchitecture>> architecture;
@@ -29,5 +31,8 @@ struct Side {
 
 // Throws Error{invalid_input} for a word that is nothing of these, with the nearest one, for two of one kind, and for options that it has not.
 Side parse_side(const std::vector<std::string>& words);
+
+// The side's optimizer of these.
+std::unique_ptr<train::Optimizer> optimizer_of(const Side& side, const std::vector<train::Parameter>& parameters, uint64_t seed);
 
 }  // namespace frugal::claims

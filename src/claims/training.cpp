@@ -220,7 +220,7 @@ Trained Trainings::train(const Run& run) {
     trained.loss = objective->evaluate().value();
     return trained;
   }
-  const auto optimizer = side.optimizer->row->function(start.parameters, side.optimizer->options);
+  const auto optimizer = optimizer_of(side, start.parameters, seed_of(run));
   train::TrainerOptions trainer;
   trainer.max_steps = budget.steps;
   trainer.learning_rate = run.rate;

@@ -103,6 +103,14 @@ TEST_F(TrainingClaims, CountsWhatIsKeptAndWhatTrains) {
   EXPECT_LT(kept.method, kept.baseline);
   EXPECT_GT(kept.method, 2 * 31 * 32 * 4) << "more than one row of floats a token";
   EXPECT_EQ(runner_.run(claim({"lora:r=4"}, {"lora:r=4"}, "activation_bytes")).difference, 0);
+  // Gradients: all of a whole model's, or the tied embedding's and one more; of LISA's one block of two those beside it.
+  const Result fused = runner_.run(claim({"sgd"}, {"lomo"}, "gradient_bytes"));
+  const Result lisa = runner_.run(claim({"full"}, {"lisa:activated_layers=1"}, "gradient_bytes"));
+  EXPECT_EQ(fused.baseline, 4 * runner_.run(claim({}, {"full"}, "trainable_parameters")).method);
+  EXPECT_EQ(lisa.baseline, fused.baseline);
+  EXPECT_LT(fused.method, lisa.method);
+  EXPECT_LT(lisa.method, lisa.baseline);
+  EXPECT_NEAR(runner_.run(claim({"full"}, {"lisa:activated_layers=1"}, "state_bytes")).method, 2 * lisa.method, 0.01 * lisa.method) << "two moments";
   EXPECT_TRUE(notes_.empty()) << "nothing has been trained for it";
 }
 
@@ -213,6 +221,7 @@ void check_claims(const MethodTable<T>& table) {
 TEST(Claims, OfTrainingCanBeRunAsTheyAreWritten) {
   check_claims(train::optimizer_table());
   check_claims(tune::adapter_table());
+  check_claims(tune::layer_sampling_table());
   check_claims(distill::distill_table());
   check_claims(train::growth_table());
 }

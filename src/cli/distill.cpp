@@ -61,6 +61,9 @@ Distilling checked(const DistillValues& values, const TrainingPlan& plan) {
   if (plan.run.text("rl") != "none") fail(ErrorKind::invalid_input, "rl: frugal tune learns from preferences");
   if (!d.method.text_only && optimizer_of(plan).row->id == "sophia")
     fail(ErrorKind::unsupported, "optimizer: a distillation has no labels that sophia could draw: choose another optimizer");
+  if (!d.method.text_only && optimizer_of(plan).row->id == "lomo")
+    fail(ErrorKind::unsupported,
+         "optimizer: a distillation goes backward through the head in parts, which lomo would take for whole gradients: choose another optimizer");
   if (!d.method.text_only && optimizer_of(plan).row->id == "mezo")
     fail(ErrorKind::unsupported, "optimizer: a distillation is learned by its gradient, which mezo does without: choose another optimizer");
   if (d.method.text_only && values.pretraining) fail(ErrorKind::invalid_input, "--pretraining: a teacher answers rows of conversations, not texts");

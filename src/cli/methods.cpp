@@ -8,6 +8,7 @@
 #include "train/growth.h"
 #include "train/optimizer.h"
 #include "tune/adapter.h"
+#include "tune/lisa.h"
 
 namespace frugal::cli {
 namespace {
@@ -122,6 +123,7 @@ Methods all_methods(const Context& context) {
   append(methods, context.steps, "compress --step");
   append(methods, distill::distill_table(), "distill --method");
   append(methods, tune::adapter_table(), "tune --method");
+  append(methods, tune::layer_sampling_table(), "tune --method");
   append(methods, quantize::trained_quantization_table(), "train --method");
   append(methods, share::share_table(), "train --method");
   append(methods, train::optimizer_table(), "train --optimizer");

@@ -320,7 +320,7 @@ void refuse_idle_options(const TrainingValues& values, const TrainingPlan& plan,
   const bool evaluates = !plan.eval_data.empty() || run.number("val_set_size") > 0;
   refuse("eval_steps", !evaluates, "without held-out data");
   refuse("spike_policy", run.number("spike_factor") == 0, "where spike_factor is 0");
-  refuse("load_in_4bit", pretrains || plan.method == "full", "where the whole model trains: that takes floats");
+  refuse("load_in_4bit", pretrains || plan.method == "full" || plan.method.starts_with("lisa"), "where the whole model trains: that takes floats");
   const bool four_bits = run.boolean("load_in_4bit") || (!plan.method.empty() && parse_step(plan.method).id == "qlora");
   for (const char* name : {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant"}) refuse(name, !four_bits, "without load_in_4bit or qlora");
   for (const char* name : {"over_length", "train_on_inputs", "train_on_eos"}) refuse(name, pretrains, "of texts, which are cut and learned whole");
@@ -479,6 +479,8 @@ std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, con
          batches == 1 ? "" : "es", job.ranks.size(), job.ranks.size());
   }
   if (optimizer == "mezo") fail(ErrorKind::unsupported, "optimizer: mezo has no gradients that processes could share: one process");
+  if (job.sampling)
+    fail(ErrorKind::unsupported, "method: {} trains in one process, not in {}", job.fingerprint.at("method").get<std::string>(), job.ranks.size());
   if (optimizer == "schedule-free" && strategy != train::Strategy::ddp)
     fail(ErrorKind::unsupported, "strategy: {} evaluates elsewhere than it trains, which takes all parameters at each process: ddp", optimizer);
   if (job.options.hook && strategy != train::Strategy::ddp)
@@ -515,7 +517,9 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   uint64_t trainable = 0;
   for (const train::Parameter& parameter : job.parameters) trainable += static_cast<uint64_t>(parameter.tensor.numel());
   const std::unique_ptr<train::DataParallel> ranks = data_parallel(plan, job, choice.row->id);
-  const auto optimizer = choice.row->function(ranks ? ranks->owned() : job.parameters, choice.options);
+  const std::unique_ptr<train::Optimizer> optimizer = job.sampling
+                                                          ? std::make_unique<train::LayerSampler>(job.parameters, *job.sampling, *choice.row, choice.options)
+                                                          : choice.row->function(ranks ? ranks->owned() : job.parameters, choice.options);
   if (!job.optimizer_state.empty()) begin_with_state(job, *choice.row, *optimizer, ranks.get());
   job.fingerprint["optimizer"] = chain::canonical_text(choice.row->id, choice.options);
   job.fingerprint["model"] = weights_hash(job.model);

@@ -13,6 +13,7 @@
 #include "data/order.h"
 #include "train/flops.h"
 #include "train/language_modeling.h"
+#include "train/layer_sampler.h"
 #include "train/trainer.h"
 
 namespace frugal::cli {
@@ -86,6 +87,7 @@ struct TrainingJob {
   std::string optimizer_state = {};  // file with AdamW's state to begin with, or empty
   train::Recompute recompute = {};   // how randomness is kept; `every` is the plan's
   ObjectiveMaker objective = {};
+  std::optional<train::LayerSampling> sampling = {};  // some blocks train at a time
 };
 
 // The row of the plan's optimizer and its options, checked.

@@ -64,17 +64,26 @@ void tune_all(const Tuning& t, const train::RunFolder& folder) {
                   .files = whole_model_files(t.context, t.model),
                   .objective = t.objective};
   job.fingerprint["method"] = kWholeModel;
+  if (t.way.sampling_row) {
+    job.sampling = t.way.sampling_row->function(t.way.options, t.context.method_seed());
+    job.fingerprint["method"] = chain::canonical_text(t.way.sampling_row->id, t.way.options);
+    job.flops = {};  // which blocks train is not the same all the while
+  }
   run_training(t.context, t.plan, folder, job);
 }
 
 }  // namespace
 
-std::string ways_to_tune() { return fmt::format("{}, {}", kWholeModel, ids_of(tune::adapter_table())); }
+std::string ways_to_tune() { return fmt::format("{}, {}, {}", kWholeModel, ids_of(tune::layer_sampling_table()), ids_of(tune::adapter_table())); }
 
 WayToTune way_to_tune(const std::string& text) {
-  if (const StepText way = parse_step(text); way.id == kWholeModel) return {nullptr, Options(way.id, {}, way.options)};
+  if (const StepText way = parse_step(text); way.id == kWholeModel) return {nullptr, nullptr, Options(way.id, {}, way.options)};
+  if (tune::layer_sampling_table().find(parse_step(text).id)) {
+    const auto sampling = choose_method(tune::layer_sampling_table(), text);
+    return {nullptr, sampling.row, sampling.options};
+  }
   const auto choice = choose_method(tune::adapter_table(), text);
-  return {choice.row, choice.options};
+  return {choice.row, nullptr, choice.options};
 }
 
 void tune_model(const Tuning& tuning, const train::RunFolder& folder) {

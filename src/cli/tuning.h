@@ -3,6 +3,7 @@
 
 #include "cli/training.h"
 #include "tune/adapter.h"
+#include "tune/lisa.h"
 
 namespace frugal::cli {
 
@@ -13,7 +14,8 @@ std::string ways_to_tune();
 
 // "lora:r=16", or "full"; checked. Throws Error{invalid_input}.
 struct WayToTune {
-  const tune::AdapterRow* row = nullptr;  // null: the whole model
+  const tune::AdapterRow* row = nullptr;                 // null: the whole model
+  const tune::LayerSamplingRow* sampling_row = nullptr;  // of which some blocks at a time; null: all
   Options options;
 };
 WayToTune way_to_tune(const std::string& text);

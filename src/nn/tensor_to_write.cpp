@@ -11,7 +11,8 @@ struct TypeName {
   at::ScalarType type;
   const char* name;
 };
-constexpr TypeName kTypes[] = {{at::kFloat, "F32"}, {at::kDouble, "F64"}, {at::kLong, "I64"}, {at::kInt, "I32"}, {at::kByte, "U8"}, {at::kChar, "I8"}};
+constexpr TypeName kTypes[] = {{at::kFloat, "F32"}, {at::kDouble, "F64"}, {at::kHalf, "F16"}, {at::kLong, "I64"},
+                               {at::kInt, "I32"},   {at::kByte, "U8"},    {at::kChar, "I8"}};
 
 const char* format_of(at::ScalarType type) {
   for (const TypeName& row : kTypes) {

@@ -91,6 +91,15 @@ CostEstimate estimate_cost(const nn::ModelSpec& spec, const Workload& work, cons
   cost.parameters = kFloat * (zero3 ? std::min(all, share + outside + block) : all);
   // The embedding's gradient is whole until the end of backward: the head's part of it comes first.
   cost.gradients = kFloat * (keeps_shares ? std::min(all, share + outside + block) : all);
+  // One that steps in backward: the gradient of the head, which is a tied embedding's, lives all the while, and one of the others.
+  if (optimizer.function({}, optimizer_options)->steps_in_backward()) {
+    const auto head = static_cast<double>(spec.vocab * spec.hidden);
+    double largest = spec.tied_embeddings ? 0 : head;
+    for (const Parameter& parameter : parameters) {
+      if (block_of(parameter.name) != DataParallel::kOutside) largest = std::max(largest, static_cast<double>(parameter.tensor.numel()));
+    }
+    cost.gradients = kFloat * (head + largest);
+  }
   for (const double bytes : states) cost.optimizer = shards ? std::max(cost.optimizer, bytes) : cost.optimizer + bytes;
   const auto tokens = static_cast<double>(work.micro_batch_tokens);
   double kept = 0, most = 0, inputs = 0;

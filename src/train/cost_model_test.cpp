@@ -56,6 +56,15 @@ TEST(CostModel, StateIsThatOfTheOptimizer) {
   }
 }
 
+TEST(CostModel, WhatStepsInBackwardHoldsTheHeadsGradientAndOneMore) {
+  nn::ModelSpec spec = large();
+  const double head = 4.0 * 40'000 * 512, matrix = 4.0 * 512 * static_cast<double>(spec.blocks.front().intermediate);
+  EXPECT_EQ(spec.tied_embeddings, true);
+  EXPECT_EQ(estimate(spec, workload(1, Strategy::ddp), "lomo").gradients, head + matrix);
+  spec.tied_embeddings = false;
+  EXPECT_EQ(estimate(spec, workload(1, Strategy::ddp), "lomo").gradients, 2 * head);
+}
+
 TEST(CostModel, ABlockKeepsWhatBackwardReads) {
   constexpr int64_t kTokens = 512;
   const std::vector<int32_t> tokens = testing::random_tokens(kTokens, 97);

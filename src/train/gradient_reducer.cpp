@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/function_hook.h>
-#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -50,18 +48,13 @@ struct GradientReducer::Bucket {
   }
 };
 
-class GradientReducer::Hook : public torch::autograd::PostAccumulateGradHook {
- public:
-  Hook(GradientReducer& reducer, size_t parameter) : reducer_(reducer), parameter_(parameter) {}
-  void operator()(const Tensor&) override { reducer_.gradient_is_there(parameter_); }
-
- private:
-  GradientReducer& reducer_;
-  size_t parameter_;
-};
-
 GradientReducer::GradientReducer(dist::ProcessGroup& group, const std::vector<Parameter>& parameters, std::vector<int> owners, int64_t bucket_bytes)
-    : group_(group), parameters_(parameters), bucket_of_(parameters.size()), expected_(parameters.size(), -1), count_(parameters.size()) {
+    : group_(group),
+      parameters_(parameters),
+      bucket_of_(parameters.size()),
+      expected_(parameters.size(), -1),
+      count_(parameters.size()),
+      hooks_(parameters, [this](size_t i) { gradient_is_there(i); }) {
   FRUGAL_ASSERT(owners.empty() || owners.size() == parameters.size());
   contributed_.resize(parameters.size());
   had_gradient_.resize(parameters.size());
@@ -78,12 +71,9 @@ GradientReducer::GradientReducer(dist::ProcessGroup& group, const std::vector<Pa
     buckets_.back().numel += parameters[i].tensor.numel();
     bucket_of_[i] = buckets_.size() - 1;
   }
-  for (size_t i = 0; i < parameters.size(); ++i) torch::autograd::impl::set_post_acc_grad_hooks(parameters[i].tensor, std::make_unique<Hook>(*this, i));
 }
 
-GradientReducer::~GradientReducer() {
-  for (const Parameter& parameter : parameters_) torch::autograd::impl::set_post_acc_grad_hooks(parameter.tensor, nullptr);
-}
+GradientReducer::~GradientReducer() = default;
 
 bool GradientReducer::is_mine(const Bucket& bucket) const { return bucket.owner < 0 || bucket.owner == group_.rank(); }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dist/process_group.h"
+#include "train/gradient_hooks.h"
 #include "train/parameter.h"
 
 namespace frugal::train {
@@ -31,7 +32,6 @@ class GradientReducer {
 
  private:
   struct Bucket;
-  class Hook;
   void gradient_is_there(size_t parameter);
   void find_gradients_of_forward(size_t first);
   void launch_ready();
@@ -50,6 +50,7 @@ class GradientReducer {
   std::vector<at::Tensor> sums_;               // since put_gradients()
   size_t next_ = 0;                            // the first bucket that is not launched
   bool is_armed_ = false, has_begun_ = false;  // begun: a gradient came since begin()
+  GradientHooks hooks_;
 };
 
 }  // namespace frugal::train

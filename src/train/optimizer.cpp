@@ -18,8 +18,8 @@ uint64_t Optimizer::state_bytes() {
 }
 
 const MethodTable<OptimizerFactory>& optimizer_table() {
-  static const MethodTable<OptimizerFactory> table(
-      {adamw_row(), adafactor_row(), adam8bit_row(), lion_row(), sophia_row(), muon_row(), schedule_free_row(), sgd_row(), galore_row(), mezo_row()});
+  static const MethodTable<OptimizerFactory> table({adamw_row(), adafactor_row(), adam8bit_row(), lion_row(), sophia_row(), muon_row(), schedule_free_row(),
+                                                    sgd_row(), galore_row(), mezo_row(), lomo_row(), fp8_lm_row()});
   return table;
 }
 

@@ -31,6 +31,15 @@ class Optimizer {
   virtual bool wants_losses() const { return false; }
   virtual GradientEstimate estimate_gradient(uint64_t seed, const std::function<double()>& loss) { return {}; }
 
+  // Methods that choose what trains: told of each step (from 0) before it begins, right after the one before, so that a checkpoint has the state of the step
+  // that comes next; and of a run that is resumed before its state is loaded.
+  virtual void prepare_step(int64_t step) {}
+
+  // Methods that move a parameter while backward goes on (train/fused_backward.h): by step_of in place of step(), of the parameter that was `index`-th at
+  // construction, as soon as its .grad() is there, which the loop then drops.
+  virtual bool steps_in_backward() const { return false; }
+  virtual void step_of(size_t index, double learning_rate) {}
+
   // All that a resumed run needs beside the parameters, under names like "exp_avg.<parameter>"; counts are tensors of one number.
   // It is all there from construction on: loading copies into it.
   virtual void for_each_state(const std::function<void(const std::string& name, at::Tensor& state)>& visit) = 0;

@@ -15,8 +15,10 @@ Claim state_against_adamw(std::string statement, std::string method, double fact
 OptimizerRow adamw_row();
 OptimizerRow adafactor_row();
 OptimizerRow adam8bit_row();
+OptimizerRow fp8_lm_row();
 OptimizerRow galore_row();
 OptimizerRow lion_row();
+OptimizerRow lomo_row();
 OptimizerRow mezo_row();
 OptimizerRow muon_row();
 OptimizerRow schedule_free_row();

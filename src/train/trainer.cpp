@@ -18,6 +18,7 @@
 #include "base/rng.h"
 #include "train/checkpoint.h"
 #include "train/clip.h"
+#include "train/fused_backward.h"
 #include "train/grad_scaler.h"
 #include "train/step_plan.h"
 
@@ -59,6 +60,7 @@ class Run {
     fingerprint_["total_steps"] = plan_.total();
     fingerprint_["learning_rate"] = options.learning_rate;
     fingerprint_["max_grad_norm"] = options.max_grad_norm;
+    if (optimizer.steps_in_backward()) require_fused_backward(options, ranks != nullptr);
     if (options.scale_loss) scaler_.emplace();
     for (StepHook* hook : {options.hook, objective.step_hook()}) {
       if (hook) hooks_.push_back(hook);
@@ -206,16 +208,21 @@ class Run {
     const uint64_t hessian_seed = seeds.next();
     if (step_ > 0 && hessian_step_ != step_ && optimizer_.wants_hessian(step_ - 1)) update_hessian(step, targets, hessian_seed);
     std::optional<DeferStop> whole;
-    if (optimizer_.wants_losses()) whole.emplace();  // the parameters are elsewhere for a while
+    const bool by_losses = optimizer_.wants_losses(), fused = optimizer_.steps_in_backward();
+    if (by_losses || fused) whole.emplace();  // the parameters are elsewhere for a while
     clear_gradients();
     const double scale = 1.0 / static_cast<double>(std::max<int64_t>(1, targets));
     double loss = 0;
     const double loss_scale = scaler_ ? scaler_->scale() : 1;
     LogRow row;
-    if (whole) {
+    row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
+    if (by_losses) {
       const auto found = estimate_gradient(step, scale, seeds);
       loss = found.loss;
       row.grad_norm = found.norm;
+      row.metrics = objective_.metrics();
+    } else if (fused) {
+      loss = step_in_backward(step, scale, seeds, row);
       row.metrics = objective_.metrics();
     } else {
       loss = accumulate(step, seeds,
@@ -225,15 +232,16 @@ class Run {
       loss *= scale;
     }
     const at::NoGradGuard no_grad;
-    if (scaler_) scaler_->update(unscale());
     row.loss = loss;
-    row.learning_rate = options_.learning_rate * schedule_factor(options_.schedule, step_, plan_.total());
-    for (StepHook* hook : hooks_) row.metrics.update(hook->add_gradients());
-    if (!whole) row.grad_norm = clipped_norm();
+    if (!fused) {
+      if (scaler_) scaler_->update(unscale());
+      for (StepHook* hook : hooks_) row.metrics.update(hook->add_gradients());
+      if (!by_losses) row.grad_norm = clipped_norm();
+      row.skipped = is_skipped(loss, row.grad_norm, step);
+    }
     if (scaler_) row.metrics["loss_scale"] = loss_scale;
-    row.skipped = !std::isfinite(loss) || !std::isfinite(row.grad_norm) || is_spike(loss, step);
     if (!row.skipped) {
-      optimizer_.step(row.learning_rate);
+      if (!fused) optimizer_.step(row.learning_rate);
       if (ranks_) ranks_->share_parameters();
       for (StepHook* hook : hooks_) hook->after_step(step_);
       mean_loss_ = mean_loss_ > 0 ? kMeanDecay * mean_loss_ + (1 - kMeanDecay) * loss : loss;
@@ -249,10 +257,34 @@ class Run {
     clear_gradients();
     tokens_ += tokens;
     row.tokens = tokens_;
+    optimizer_.prepare_step(step_ + 1);
     const double seconds = std::max(1e-9, watch.seconds());
     row.tokens_per_second = static_cast<double>(tokens) / seconds;
-    if (flops > 0 && options_.peak_flops > 0 && !whole) row.mfu = flops / (seconds * options_.peak_flops * static_cast<double>(rank_count()));
+    if (flops > 0 && options_.peak_flops > 0 && !by_losses) row.mfu = flops / (seconds * options_.peak_flops * static_cast<double>(rank_count()));
     return row;
+  }
+
+  bool is_skipped(double loss, double grad_norm, const Step& step) { return !std::isfinite(loss) || !std::isfinite(grad_norm) || is_spike(loss, step); }
+
+  // Of an optimizer that moves each parameter as its gradient comes. Whether the step is taken, and the gradients' norm, are known before only where a pass of
+  // its own finds out, which clipping needs.
+  double step_in_backward(const Step& step, double scale, Rng& seeds, LogRow& row) {
+    const MicroBatch& batch = *step.batches.front();
+    const uint64_t seed = seeds.next();
+    const double loss_scale = scaler_ ? scaler_->scale() : 1;
+    FusedBackward fused(parameters_, optimizer_);
+    double loss = 0;
+    const auto backward = [&] { return loss = scale * objective_.accumulate(batch, scale * loss_scale, seed); };
+    if (options_.max_grad_norm == 0) {
+      row.grad_norm = fused.step(backward, row.learning_rate, 1);
+      row.skipped = is_skipped(loss, row.grad_norm, step);
+      return loss;
+    }
+    row.grad_norm = fused.norm_of(backward) / loss_scale;
+    if (scaler_) scaler_->update(std::isfinite(row.grad_norm));
+    row.skipped = is_skipped(loss, row.grad_norm, step);
+    if (!row.skipped) fused.step(backward, row.learning_rate, std::min(1.0, options_.max_grad_norm / (row.grad_norm + 1e-6)) / loss_scale);
+    return loss;
   }
 
   Optimizer::GradientEstimate estimate_gradient(const Step& step, double scale, Rng& seeds) {
@@ -466,6 +498,7 @@ class Run {
         copy_named(checkpoint->parameters, parameter.name, tensor, where);
       }
     }
+    optimizer_.prepare_step(step_);
     TensorMap states = checkpoint ? checkpoint->optimizer : TensorMap();
     for (StepHook* hook : hooks_) load_hook(*hook, states, where);
     if (ranks_) {

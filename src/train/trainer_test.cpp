@@ -48,7 +48,7 @@ TEST_F(TrainerTest, StepsEpochsAndLossesAreThoseOfTheDefinition) {
 
 // T10, T11: a stop in any micro-batch of any step (accumulation, warm-up, ends of epochs, the last step), a resume, and all is as if nothing was.
 TEST_F(TrainerTest, StoppedAnywhereAndResumedEqualsTheWholeRunToTheBit) {
-  for (const std::string optimizer : {"adamw", "sgd:momentum=0.9", "schedule-free"}) {
+  for (const std::string optimizer : {"adamw", "sgd:momentum=0.9", "schedule-free", "fp8-lm"}) {
     Process whole(optimizer);
     TestOptions unbroken = options_for(folder_ / ("whole" + optimizer.substr(0, 3)));
     unbroken.options.eval_steps = 5;

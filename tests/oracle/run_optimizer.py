@@ -167,6 +167,38 @@ class Adam8bit(bitsandbytes.optim.AdamW8bit):
         super().__init__(*arguments, **named)
 
 
+class Fp8Lm(torch.optim.Optimizer):
+    """Section 2.2 of 2310.18313 in torch's float8_e4m3fn and float16, a power of two for each tensor."""
+
+    def __init__(self, params, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @staticmethod
+    def stored(numbers, dtype):
+        largest = numbers.abs().max().double()
+        scale = 2.0 ** torch.floor(torch.log2(torch.finfo(dtype).max / largest)).item() if largest > 0 else 1.0
+        return (numbers * scale).to(dtype), scale
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            (beta1, beta2), rate = group["betas"], group["lr"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                gradient, scale = self.stored(p.grad, torch.float8_e4m3fn)
+                gradient = gradient.float() / scale
+                state = self.state[p]
+                count = state["count"] = state.get("count", 0) + 1
+                first = state["first"][0].float() / state["first"][1] if count > 1 else torch.zeros_like(p)
+                second = state["second"][0].float() / state["second"][1] if count > 1 else torch.zeros_like(p)
+                first = first * beta1 + gradient * (1 - beta1)
+                second = second * beta2 + gradient * gradient * (1 - beta2)
+                p.mul_(1 - rate * group["weight_decay"])
+                p.sub_(first / (second.sqrt() / (1 - beta2**count) ** 0.5 + group["eps"]) * (rate / (1 - beta1**count)))
+                state["first"], state["second"] = self.stored(first, torch.float8_e4m3fn), self.stored(second, torch.float16)
+
+
 class Split:
     """One optimizer for hidden matrices, another for the rest."""
 
@@ -200,6 +232,7 @@ OPTIMIZERS = {
     "lion_of_the_paper": PaperLion,
     "adafactor": ScaledAdafactor,
     "adam8bit": Adam8bit,
+    "fp8_lm": Fp8Lm,
     "sophia": PublishedSophia,
     "muon": muon,
     "schedule_free": AuthorsScheduleFree,
