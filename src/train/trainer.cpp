@@ -103,14 +103,15 @@ class Run {
 
  private:
   bool leads() const { return !ranks_ || ranks_->leads(); }
-  int64_t rank_count() const { return ranks_ ? ranks_->group().size() : 1; }
+  int64_t rank_count() const { return ranks_ ? ranks_->world().size() : 1; }
+  const std::vector<Parameter>& whole_parameters() const { return ranks_ ? ranks_->leaders_parameters() : parameters_; }  // at rank 0
 
   // When another rank has ended, what all have is worth keeping: the parameters are those of the last step.
   LogRow step_of_ranks() {
     try {
       return one_step();
     } catch (const Error& error) {
-      if (error.kind() == ErrorKind::io && !ranks_->shards() && leads() && !is_saved_) {
+      if (error.kind() == ErrorKind::io && ranks_->is_whole() && leads() && !is_saved_) {
         log_warning("another process has ended; a checkpoint of step {} is written", step_);
         write(own_state());
       }
@@ -144,6 +145,24 @@ class Run {
     return loss;
   }
 
+  // The micro-batches of this rank's copy of the model, which go through its stages together.
+  double accumulate_staged(const Step& step, Rng& seeds, double scale) {
+    const size_t size = static_cast<size_t>(ranks_->group().size()), rank = static_cast<size_t>(ranks_->group().rank());
+    std::vector<const MicroBatch*> batches;
+    std::vector<uint64_t> chosen;
+    for (size_t i = 0; i < step.batches.size(); ++i) {
+      const uint64_t seed = seeds.next();
+      if (i % size != rank || step.batches[i]->targets == 0) continue;
+      batches.push_back(step.batches[i]);
+      chosen.push_back(seed);
+    }
+    ranks_->begin_round(true);
+    const double loss = objective_.accumulate_step(batches, scale, chosen);
+    ranks_->end_round();
+    ranks_->put_gradients();
+    return loss;
+  }
+
   // A rank that has nothing to do in a round, where the others need its weights as they compute: it computes with them, for nothing.
   template <typename Accumulate>
   static void keep_pace(const Step& step, const Accumulate& accumulate_one) {
@@ -159,13 +178,12 @@ class Run {
     if (!ranks_) return;
     const size_t size = static_cast<size_t>(ranks_->group().size()), rank = static_cast<size_t>(ranks_->group().rank());
     const size_t mine = step.batches.size() / size + (rank < step.batches.size() % size ? 1 : 0);
-    const Json here = {{"loss", std::bit_cast<int64_t>(loss)}, {"metrics", metrics}, {"batches", mine}, {"stop", stop_requested()}};  // JSON has no NaN
+    const Json here = {{"loss", std::bit_cast<int64_t>(loss)}, {"metrics", metrics}, {"batches", mine}};  // JSON has no NaN
     loss = 0;
     std::map<std::string, std::pair<double, double>> sums;  // value and weight
     for (const std::string& text : ranks_->group().all_gather(here.dump())) {
       const Json said = parse_json(text, "what a rank says of its step");
       loss += std::bit_cast<double>(said.at("loss").get<int64_t>());
-      all_stop_ |= said.at("stop").get<bool>();
       const double weight = said.at("batches").get<double>();
       for (const auto& [name, value] : said.at("metrics").items()) {
         if (!value.is_number() || weight == 0) continue;
@@ -173,6 +191,7 @@ class Run {
         sums[name].second += weight;
       }
     }
+    all_stop_ |= !ranks_->all_agree(!stop_requested());
     metrics = Json::object();
     for (const auto& [name, sum] : sums) metrics[name] = sum.first / sum.second;
   }
@@ -215,8 +234,11 @@ class Run {
       row.grad_norm = found.norm;
       row.metrics = objective_.metrics();
     } else {
-      loss = accumulate(step, seeds,
-                        [&](const MicroBatch& batch, uint64_t seed, double share) { return objective_.accumulate(batch, share * scale * loss_scale, seed); });
+      if (ranks_ && ranks_->is_staged())
+        loss = accumulate_staged(step, seeds, scale * loss_scale);
+      else
+        loss = accumulate(step, seeds,
+                          [&](const MicroBatch& batch, uint64_t seed, double share) { return objective_.accumulate(batch, share * scale * loss_scale, seed); });
       row.metrics = objective_.metrics();
       exchange(step, loss, row.metrics);
       loss *= scale;
@@ -342,7 +364,7 @@ class Run {
   }
 
   std::optional<double> evaluate() {
-    if (!ranks_ || !ranks_->shards_parameters()) return leads() ? objective_.evaluate() : std::nullopt;
+    if (!ranks_ || !ranks_->shards_parameters()) return !ranks_ || ranks_->group().leads() ? objective_.evaluate() : std::nullopt;
     ranks_->come(DataParallel::kOutside);
     const auto loss = objective_.evaluate();
     ranks_->go(DataParallel::kOutside);
@@ -410,7 +432,7 @@ class Run {
 
   void write(TensorMap optimizer_state) {
     Checkpoint checkpoint{step_, {}, {}, std::move(optimizer_state)};
-    for (const Parameter& parameter : parameters_) checkpoint.parameters[parameter.name] = parameter.tensor;
+    for (const Parameter& parameter : whole_parameters()) checkpoint.parameters[parameter.name] = parameter.tensor;
     if (options_.hook) {
       options_.hook->for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[kHookState + name] = state; });
     }
@@ -455,9 +477,10 @@ class Run {
     if (step_ > plan_.total()) state.fail_at("global_step", fmt::format("is beyond the run's {} steps", plan_.total()));
     if (ranks_) ranks_->come_to_leader();  // that there is room
     if (leads()) {
-      if (checkpoint->parameters.size() != parameters_.size())
-        fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters, here are {}", where, checkpoint->parameters.size(), parameters_.size());
-      for (const Parameter& parameter : parameters_) {
+      const std::vector<Parameter>& whole = whole_parameters();
+      if (checkpoint->parameters.size() != whole.size())
+        fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters, here are {}", where, checkpoint->parameters.size(), whole.size());
+      for (const Parameter& parameter : whole) {
         at::Tensor tensor = parameter.tensor;
         copy_named(checkpoint->parameters, parameter.name, tensor, where);
       }
