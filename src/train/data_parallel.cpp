@@ -119,10 +119,12 @@ std::vector<Parameter> DataParallel::owned() const {
 void DataParallel::begin_round(bool last) {
   reduces_ = last || strategy_ == Strategy::zero2 || strategy_ == Strategy::zero3;
   come(kOutside);
-  if (reduces_) reducer_.begin();
+  if (reduces_ && !is_staged()) reducer_.begin();
 }
 
 void DataParallel::end_round() {
+  // Several micro-batches' gradients have added up: only now is each the last one.
+  if (is_staged()) reducer_.begin();
   if (reduces_) reducer_.end();
   go(kOutside);
 }
