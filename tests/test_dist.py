@@ -253,7 +253,8 @@ def test_what_ranks_cannot_share_is_said(frugal, tiny, tmp_path):
     assert "ddp, not zero1" in refused(2, "--pipeline-parallel-size", 2, "--strategy", "zero1")
     alone = frugal(*train(tiny, tmp_path / "alone", "--tensor-parallel-size", 2))
     assert alone.code == 2 and "2 processes make one copy of the model, 1 cannot be shared out so" in alone.err
-    adapter = frugal("tune", tiny / "model", "--data", tiny / "text.txt", "-o", tmp_path / "adapter", "--tensor-parallel-size", 2)
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "A number is 7."}) + "\n")
+    adapter = frugal("tune", tiny / "model", "--data", tmp_path / "rows.jsonl", "-o", tmp_path / "adapter", "--tensor-parallel-size", 2)
     assert adapter.code == 1 and "tensor_parallel_size" in adapter.err and "not an adapter" in adapter.err
 
 
