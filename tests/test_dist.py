@@ -1,6 +1,7 @@
 """frugal train and tune by several processes, as torchrun, mpirun and a killer start and end them: equal to one process but for the order of sums."""
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -181,6 +182,88 @@ def test_mpi_and_slurm_are_understood(tiny, tmp_path):
     ended = Ranks(2, *train(tiny, tmp_path / "out", steps=2), environment=mpi).end()
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert len(json.loads(ended[0][1])["ranks"]) == 2
+
+
+MODEL_PARALLEL = {"tensor": (2, ["--tensor-parallel-size", 2]), "pipeline": (3, ["--pipeline-parallel-size", 3]),
+                  "tensor and copies": (4, ["--tensor-parallel-size", 2, "--strategy", "zero1"]), "pipeline and copies": (4, ["--pipeline-parallel-size", 2]),
+                  "tensor and pipeline": (4, ["--tensor-parallel-size", 2, "--pipeline-parallel-size", 2, "--gradient-checkpointing", "true"])}
+
+
+@pytest.mark.parametrize("way", MODEL_PARALLEL)
+def test_ranks_that_share_a_model_train_the_same(frugal, tiny, alone, tmp_path, way):
+    count, arguments = MODEL_PARALLEL[way]
+    output = tmp_path / "out"
+    ended = Ranks(count, *train(tiny, output, "--eval-data", tiny / "text.txt", *arguments)).end()
+    assert [code for code, _, _ in ended] == [0] * count, ended
+    assert [out for _, out, _ in ended[1:]] == [""] * (count - 1), "rank 0 speaks for all"
+    summary = json.loads(ended[0][1])
+    assert max(rank["optimizer_bytes"] for rank in summary["ranks"]) < 0.75 * alone[1]["optimizer_bytes"]
+    assert summary["tokens"] == alone[1]["tokens"]
+    assert_same_run(output, alone[0])
+    rows = [json.loads(line) for line in (output / "trainer_log.jsonl").read_text().splitlines()]
+    if "pipeline" in way:
+        assert all(0 < row["pipeline/bubble"] < 1 for row in rows)
+    # What is written is a model as any other: its loss on the text is the one that the ranks found together.
+    again = frugal("train", output, "--data", tiny / "text.txt", "--eval-data", tiny / "text.txt", "-o", tmp_path / "again", "--max-steps", 1, "--learning-rate", "1e-12", *TRAIN[:4], "--json", "-t", 1)
+    assert again.code == 0, again.err
+    assert again.json["eval_loss"] == pytest.approx(summary["eval_loss"], rel=1e-5)
+
+
+def test_the_whole_model_is_tuned_by_ranks_that_share_it(frugal, tiny, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"A number is {i * 7}, and the next one {i * 7 + 1}."}) + "\n" for i in range(12)))
+    arguments = ["tune", tiny / "model", "--data", rows, "--method", "full", "--gradient-accumulation-steps", 3, "--micro-batch-size", 2, "--max-steps", 4, "--learning-rate", "3e-3", "-t", 1]
+    assert frugal(*arguments, "-o", tmp_path / "one").code == 0
+    for name, sharing in (("tensor", ["--tensor-parallel-size", 2, "--bf16", "true"]), ("pipeline", ["--pipeline-parallel-size", 2])):
+        ended = Ranks(2, *arguments, *sharing, "-o", tmp_path / name).end()
+        assert [code for code, _, _ in ended] == [0, 0], ended
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), rel=1e-4 if name == "pipeline" else 0.02)
+
+
+@pytest.mark.parametrize("arguments", [["--tensor-parallel-size", 2], ["--pipeline-parallel-size", 2]], ids=["tensor", "pipeline"])
+def test_a_run_of_ranks_that_share_a_model_goes_on_after_a_kill(frugal, tiny, unbroken, tmp_path, arguments):
+    output = tmp_path / "out"
+    ranks = Ranks(2, *train(tiny, output, *arguments, steps=30))
+    wait_for((output / "checkpoint-4/manifest.json").exists)
+    ranks.processes[1].send_signal(signal.SIGKILL)
+    ended = ranks.end(timeout=30)
+    assert ended[0][0] == 1 and "frugal: error:" in ended[0][2] and ended[1][0] == -signal.SIGKILL, ended
+    step = int(newest(output).name.split("-")[1])
+    assert step < 30
+    shutil.copytree(output, tmp_path / "copy")
+    # As many and alike: the run that was never killed, to the bit. One, or four with copies: but for the order of sums.
+    whole = Ranks(2, *train(tiny, tmp_path / "whole", *arguments, steps=30)).end()
+    resumed = Ranks(2, *train(tiny, output, *arguments, "--resume", steps=30)).end()
+    assert [code for code, _, _ in whole + resumed] == [0] * 4, (whole, resumed)
+    assert losses(output) == losses(tmp_path / "whole")
+    for name in ("parameters.safetensors", "optimizer.safetensors"):
+        assert (newest(output) / name).read_bytes() == (newest(tmp_path / "whole") / name).read_bytes(), name
+    shutil.copytree(tmp_path / "copy", tmp_path / "four")
+    alone = frugal(*train(tiny, tmp_path / "copy", "--resume", steps=30))
+    assert alone.code == 0, alone.err
+    four = Ranks(4, *train(tiny, tmp_path / "four", "--tensor-parallel-size", 2, "--pipeline-parallel-size", 2, "--resume", steps=30)).end()
+    assert [code for code, _, _ in four] == [0] * 4, four
+    for other in ("copy", "four"):
+        assert losses(tmp_path / other) == pytest.approx(losses(unbroken), rel=2e-3)
+
+
+def test_what_ranks_cannot_share_is_said(frugal, tiny, tmp_path):
+    def refused(count, *more):
+        ended = Ranks(count, *train(tiny, tmp_path / "out", "--overwrite", *more)).end()
+        assert all(code in (1, 2) for code, _, _ in ended), ended
+        return ended[0][2]
+
+    assert "2 key-value heads of block 0 cannot be shared evenly by 3 processes" in refused(3, "--tensor-parallel-size", 3)
+    assert "2 processes make one copy of the model, 3 cannot be shared out so" in refused(3, "--tensor-parallel-size", 2)
+    assert "3 blocks cannot be shared by 4 stages" in refused(4, "--pipeline-parallel-size", 4)
+    assert "tensor_parallel_size: muon moves whole matrices" in refused(2, "--tensor-parallel-size", 2, "--optimizer", "muon")
+    assert "tensor_parallel_size: zero3" in refused(2, "--tensor-parallel-size", 2, "--strategy", "zero3")
+    assert "ddp, not zero1" in refused(2, "--pipeline-parallel-size", 2, "--strategy", "zero1")
+    alone = frugal(*train(tiny, tmp_path / "alone", "--tensor-parallel-size", 2))
+    assert alone.code == 2 and "2 processes make one copy of the model, 1 cannot be shared out so" in alone.err
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "A number is 7."}) + "\n")
+    adapter = frugal("tune", tiny / "model", "--data", tmp_path / "rows.jsonl", "-o", tmp_path / "adapter", "--tensor-parallel-size", 2)
+    assert adapter.code == 1 and "tensor_parallel_size" in adapter.err and "not an adapter" in adapter.err
 
 
 def test_what_makes_no_sense_is_said(frugal, tiny, tmp_path):

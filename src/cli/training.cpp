@@ -13,16 +13,17 @@
 #include "base/process.h"
 #include "base/progress.h"
 #include "chain/chain.h"
+#include "cli/parallel_run.h"
 #include "cli/resources.h"
 #include "cli/terminal.h"
 #include "cli/yaml.h"
 #include "io/checkpoint.h"
 #include "io/sha256.h"
 #include "kernels/cpu/machine.h"
-#include "nn/sharing.h"
 #include "text/tokenizer.h"
 #include "train/checkpoint.h"
 #include "train/new_model.h"
+#include "train/pipeline.h"
 #include "train/preference.h"
 #include "train/text_model.h"
 
@@ -210,14 +211,18 @@ ConfigFile read_config(const std::string& path, const std::vector<std::string>& 
   return file;
 }
 
-std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const TrainingJob& job, train::LanguageModelingOptions options) {
+std::unique_ptr<train::Objective> objective_of(const TrainingPlan& plan, const TrainingJob& job, const ParallelRun& parallel,
+                                               train::LanguageModelingOptions options) {
   const bool pairs = job.data.train.pairs;
   if (plan.run.text("rl") == "dpo") {
     return std::make_unique<train::Preference>(*job.model.model, job.data.train, std::move(options),
                                                train::PreferenceOptions{plan.run.number("rl_beta"), plan.run.number("dpo_label_smoothing")});
   }
   if (pairs) fail(ErrorKind::invalid_input, "rows with a chosen and a rejected answer are learned with --rl dpo");
-  return std::make_unique<train::LanguageModeling>(*job.model.model, job.data.train, job.data.held_out ? &*job.data.held_out : nullptr, std::move(options));
+  const data::Dataset* const held_out = job.data.held_out ? &*job.data.held_out : nullptr;
+  if (parallel.model && parallel.model->is_staged())
+    return std::make_unique<train::PipelinedLanguageModeling>(*job.model.model, *parallel.model, job.data.train, held_out, std::move(options));
+  return std::make_unique<train::LanguageModeling>(*job.model.model, job.data.train, held_out, std::move(options));
 }
 
 data::Dataset load_part(const nn::LoadedModel& model, const std::vector<data::Source>& sources, const data::LoadOptions& options, const char* what) {
@@ -246,6 +251,8 @@ const std::vector<OptionSpec>& training_options() {
       number_option("weight_decay", 0, 0, 100, "of matrices, in place of the optimizer's own"),
       number_option("max_grad_norm", 1, 0, 1e9, "longest gradient (0: not clipped)"),
       choice_option("strategy", "ddp", strategy_names(), "of several processes (torchrun, mpirun): what each holds of optimizer state and gradients"),
+      integer_option("tensor_parallel_size", 1, 1, 1 << 10, "processes that share the matrices of a model, and its vocabulary"),
+      integer_option("pipeline_parallel_size", 1, 1, 1 << 10, "stages of processes that share the blocks of a model"),
       boolean_option("bf16", false, "activations in bfloat16; weights, gradients, optimizer and sums stay float32 (arXiv 1905.12322)"),
       boolean_option("fp16", false, "activations in float16, the loss scaled as it needs (arXiv 1710.03740)"),
       boolean_option("gradient_checkpointing", false, "keep the blocks' inputs only, and compute them again in backward"),
@@ -469,34 +476,6 @@ void release_files(const nn::LoadedModel& model) {
   for (const auto& file : std::static_pointer_cast<const io::Checkpoint>(model.source)->files) release_mapped(file->bytes());
 }
 
-// Nothing for one process.
-std::unique_ptr<train::DataParallel> data_parallel(const TrainingPlan& plan, const TrainingJob& job, const std::string& optimizer) {
-  if (!job.ranks.are_several()) return nullptr;
-  const train::Strategy strategy = strategy_of(plan.run.text("strategy"));
-  const int64_t batches = plan.run.integer("gradient_accumulation_steps");
-  if (batches < job.ranks.size()) {
-    fail(ErrorKind::invalid_input, "gradient_accumulation_steps: a step has {} micro-batch{} for {} processes: it must be at least {}", batches,
-         batches == 1 ? "" : "es", job.ranks.size(), job.ranks.size());
-  }
-  if (optimizer == "mezo") fail(ErrorKind::unsupported, "optimizer: mezo has no gradients that processes could share: one process");
-  if (job.sampling)
-    fail(ErrorKind::unsupported, "method: {} trains in one process, not in {}", job.fingerprint.at("method").get<std::string>(), job.ranks.size());
-  if (optimizer == "schedule-free" && strategy != train::Strategy::ddp)
-    fail(ErrorKind::unsupported, "strategy: {} evaluates elsewhere than it trains, which takes all parameters at each process: ddp", optimizer);
-  if (job.options.hook && strategy != train::Strategy::ddp)
-    fail(ErrorKind::unsupported, "strategy: this adapter looks at all gradients between steps, which each process has under ddp only");
-  const auto refuse = [&](bool when, const char* what) {
-    if (strategy == train::Strategy::zero3 && when)
-      fail(ErrorKind::unsupported, "strategy: zero3 shards a model that trains whole by next-token loss, {}: zero2", what);
-  };
-  refuse(job.what != "model", "not adapters, whose base stays whole");
-  refuse(job.objective != nullptr || plan.run.text("rl") != "none", "not a distillation or preferences");
-  refuse(job.fingerprint.contains("form"), "not in a form of its own");
-  refuse(nn::sharing_of(job.model.model->spec).any(), "whose blocks each have weights of their own");
-  refuse(plan.run.given("recompute_every"), "and recomputes every block");
-  return std::make_unique<train::DataParallel>(job.ranks.group(), strategy, job.parameters);
-}
-
 void begin_with_state(TrainingJob& job, const MethodRow<train::OptimizerFactory>& row, train::Optimizer& optimizer, const train::DataParallel* ranks) {
   if (row.id != "adamw") {
     log_warning("{}: is AdamW's state, with which {} cannot begin: it is left out", job.optimizer_state, row.id);
@@ -516,11 +495,12 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   const OptimizerChoice choice = optimizer_of(plan);
   uint64_t trainable = 0;
   for (const train::Parameter& parameter : job.parameters) trainable += static_cast<uint64_t>(parameter.tensor.numel());
-  const std::unique_ptr<train::DataParallel> ranks = data_parallel(plan, job, choice.row->id);
+  const ParallelRun parallel = parallel_run(plan, job, choice.row->id);
+  train::DataParallel* const ranks = parallel.ranks.get();
   const std::unique_ptr<train::Optimizer> optimizer = job.sampling
                                                           ? std::make_unique<train::LayerSampler>(job.parameters, *job.sampling, *choice.row, choice.options)
                                                           : choice.row->function(ranks ? ranks->owned() : job.parameters, choice.options);
-  if (!job.optimizer_state.empty()) begin_with_state(job, *choice.row, *optimizer, ranks.get());
+  if (!job.optimizer_state.empty()) begin_with_state(job, *choice.row, *optimizer, ranks);
   job.fingerprint["optimizer"] = chain::canonical_text(choice.row->id, choice.options);
   job.fingerprint["model"] = weights_hash(job.model);
   release_files(job.model);
@@ -536,17 +516,18 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   objective_options.recompute.every = plan.run.boolean("gradient_checkpointing") ? plan.run.integer("recompute_every") : 0;
   if (ranks && ranks->shards_parameters()) {
     objective_options.recompute.every = 1;
-    objective_options.recompute.weights = [&ranks](int64_t block, bool begins) { begins ? ranks->come(block) : ranks->go(block); };
+    objective_options.recompute.weights = [ranks](int64_t block, bool begins) { begins ? ranks->come(block) : ranks->go(block); };
   }
+  if (parallel.model) objective_options.recompute.inputs = parallel.model->input_tap();
   objective_options.seed_randomness = job.seed_randomness;
   objective_options.set_training = job.set_training;
   objective_options.flops = job.flops;
   objective_options.activations = activations;
   job.options.peak_flops = 2 * kernels::measure_float_peak();  // a multiply-add is two
   const std::unique_ptr<train::Objective> objective =
-      job.objective ? job.objective(std::move(objective_options)) : objective_of(plan, job, std::move(objective_options));
+      job.objective ? job.objective(std::move(objective_options)) : objective_of(plan, job, parallel, std::move(objective_options));
   const train::TrainResult result =
-      train::train(*objective, job.parameters, *optimizer, folder, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr, ranks.get());
+      train::train(*objective, job.parameters, *optimizer, folder, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr, ranks);
   if (result.stopped) {
     print_note(fmt::format("stopped after step {} of {}; --resume goes on", result.steps, result.total_steps));
     if (ranks) job.ranks.group().leave();
@@ -580,6 +561,7 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
     if (ranks) {
       summary["strategy"] = plan.run.text("strategy");
       summary["ranks"] = per_rank;
+      for (const char* size : {"tensor_parallel_size", "pipeline_parallel_size"}) summary[size] = plan.run.integer(size);
     }
     print_json(summary);
     return;

@@ -5,8 +5,10 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -124,17 +126,25 @@ class GlooGroup : public ProcessGroup {
     store_options.timeout = std::chrono::duration_cast<std::chrono::milliseconds>(options.connect_timeout);
     named("the ranks do not find each other", [&] {
       store_ = c10::make_intrusive<c10d::TCPStore>(launch.address, store_options);
-      const Store own = c10::make_intrusive<c10d::PrefixStore>(launch.prefix, store_);
-      auto group_options = c10d::ProcessGroupGloo::Options::create(options.connect_timeout);
-      group_options->devices.push_back(device_of(launch));
-      gloo_ = c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("gloo", own), rank_, size_, group_options);
-      at::Tensor all = at::zeros({1});
-      all_reduce(all)->wait();  // all are there
-      gloo_->setTimeout(std::chrono::duration_cast<std::chrono::milliseconds>(kOperationTimeout));
+      own_ = c10::make_intrusive<c10d::PrefixStore>(launch.prefix, store_);
     });
+    device_ = device_of(launch);
+    connect_timeout_ = options.connect_timeout;
+    meet("gloo");
     // Of its own connection: an operation of another thread may hold the store's for long.
     const Store pulse = store_->clone();
     heartbeat_ = std::make_unique<Heartbeat>(c10::make_intrusive<c10d::PrefixStore>(launch.prefix + "/pulse", pulse), rank_, size_, options);
+  }
+
+  // Of `whole`; all its members make one.
+  GlooGroup(const GlooGroup& whole, const std::string& name, const std::vector<int>& members, int rank)
+      : rank_(rank),
+        size_(static_cast<int>(members.size())),
+        store_(whole.store_),
+        own_(whole.own_),
+        device_(whole.device_),
+        connect_timeout_(whole.connect_timeout_) {
+    meet(name);
   }
 
   int rank() const override { return rank_; }
@@ -157,8 +167,8 @@ class GlooGroup : public ProcessGroup {
       return gloo_->broadcast(tensors, options);
     });
   }
-  void send(at::Tensor tensor, int to) override {
-    start("send", std::move(tensor), [&](std::vector<at::Tensor>& tensors) { return gloo_->send(tensors, to, 0); })->wait();
+  std::unique_ptr<Pending> send(at::Tensor tensor, int to) override {
+    return start("send", std::move(tensor), [&](std::vector<at::Tensor>& tensors) { return gloo_->send(tensors, to, 0); });
   }
   void receive(at::Tensor tensor, int from) override {
     start("receive", std::move(tensor), [&](std::vector<at::Tensor>& tensors) { return gloo_->recv(tensors, from, 0); })->wait();
@@ -181,12 +191,32 @@ class GlooGroup : public ProcessGroup {
     return texts;
   }
 
+  std::unique_ptr<ProcessGroup> subgroup(const std::vector<int>& members) override {
+    const auto found = std::find(members.begin(), members.end(), rank_);
+    FRUGAL_ASSERT(found != members.end());
+    if (members.size() == 1) return std::make_unique<SingleProcess>();
+    const std::string name = fmt::format("gloo of {}", fmt::join(members, ","));
+    return std::make_unique<GlooGroup>(*this, fmt::format("{} ({})", name, ++made_[name]), members, static_cast<int>(found - members.begin()));
+  }
+
   void leave() override {
     heartbeat_.reset();  // before rank 0 takes the store away
     all_gather("");
   }
 
  private:
+  // Connects all ranks, each of which gives the same name.
+  void meet(const std::string& name) {
+    named("the ranks do not find each other", [&] {
+      auto options = c10d::ProcessGroupGloo::Options::create(connect_timeout_);
+      options->devices.push_back(device_);
+      gloo_ = c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, own_), rank_, size_, options);
+      at::Tensor all = at::zeros({1});
+      all_reduce(all)->wait();  // all are there
+      gloo_->setTimeout(std::chrono::duration_cast<std::chrono::milliseconds>(kOperationTimeout));
+    });
+  }
+
   template <typename Call>
   std::unique_ptr<Pending> start(const char* what, at::Tensor tensor, const Call& call) {
     FRUGAL_ASSERT(tensor.is_contiguous() && tensor.is_cpu());
@@ -196,8 +226,12 @@ class GlooGroup : public ProcessGroup {
 
   int rank_, size_;
   c10::intrusive_ptr<c10d::TCPStore> store_;
+  Store own_;  // this start's keys in it
+  std::shared_ptr<gloo::transport::Device> device_;
+  std::chrono::milliseconds connect_timeout_;
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo_;
   std::unique_ptr<Heartbeat> heartbeat_;
+  std::map<std::string, int> made_;  // subgroups, of which several may have the same members
 };
 
 class Done : public Pending {
@@ -216,7 +250,7 @@ std::unique_ptr<ProcessGroup> connect(const Launch& launch, const GroupOptions& 
 std::unique_ptr<Pending> SingleProcess::all_reduce(at::Tensor) { return std::make_unique<Done>(); }
 std::unique_ptr<Pending> SingleProcess::reduce(at::Tensor, int) { return std::make_unique<Done>(); }
 std::unique_ptr<Pending> SingleProcess::broadcast(at::Tensor, int) { return std::make_unique<Done>(); }
-void SingleProcess::send(at::Tensor, int) { fail(ErrorKind::internal, "a process cannot send to itself"); }
+std::unique_ptr<Pending> SingleProcess::send(at::Tensor, int) { fail(ErrorKind::internal, "a process cannot send to itself"); }
 void SingleProcess::receive(at::Tensor, int) { fail(ErrorKind::internal, "a process cannot receive from itself"); }
 
 }  // namespace frugal::dist

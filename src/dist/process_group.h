@@ -34,10 +34,14 @@ class ProcessGroup {
   virtual std::unique_ptr<Pending> reduce(at::Tensor tensor, int root) = 0;
   // What `root` has.
   virtual std::unique_ptr<Pending> broadcast(at::Tensor tensor, int root) = 0;
-  virtual void send(at::Tensor tensor, int to) = 0;
+  // Between two ranks messages arrive in the order in which they are sent.
+  virtual std::unique_ptr<Pending> send(at::Tensor tensor, int to) = 0;
   virtual void receive(at::Tensor tensor, int from) = 0;
   // What each rank says, by rank.
   virtual std::vector<std::string> all_gather(const std::string& text) = 0;
+  // A group of some of these ranks, numbered in the order given; called by its members, and no longer used when this one is left. Its operations and
+  // this one's do not wait for each other.
+  virtual std::unique_ptr<ProcessGroup> subgroup(const std::vector<int>& members) = 0;
   // The last call: returns when all ranks are done. One that ends without it is an error to the others.
   virtual void leave() = 0;
 
@@ -63,9 +67,10 @@ class SingleProcess : public ProcessGroup {
   std::unique_ptr<Pending> all_reduce(at::Tensor tensor) override;
   std::unique_ptr<Pending> reduce(at::Tensor tensor, int root) override;
   std::unique_ptr<Pending> broadcast(at::Tensor tensor, int root) override;
-  void send(at::Tensor tensor, int to) override;
+  std::unique_ptr<Pending> send(at::Tensor tensor, int to) override;
   void receive(at::Tensor tensor, int from) override;
   std::vector<std::string> all_gather(const std::string& text) override { return {text}; }
+  std::unique_ptr<ProcessGroup> subgroup(const std::vector<int>&) override { return std::make_unique<SingleProcess>(); }
   void leave() override {}
 };
 

@@ -43,6 +43,44 @@ TEST(ProcessGroup, ReducesToOneAndBroadcastsFromOne) {
   });
 }
 
+TEST(ProcessGroup, GroupsOfSomeRanksSumByThemselves) {
+  on_ranks(4, [&](ProcessGroup& world) {
+    const int rank = world.rank();
+    const auto row = world.subgroup({rank / 2 * 2, rank / 2 * 2 + 1}), column = world.subgroup({rank % 2 + 2, rank % 2}), alone = world.subgroup({rank});
+    at::Tensor all = at::full({3}, rank), in_row = all.clone(), in_column = all.clone(), by_itself = all.clone();
+    const auto pending = world.all_reduce(all);
+    column->all_reduce(in_column)->wait();
+    row->all_reduce(in_row)->wait();
+    alone->all_reduce(by_itself)->wait();
+    pending->wait();
+    EXPECT_EQ(all[0].item<int>(), 6);
+    EXPECT_EQ(in_row[1].item<int>(), rank / 2 * 4 + 1);
+    EXPECT_EQ(in_column[2].item<int>(), rank % 2 * 2 + 2);
+    EXPECT_EQ(by_itself[0].item<int>(), rank);
+    EXPECT_EQ(column->rank(), 1 - rank / 2) << "in the order given";
+    const auto again = world.subgroup({rank / 2 * 2, rank / 2 * 2 + 1});
+    at::Tensor here = at::ones({1}), there = at::ones({1});
+    const auto before = again->all_reduce(here);
+    row->all_reduce(there)->wait();
+    before->wait();
+    EXPECT_EQ((here + there).item<int>(), 4) << "two groups of the same";
+  });
+}
+
+TEST(ProcessGroup, MessagesBothWaysDoNotWaitForEachOther) {
+  on_ranks(2, [&](ProcessGroup& group) {
+    constexpr int64_t kLarge = 4 << 20;  // more than a socket holds
+    std::vector<std::unique_ptr<Pending>> pending;
+    for (int i = 0; i < 3; ++i) pending.push_back(group.send(at::full({kLarge}, 10 * group.rank() + i), 1 - group.rank()));
+    for (int i = 0; i < 3; ++i) {
+      const at::Tensor got = at::empty({kLarge}, at::kLong);
+      group.receive(got, 1 - group.rank());
+      EXPECT_EQ(got[kLarge - 1].item<int64_t>(), 10 * (1 - group.rank()) + i);
+    }
+    for (const auto& each : pending) each->wait();
+  });
+}
+
 TEST(ProcessGroup, SeveralOperationsGoOnAtOnce) {
   on_ranks(2, [&](ProcessGroup& group) {
     std::vector<at::Tensor> tensors;
@@ -74,7 +112,7 @@ TEST(ProcessGroup, SendsFromOneToAnother) {
   on_ranks(2, [&](ProcessGroup& group) {
     at::Tensor tensor = group.leads() ? at::arange(7) : at::zeros({7}, at::kLong);
     if (group.leads())
-      group.send(tensor, 1);
+      group.send(tensor, 1)->wait();
     else
       group.receive(tensor, 0);
     EXPECT_TRUE(at::equal(tensor, at::arange(7)));

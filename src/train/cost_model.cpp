@@ -10,6 +10,7 @@
 #include "nn/sharing.h"
 #include "train/new_model.h"
 #include "train/per_parameter.h"
+#include "train/tensor_parallel.h"
 
 namespace frugal::train {
 namespace {
@@ -58,82 +59,160 @@ int64_t kept_per_token(const nn::BlockSpec& b) {
   return 4 * b.hidden + 2 * queries + 2 * keys + b.heads + 3 * b.intermediate;
 }
 
+std::vector<Parameter> parameters_of_stage(const nn::ModelSpec& spec, ModelParallelSize size, int stage) {
+  nn::ModelSpec part = spec;
+  for (nn::BlockSpec& block : part.blocks) block = tensor_parallel_spec(block, size.tensor);
+  part.vocab = (spec.vocab + size.tensor - 1) / size.tensor;
+  std::vector<Parameter> parameters;
+  for (Parameter& parameter : parameters_of(part)) {
+    const std::vector<int> stages = stages_of(parameter.name, spec, size.pipeline);
+    if (std::find(stages.begin(), stages.end(), stage) != stages.end()) parameters.push_back(std::move(parameter));
+  }
+  return parameters;
+}
+
+namespace {
+
+double others(int ranks) { return static_cast<double>(ranks - 1) / ranks; }
+
+// What of the estimate is a stage's.
+struct StageCost {
+  CostEstimate memory;
+  double numbers = 0;  // of its parameters
+  double again = 0;    // of weights that more than one block computes with
+  double flops = 0;    // of a micro-batch
+  size_t parameters = 0;
+};
+
+struct Estimator {
+  const nn::ModelSpec& spec;
+  const Workload& work;
+  StateBytes state;
+  bool in_backward;  // the optimizer steps as gradients come
+  bool shards = work.strategy != Strategy::ddp && work.copies() > 1, zero3 = work.strategy == Strategy::zero3 && work.copies() > 1;
+  bool keeps_shares = shards && work.strategy != Strategy::zero1, recompute = work.recompute || zero3;
+  double tokens = static_cast<double>(work.micro_batch_tokens), rounds = std::ceil(static_cast<double>(work.micro_batches) / work.copies());
+
+  void add_parameters(StageCost& stage, const std::vector<Parameter>& parameters) {
+    const std::vector<int> owners = owners_of(parameters, work.copies());
+    std::vector<double> numbers(static_cast<size_t>(work.copies())), states(static_cast<size_t>(work.copies()));
+    std::map<int64_t, double> blocks;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const auto count = static_cast<double>(parameters[i].tensor.numel());
+      const auto owner = static_cast<size_t>(owners[i]);
+      numbers[owner] += count;
+      states[owner] += state.of(parameters[i]);
+      blocks[block_of(parameters[i].name)] += count;
+    }
+    const double all = numbers_of(parameters), outside = blocks[DataParallel::kOutside];
+    double block = 0;
+    for (const auto& [index, count] : blocks) block = index == DataParallel::kOutside ? block : std::max(block, count);
+    const double share = *std::max_element(numbers.begin(), numbers.end());
+    stage.memory.parameters = kFloat * (zero3 ? std::min(all, share + outside + block) : all);
+    // The embedding's gradient is whole until the end of backward: the head's part of it comes first.
+    stage.memory.gradients = kFloat * (keeps_shares ? std::min(all, share + outside + block) : all);
+    if (in_backward) {  // the gradient of the head, which is a tied embedding's, lives all the while, and one of the others
+      const auto head = static_cast<double>(spec.vocab * spec.hidden);
+      double largest = spec.tied_embeddings ? 0 : head;
+      for (const Parameter& parameter : parameters) {
+        if (block_of(parameter.name) != DataParallel::kOutside) largest = std::max(largest, static_cast<double>(parameter.tensor.numel()));
+      }
+      stage.memory.gradients = kFloat * (head + largest);
+    }
+    const nn::Sharing sharing = nn::sharing_of(spec);
+    for (const Parameter& parameter : parameters) {
+      if (block_of(parameter.name) == DataParallel::kOutside) continue;
+      const bool everywhere = sharing.one_mlp && parameter.name.find(".mlp.") != std::string::npos;
+      stage.again += static_cast<double>(parameter.tensor.numel()) * static_cast<double>((everywhere ? spec.blocks.size() : sharing.repeats) - 1);
+    }
+    for (const double bytes : states) stage.memory.optimizer = shards ? std::max(stage.memory.optimizer, bytes) : stage.memory.optimizer + bytes;
+    stage.numbers = all;
+    stage.parameters = parameters.size();
+  }
+
+  void add_blocks(StageCost& stage, Range range, bool has_head, double in_flight) {
+    double kept = 0, most = 0, inputs = 0, attention = 0;
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      const nn::BlockSpec b = tensor_parallel_spec(spec.blocks[static_cast<size_t>(i)], work.size.tensor);
+      const auto of_block = static_cast<double>(kept_per_token(b));
+      kept += of_block;
+      // While a block's backward runs: gradients of what its MLP made, and of its input and output.
+      most = std::max(most, (recompute ? of_block : 0) + static_cast<double>(3 * b.intermediate + 2 * b.hidden));
+      inputs += static_cast<double>(b.hidden);
+      const int64_t seen = b.sliding_window > 0 ? std::min(b.sliding_window, work.sequence_tokens) : work.sequence_tokens;
+      attention += 12.0 * static_cast<double>(b.heads * b.head_dim) * static_cast<double>(seen);
+    }
+    stage.memory.activations = kFloat * tokens * (in_flight * (recompute ? inputs : kept) + most + 3 * static_cast<double>(spec.hidden));
+    const double vocab = static_cast<double>(spec.vocab) / work.size.tensor;
+    if (has_head) stage.memory.buffers = std::min(kLogitBytes, kFloat * tokens * vocab);
+    if (work.copies() > 1) stage.memory.buffers += std::min(2 * kBucketBytes, kFloat * stage.numbers);
+    // Looking rows up costs nothing; a tied embedding is the head's matrix.
+    const double looked_up = range.begin == 0 && !(has_head && spec.tied_embeddings) ? vocab * static_cast<double>(spec.hidden) : 0;
+    stage.flops = tokens * (6 * (stage.numbers + stage.again - looked_up) + attention) * (recompute ? 4.0 / 3 : 1);
+  }
+
+  StageCost stage_of(int index) {
+    StageCost stage;
+    add_parameters(stage, parameters_of_stage(spec, work.size, index));
+    add_blocks(stage, part_of(std::ssize(spec.blocks), index, work.size.pipeline), index == work.size.pipeline - 1,
+               std::min(rounds, static_cast<double>(work.size.pipeline - index)));
+    return stage;
+  }
+
+  // Sums of the residual stream, which nothing hides: behind each half of a block, forward and backward, and at both ends; bytes and messages a step.
+  std::pair<double, double> tensor_parallel_sums() const {
+    if (work.size.tensor == 1) return {0, 0};
+    const double blocks = std::ceil(static_cast<double>(spec.blocks.size()) / work.size.pipeline);
+    const double sums = rounds * (blocks * (recompute ? 6 : 4) + 2);
+    return {sums * 2 * others(work.size.tensor) * kFloat * tokens * static_cast<double>(spec.hidden), sums};
+  }
+};
+
+}  // namespace
+
 CostEstimate estimate_cost(const nn::ModelSpec& spec, const Workload& work, const Cluster& cluster, const MethodRow<OptimizerFactory>& optimizer,
                            const Options& optimizer_options) {
-  if (work.ranks < 1 || work.micro_batches < work.ranks)
-    fail(ErrorKind::invalid_input, "a step's {} micro-batches cannot be shared by {} ranks", work.micro_batches, work.ranks);
-  const std::vector<Parameter> parameters = parameters_of(spec);
-  const double all = numbers_of(parameters);
-  const bool shards = work.strategy != Strategy::ddp && work.ranks > 1, zero3 = work.strategy == Strategy::zero3 && work.ranks > 1;
-  const bool keeps_shares = shards && work.strategy != Strategy::zero1, recompute = work.recompute || zero3;
-  const std::vector<int> owners = owners_of(parameters, work.ranks);
-  StateBytes state(optimizer, optimizer_options);
-  std::vector<double> numbers(static_cast<size_t>(work.ranks)), states(static_cast<size_t>(work.ranks));
-  std::map<int64_t, double> blocks;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const auto count = static_cast<double>(parameters[i].tensor.numel());
-    const auto owner = static_cast<size_t>(owners[i]);
-    numbers[owner] += count;
-    states[owner] += state.of(parameters[i]);
-    blocks[block_of(parameters[i].name)] += count;
-  }
-  const double outside = blocks[DataParallel::kOutside];
-  double block = 0, again = 0;  // again: of weights that more than one block computes with
-  const nn::Sharing sharing = nn::sharing_of(spec);
-  for (const Parameter& parameter : parameters) {
-    if (block_of(parameter.name) == DataParallel::kOutside) continue;
-    const bool everywhere = sharing.one_mlp && parameter.name.find(".mlp.") != std::string::npos;
-    again += static_cast<double>(parameter.tensor.numel()) * static_cast<double>((everywhere ? spec.blocks.size() : sharing.repeats) - 1);
-  }
-  for (const auto& [index, count] : blocks) block = index == DataParallel::kOutside ? block : std::max(block, count);
-  const double share = *std::max_element(numbers.begin(), numbers.end());
+  if (work.ranks < 1) fail(ErrorKind::invalid_input, "there must be a rank, not {}", work.ranks);
+  ModelParallel::check(spec, work.size, work.ranks);
+  if (work.micro_batches < work.copies())
+    fail(ErrorKind::invalid_input, "a step's {} micro-batches cannot be shared by {} ranks", work.micro_batches, work.copies());
+  Estimator estimator{.spec = spec,
+                      .work = work,
+                      .state = StateBytes(optimizer, optimizer_options),
+                      .in_backward = optimizer.function({}, optimizer_options)->steps_in_backward()};
+  const int stages = work.size.pipeline;
   CostEstimate cost;
-  cost.parameters = kFloat * (zero3 ? std::min(all, share + outside + block) : all);
-  // The embedding's gradient is whole until the end of backward: the head's part of it comes first.
-  cost.gradients = kFloat * (keeps_shares ? std::min(all, share + outside + block) : all);
-  // One that steps in backward: the gradient of the head, which is a tied embedding's, lives all the while, and one of the others.
-  if (optimizer.function({}, optimizer_options)->steps_in_backward()) {
-    const auto head = static_cast<double>(spec.vocab * spec.hidden);
-    double largest = spec.tied_embeddings ? 0 : head;
-    for (const Parameter& parameter : parameters) {
-      if (block_of(parameter.name) != DataParallel::kOutside) largest = std::max(largest, static_cast<double>(parameter.tensor.numel()));
-    }
-    cost.gradients = kFloat * (head + largest);
+  double through = 0, slowest = 0, numbers = 0, parameters = 0;  // of a micro-batch, seconds; of the largest stage
+  for (int index = 0; index < stages; ++index) {
+    const StageCost stage = estimator.stage_of(index);
+    if (stage.memory.bytes() > cost.bytes()) cost = stage.memory;
+    through += stage.flops / cluster.flops;
+    slowest = std::max(slowest, stage.flops / cluster.flops);
+    numbers = std::max(numbers, stage.numbers);
+    parameters = std::max(parameters, static_cast<double>(stage.parameters));
   }
-  for (const double bytes : states) cost.optimizer = shards ? std::max(cost.optimizer, bytes) : cost.optimizer + bytes;
-  const auto tokens = static_cast<double>(work.micro_batch_tokens);
-  double kept = 0, most = 0, inputs = 0;
-  for (const nn::BlockSpec& b : spec.blocks) {
-    const auto of_block = static_cast<double>(kept_per_token(b));
-    kept += of_block;
-    // While a block's backward runs: gradients of what its MLP made, and of its input and output.
-    most = std::max(most, (recompute ? of_block : 0) + static_cast<double>(3 * b.intermediate + 2 * b.hidden));
-    inputs += static_cast<double>(b.hidden);
-  }
-  cost.activations = kFloat * tokens * ((recompute ? inputs : kept) + most + 3 * static_cast<double>(spec.hidden));
-  cost.buffers = std::min(kLogitBytes, kFloat * tokens * static_cast<double>(spec.vocab)) + (work.ranks > 1 ? std::min(2 * kBucketBytes, kFloat * all) : 0);
-
-  // Time.
-  double attention = 0;
-  for (const nn::BlockSpec& b : spec.blocks) {
-    const int64_t seen = b.sliding_window > 0 ? std::min(b.sliding_window, work.sequence_tokens) : work.sequence_tokens;
-    attention += 12.0 * static_cast<double>(b.heads * b.head_dim) * static_cast<double>(seen);
-  }
-  const double matrices = all + again - (spec.tied_embeddings ? 0 : static_cast<double>(spec.vocab * spec.hidden));
-  const double rounds = std::ceil(static_cast<double>(work.micro_batches) / work.ranks);
-  const double flops = tokens * (6 * matrices + attention);
-  cost.compute_seconds = rounds * flops * (recompute ? 4.0 / 3 : 1) / cluster.flops;
-  const double others = static_cast<double>(work.ranks - 1) / work.ranks, bytes = kFloat * all;
+  const double rounds = estimator.rounds;
+  cost.compute_seconds = rounds * through / stages;  // of a stage in the mean
+  cost.bubble_seconds = through + (rounds - 1) * slowest - cost.compute_seconds;
+  const bool shards = estimator.shards, zero3 = estimator.zero3;
+  const double away = others(work.copies()), bytes = kFloat * numbers;
   // An all-reduce by a ring sends each part twice; a reduce to an owner, or a broadcast from one, once.
-  const double reductions = keeps_shares ? rounds : 1;
-  const double overlapped = others * bytes * (shards ? reductions : 2.0), late = shards && !zero3 ? others * bytes : zero3 ? 2 * rounds * others * bytes : 0;
-  cost.sent_bytes = overlapped + late;
-  const double messages = bytes / kBucketBytes * reductions + (zero3 ? 2 * rounds : shards ? 1 : 0) * static_cast<double>(parameters.size());
+  const double reductions = estimator.keeps_shares ? rounds : 1;
+  const double overlapped = away * bytes * (shards ? reductions : 2.0), late = shards && !zero3 ? away * bytes : zero3 ? 2 * rounds * away * bytes : 0;
+  const auto [sums, sum_messages] = estimator.tensor_parallel_sums();
+  const double rows = kFloat * estimator.tokens * static_cast<double>(spec.hidden);  // from stage to stage
+  const double tied = stages > 1 && spec.tied_embeddings ? kFloat * static_cast<double>(spec.vocab * spec.hidden) / work.size.tensor : 0;
+  cost.sent_bytes = overlapped + late + sums + (stages > 1 ? rounds * rows : 0) + tied;
+  const double reduced = work.copies() > 1 ? bytes / kBucketBytes * reductions + (zero3 ? 2 * rounds : shards ? 1 : 0) * parameters : 0;
+  const double messages = reduced + sum_messages + 2 * (stages - 1);
   const auto seconds_of = [&](double sent) { return cluster.bytes_per_second > 0 ? sent / cluster.bytes_per_second : 0; };
   // Gradients are summed while backward, two thirds of a step (of its last round), goes on.
-  const double hidden = cost.compute_seconds / rounds * (keeps_shares ? rounds : 1) * 2 / 3;
-  if (work.ranks > 1) cost.exposed_seconds = std::max(0.0, seconds_of(overlapped) - hidden) + seconds_of(late) + messages * cluster.latency;
-  cost.tokens_per_second = static_cast<double>(work.micro_batches) * tokens / cost.seconds();
+  const double hidden = cost.compute_seconds / rounds * (estimator.keeps_shares ? rounds : 1) * 2 / 3;
+  if (work.ranks > 1) {
+    cost.exposed_seconds =
+        std::max(0.0, seconds_of(overlapped) - hidden) + seconds_of(late + sums + tied + 2 * (stages - 1) * rows) + messages * cluster.latency;
+  }
+  cost.tokens_per_second = static_cast<double>(work.micro_batches) * estimator.tokens / cost.seconds();
   return cost;
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "dist/test_ranks.h"
 #include "tiny_model.h"
 #include "train/full_parameters.h"
 #include "train/hidden_states.h"
@@ -105,6 +106,50 @@ TEST(CostModel, SharesOfStateAndGradientsFallWithTheRanks) {
   EXPECT_EQ(ddp.sent_bytes, all);
   EXPECT_EQ(zero1.sent_bytes, all);
   EXPECT_GT(zero3.sent_bytes, zero2.sent_bytes);
+}
+
+Workload shared(int ranks, ModelParallelSize size, int64_t micro_batches = 8) {
+  Workload work = workload(ranks, Strategy::ddp, micro_batches);
+  work.size = size;
+  return work;
+}
+
+TEST(CostModel, RanksThatShareAModelHaveTheirPartsOfIt) {
+  for (testing::TinyModelOptions shape : {testing::TinyModelOptions{}, {.tied = false, .biases = true}, {.qk_norm = true, .post_norms = true}}) {
+    for (const ModelParallelSize size : {ModelParallelSize{.tensor = 2}, ModelParallelSize{.pipeline = 2}, ModelParallelSize{.tensor = 2, .pipeline = 2}}) {
+      shape.heads = 4, shape.kv_heads = 2, shape.blocks = 3, shape.vocab = 62;
+      const nn::Model made = testing::tiny_model(shape);
+      dist::on_ranks(size.ranks(), [&](dist::ProcessGroup& world) {
+        nn::Model model = made;
+        std::vector<Parameter> parameters = all_parameters(model);
+        const ModelParallel parallel(world, size, model, parameters);
+        std::map<std::string, std::vector<int64_t>> want, got;
+        for (const Parameter& parameter : parameters) want[parameter.name] = parameter.tensor.sizes().vec();
+        for (const Parameter& parameter : parameters_of_stage(made.spec, size, parallel.stage())) got[parameter.name] = parameter.tensor.sizes().vec();
+        EXPECT_EQ(got, want);
+      });
+    }
+  }
+}
+
+TEST(CostModel, SharingAModelSavesMemoryAndCostsItsBubbleAndItsSums) {
+  const nn::ModelSpec spec = large(64);  // nearly all of it is blocks
+  const CostEstimate alone = estimate(spec, shared(1, {})), halves = estimate(spec, shared(2, {.tensor = 2})),
+                     stages = estimate(spec, shared(4, {.pipeline = 4}));
+  EXPECT_NEAR(halves.parameters / alone.parameters, 0.5, 0.01);
+  EXPECT_NEAR(halves.optimizer / alone.optimizer, 0.5, 0.01);
+  EXPECT_NEAR(halves.compute_seconds / alone.compute_seconds, 0.5, 0.01);
+  EXPECT_EQ(halves.bubble_seconds, 0);
+  // Four sums a block of 512 tokens of 512 numbers and two at the ends, of which two ranks send half twice, 8 times.
+  EXPECT_NEAR(halves.sent_bytes, 8 * (8 * 4 + 2) * 512.0 * 512 * 4, 1);
+  EXPECT_GT(halves.exposed_seconds, halves.sent_bytes / 1e9);
+  EXPECT_NEAR(stages.parameters / alone.parameters, 0.25, 0.01);
+  EXPECT_NEAR(stages.bubble(), 3.0 / 11, 0.01) << "(p - 1) / (m + p - 1)";
+  EXPECT_NEAR(stages.compute_seconds / alone.compute_seconds, 0.25, 0.01);
+  // The first stage keeps four micro-batches of a quarter of the blocks.
+  EXPECT_NEAR(stages.activations / alone.activations, 1, 0.1);
+  EXPECT_EQ(estimate(spec, shared(8, {.tensor = 2, .pipeline = 2})).parameters, estimate(spec, shared(4, {.tensor = 2, .pipeline = 2})).parameters);
+  EXPECT_THROW(estimate(spec, shared(3, {.tensor = 2})), Error);
 }
 
 TEST(CostModel, TimeIsWorkOverSpeed) {

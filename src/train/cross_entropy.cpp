@@ -11,6 +11,7 @@
 #include "nn/lora_kind.h"
 #include "ops/autocast.h"
 #include "ops/gemm.h"
+#include "train/tensor_parallel.h"
 
 namespace frugal::train {
 namespace {
@@ -40,17 +41,48 @@ Tensor losses_in_place(Tensor& logits, const Tensor& targets, double softcap) {
   return losses;
 }
 
+// The same where `head` has some of the tokens: logits [count, its rows]. Each rank's highest logit, its sum of exponentials beside that, and the wanted
+// logit where it has it, are all that the others see.
+Tensor losses_in_place(Tensor& logits, const Tensor& targets, double softcap, const VocabularyParallelKind& head) {
+  Tensor slope;
+  if (softcap > 0) {
+    logits.div_(softcap).tanh_();
+    slope = 1 - logits.square();
+    logits.mul_(softcap);
+  }
+  dist::ProcessGroup& group = head.group();
+  const Tensor local = targets - head.first();
+  const Tensor here = (local >= 0).logical_and_(local < logits.size(1)).unsqueeze(1);
+  const Tensor column = local.unsqueeze(1).masked_fill(here.logical_not(), 0);
+  const Tensor all = at::zeros({group.size(), 3, logits.size(0)});
+  Tensor mine = all[group.rank()];
+  mine[2].copy_(logits.gather(1, column).mul_(here).squeeze(1));
+  const Tensor highest_here = logits.amax(1, /*keepdim=*/true);
+  mine[0].copy_(highest_here.squeeze(1));
+  logits.sub_(highest_here).exp_();
+  mine[1].copy_(logits.sum(1));
+  group.all_reduce(all)->wait();  // a row of numbers for each rank, zero at the others
+  const Tensor highest = all.select(1, 0).amax(0);
+  const Tensor total = (all.select(1, 1) * (all.select(1, 0) - highest).exp()).sum(0);
+  logits.mul_(((mine[0] - highest).exp() / total).unsqueeze(1));
+  logits.scatter_add_(1, column, -here.to(at::kFloat));
+  if (softcap > 0) logits.mul_(slope);
+  return total.log() + highest - all.select(1, 2).sum(0);
+}
+
 // weights undefined: 1.
 double weighted_sum(const Tensor& losses, const Tensor& weights) {
   const Tensor exact = losses.to(at::kDouble);
   return (weights.defined() ? exact * weights : exact).sum().item<double>();
 }
 
+// parallel: the head where it is cut by tokens, else null.
 class FusedHead : public torch::autograd::Function<FusedHead> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight, const Tensor& targets, const std::optional<Tensor>& row_weights,
-                        double softcap, double scale, bool training) {
-    const int64_t rows = hidden.size(0), step = rows_of_logits(weight.size(0));
+                        double softcap, double scale, bool training, const VocabularyParallelKind* parallel) {
+    const int64_t vocab_here = parallel ? (parallel->vocab() + parallel->group().size() - 1) / parallel->group().size() : weight.size(0);
+    const int64_t rows = hidden.size(0), step = rows_of_logits(vocab_here);  // the same on all ranks
     const at::ScalarType type = ops::activation_type(hidden);
     const bool wants_hidden = training && hidden.requires_grad(), wants_weight = training && weight.requires_grad();
     Tensor gradient = wants_hidden ? at::empty_like(hidden) : Tensor();
@@ -61,7 +93,8 @@ class FusedHead : public torch::autograd::Function<FusedHead> {
       const Tensor part = hidden.narrow(0, begin, count);
       const Tensor factors = row_weights ? row_weights->narrow(0, begin, count) : Tensor();
       Tensor logits = ops::gemm(part, weight.t(), type);
-      loss += weighted_sum(losses_in_place(logits, targets.narrow(0, begin, count), softcap), factors);
+      const Tensor learned = targets.narrow(0, begin, count);
+      loss += weighted_sum(parallel ? losses_in_place(logits, learned, softcap, *parallel) : losses_in_place(logits, learned, softcap), factors);
       if (factors.defined() && (wants_hidden || wants_weight)) logits.mul_(factors.unsqueeze(1));
       if (wants_hidden) {
         Tensor into = gradient.narrow(0, begin, count);
@@ -71,14 +104,14 @@ class FusedHead : public torch::autograd::Function<FusedHead> {
       }
       if (wants_weight) ops::gemm_into(weight.mutable_grad(), logits.t(), part, scale, /*accumulate=*/true, type);
     }
-    if (wants_hidden) context->save_for_backward({gradient});
+    if (wants_hidden) context->save_for_backward({parallel ? summed(parallel->group(), gradient) : gradient});
     return at::scalar_tensor(loss * scale, at::kDouble);
   }
 
   static torch::autograd::variable_list backward(AutogradContext* context, torch::autograd::variable_list gradients) {
     FRUGAL_ASSERT(gradients[0].item<double>() == 1);
     const auto saved = context->get_saved_variables();
-    return {saved.empty() ? Tensor() : saved[0], Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+    return {saved.empty() ? Tensor() : saved[0], Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -109,7 +142,7 @@ Tensor cross_entropy(const nn::Model& model, const Tensor& hidden, const Tensor&
     const Tensor weight = model.head.dense();
     if (!weight.requires_grad() || weight.is_leaf())
       return FusedHead::apply(inputs, weight, learned, factors.defined() ? std::optional(factors) : std::nullopt, model.spec.logit_softcap, scale,
-                              at::GradMode::is_enabled());
+                              at::GradMode::is_enabled(), dynamic_cast<const VocabularyParallelKind*>(model.head.kinds().front().get()));
   }
   Tensor loss = at::zeros({}, at::kDouble);
   const int64_t step = rows_of_logits(model.spec.vocab);

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "train/clip.h"
+#include "train/tensor_description.h"
 
 namespace frugal::train {
 
@@ -16,24 +17,15 @@ using at::Tensor;
 
 namespace {
 
-// A tensor as it is announced to another rank.
-Json description(const std::string& name, const Tensor& tensor) {
-  return {{"name", name}, {"shape", tensor.sizes().vec()}, {"type", static_cast<int>(tensor.scalar_type())}};
-}
-Tensor empty_of(const Json& description) {
-  return at::empty(description.at("shape").get<std::vector<int64_t>>(), at::TensorOptions(static_cast<at::ScalarType>(description.at("type").get<int>())));
-}
-
 Json announced(Optimizer& optimizer) {
   Json states = Json::array();
   optimizer.for_each_state([&](const std::string& name, Tensor& tensor) { states.push_back(description(name, tensor)); });
   return states;
 }
 
-// The tensor keeps its shape and its place in the graph; its numbers are there or not.
-void set_here(const Tensor& tensor, bool here) { at::native::resize_bytes_cpu(tensor.storage().unsafeGetStorageImpl(), here ? tensor.nbytes() : 0); }
-
 }  // namespace
+
+void set_here(const Tensor& tensor, bool here) { at::native::resize_bytes_cpu(tensor.storage().unsafeGetStorageImpl(), here ? tensor.nbytes() : 0); }
 
 int64_t block_of(const std::string& name) {
   constexpr std::string_view kLayers = "layers.";
@@ -55,11 +47,12 @@ std::vector<int> owners_of(const std::vector<Parameter>& parameters, int ranks) 
   return owners;
 }
 
-DataParallel::DataParallel(dist::ProcessGroup& group, Strategy strategy, const std::vector<Parameter>& parameters)
+DataParallel::DataParallel(dist::ProcessGroup& group, Strategy strategy, const std::vector<Parameter>& parameters, ModelParallel* model)
     : group_(group),
       strategy_(strategy),
       parameters_(parameters),
       owners_(shards() ? owners_of(parameters, group.size()) : std::vector<int>()),
+      model_(model),
       reducer_(group, parameters, owners_) {
   for (size_t i = 0; i < parameters.size(); ++i) members_[block_of(parameters[i].name)].push_back(i);
   broadcast_each([](size_t) { return 0; });
@@ -68,10 +61,11 @@ DataParallel::DataParallel(dist::ProcessGroup& group, Strategy strategy, const s
 }
 
 void DataParallel::take_leaders_parameters() const {
+  if (model_ && group_.leads()) model_->scatter();
   if (!shards_parameters()) return broadcast_each([](size_t) { return 0; });
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (owners_[i] == 0) continue;
-    if (leads()) group_.send(parameters_[i].tensor, owners_[i]);
+    if (group_.leads()) group_.send(parameters_[i].tensor, owners_[i])->wait();
     if (owners_[i] == group_.rank()) group_.receive(parameters_[i].tensor, 0);
   }
 }
@@ -95,10 +89,11 @@ void DataParallel::go(int64_t block) {
 }
 
 void DataParallel::come_to_leader() {
+  if (model_ && group_.leads()) model_->come_to_leader();
   if (!shards_parameters()) return;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (owners_[i] == 0) continue;
-    if (owners_[i] == group_.rank()) group_.send(parameters_[i].tensor, 0);
+    if (owners_[i] == group_.rank()) group_.send(parameters_[i].tensor, 0)->wait();
     if (!leads()) continue;
     set_here(parameters_[i].tensor, true);
     group_.receive(parameters_[i].tensor, owners_[i]);
@@ -106,7 +101,8 @@ void DataParallel::come_to_leader() {
 }
 
 void DataParallel::go_from_leader() {
-  if (leads()) {
+  if (model_ && group_.leads()) model_->go_from_leader();
+  if (leads() && shards_parameters()) {
     for (const auto& [block, members] : members_) go(block);
   }
 }
@@ -123,16 +119,23 @@ std::vector<Parameter> DataParallel::owned() const {
 void DataParallel::begin_round(bool last) {
   reduces_ = last || strategy_ == Strategy::zero2 || strategy_ == Strategy::zero3;
   come(kOutside);
-  if (reduces_) reducer_.begin();
+  if (reduces_ && !is_staged()) reducer_.begin();
 }
 
 void DataParallel::end_round() {
+  // Several micro-batches' gradients have added up: only now is each the last one.
+  if (is_staged()) reducer_.begin();
   if (reduces_) reducer_.end();
   go(kOutside);
 }
 
+void DataParallel::put_gradients() {
+  reducer_.put_gradients();
+  if (model_) model_->sum_tied_gradient(parameters_);
+}
+
 double DataParallel::gradient_norm() const {
-  const double norm = train::gradient_norm(parameters_);
+  const double norm = model_ ? model_->gradient_norm(parameters_) : train::gradient_norm(parameters_);
   if (!shards()) return norm;
   Tensor squares = at::full({1}, norm * norm, at::kDouble);
   group_.all_reduce(squares)->wait();
@@ -152,22 +155,24 @@ void DataParallel::broadcast_each(const std::function<int(size_t)>& root) const 
 std::map<std::string, Tensor> DataParallel::gather_state(Optimizer& optimizer) const {
   std::map<std::string, Tensor> all;
   const auto announcements = group_.all_gather(shards() ? announced(optimizer).dump() : "[]");
-  if (leads()) optimizer.for_each_state([&](const std::string& name, Tensor& tensor) { all[name] = tensor; });
+  if (group_.leads()) optimizer.for_each_state([&](const std::string& name, Tensor& tensor) { all[name] = tensor; });
   for (int rank = 1; rank < group_.size(); ++rank) {
-    if (rank == group_.rank() && shards()) optimizer.for_each_state([&](const std::string&, Tensor& tensor) { group_.send(tensor.contiguous(), 0); });
-    if (!leads()) continue;
+    if (rank == group_.rank() && shards()) optimizer.for_each_state([&](const std::string&, Tensor& tensor) { group_.send(tensor.contiguous(), 0)->wait(); });
+    if (!group_.leads()) continue;
     for (const Json& each : parse_json(announcements[static_cast<size_t>(rank)], "a rank's optimizer state")) {
       const Tensor tensor = empty_of(each);
       group_.receive(tensor, rank);
       all[each.at("name").get<std::string>()] = tensor;
     }
   }
+  if (model_ && group_.leads()) all = model_->gather_state(all);
   return all;
 }
 
-void DataParallel::load_state(Optimizer& optimizer, const std::map<std::string, Tensor>& state, const std::string& where) const {
+void DataParallel::load_state(Optimizer& optimizer, const std::map<std::string, Tensor>& whole, const std::string& where) const {
+  const std::map<std::string, Tensor> state = model_ && group_.leads() ? model_->scatter_state(whole) : whole;
   const auto announcements = group_.all_gather(announced(optimizer).dump());
-  if (leads()) {
+  if (group_.leads()) {
     // Of ranks that shard, together all; else each has all.
     size_t count = 0;
     for (int rank = 0; rank < (shards() ? group_.size() : 1); ++rank) count += parse_json(announcements[static_cast<size_t>(rank)], where).size();
@@ -176,7 +181,7 @@ void DataParallel::load_state(Optimizer& optimizer, const std::map<std::string, 
       for (const Json& each : parse_json(announcements[static_cast<size_t>(rank)], where)) {
         Tensor tensor = empty_of(each);
         copy_named(state, each.at("name").get<std::string>(), tensor, where);
-        group_.send(tensor, rank);
+        group_.send(tensor, rank)->wait();
       }
     }
     optimizer.for_each_state([&](const std::string& name, Tensor& tensor) { copy_named(state, name, tensor, where); });
@@ -192,10 +197,10 @@ void DataParallel::load_state(Optimizer& optimizer, const std::map<std::string, 
 
 bool DataParallel::all_agree(bool here) const {
   Tensor against = at::full({1}, here ? 0 : 1, at::kLong);
-  group_.all_reduce(against)->wait();
+  world().all_reduce(against)->wait();
   return against.item<int64_t>() == 0;
 }
 
-Json DataParallel::of_leader(const Json& value) const { return parse_json(group_.all_gather(leads() ? value.dump() : "")[0], "what rank 0 says"); }
+Json DataParallel::of_leader(const Json& value) const { return parse_json(world().all_gather(leads() ? value.dump() : "")[0], "what rank 0 says"); }
 
 }  // namespace frugal::train

@@ -20,6 +20,7 @@
 #include "base/json.h"
 #include "dist/process_group.h"
 #include "train/gradient_reducer.h"
+#include "train/model_parallel.h"
 #include "train/optimizer.h"
 #include "train/parameter.h"
 
@@ -30,17 +31,24 @@ enum class Strategy { ddp, zero1, zero2, zero3 };
 // "model.layers.7.mlp.up_proj.weight" is of block 7; DataParallel::kOutside where a name is of none.
 int64_t block_of(const std::string& name);
 
+// The tensor keeps its shape and its place in the graph; its numbers are there or not.
+void set_here(const at::Tensor& tensor, bool here);
+
 // The rank that owns each parameter: runs of parameters with about equally many numbers.
 std::vector<int> owners_of(const std::vector<Parameter>& parameters, int ranks);
 
 class DataParallel {
  public:
-  // Both are referred to. All parameters take rank 0's values.
-  DataParallel(dist::ProcessGroup& group, Strategy strategy, const std::vector<Parameter>& parameters);
+  // All are referred to. All parameters take rank 0's values. model: where the ranks of `group` have a part of it each, the same one; else null.
+  DataParallel(dist::ProcessGroup& group, Strategy strategy, const std::vector<Parameter>& parameters, ModelParallel* model = nullptr);
 
-  dist::ProcessGroup& group() const { return group_; }
-  bool leads() const { return group_.leads(); }
+  dist::ProcessGroup& group() const { return group_; }  // that the micro-batches are dealt out to
+  dist::ProcessGroup& world() const { return model_ ? model_->world() : group_; }
+  bool leads() const { return world().leads(); }
   bool shards() const { return strategy_ != Strategy::ddp; }
+  bool is_whole() const { return !shards() && !model_; }  // each rank has all that a checkpoint needs
+  // Micro-batches of a step go through the ranks' stages one behind the other (pipeline.h).
+  bool is_staged() const { return model_ && model_->is_staged(); }
   // All ranks must compute a micro-batch in each round, and evaluate: weights are sent as blocks are computed.
   bool shards_parameters() const { return strategy_ == Strategy::zero3; }
   // What this rank's optimizer moves.
@@ -50,17 +58,19 @@ class DataParallel {
   void begin_round(bool last);
   void end_round();
   // After the last round: gradients are in .grad, where their owners are.
-  void put_gradients() { reducer_.put_gradients(); }
+  void put_gradients();
   // Of all gradients of the step.
   double gradient_norm() const;
+  // What rank 0 has in leaders_parameters() is then where it belongs.
   void take_leaders_parameters() const;
   // zero3: the parameters of a block, or with kOutside those of none, come, and those of others go.
   static constexpr int64_t kOutside = -1;
   void come(int64_t block);
   void go(int64_t block);
-  // zero3: all parameters of the model at rank 0, until they go again. Nothing where they are there.
+  // All parameters of the model at rank 0, until they go again. Nothing where they are there.
   void come_to_leader();
   void go_from_leader();
+  const std::vector<Parameter>& leaders_parameters() const { return model_ ? model_->whole() : parameters_; }
   // After the optimizer has moved what is owned: all ranks have all parameters.
   void share_parameters() const;
 
@@ -80,6 +90,7 @@ class DataParallel {
   const std::vector<Parameter>& parameters_;
   std::vector<int> owners_;                         // empty: ddp
   std::map<int64_t, std::vector<size_t>> members_;  // zero3: of each block
+  ModelParallel* model_;
   GradientReducer reducer_;
   bool reduces_ = false;
 };

@@ -24,7 +24,7 @@ struct BlockCall : torch::CustomClassHolder {
   std::shared_ptr<const Recompute> recompute;
   Tensor random_state;  // when it ran first
 
-  Tensor run(const Tensor& hidden) const { return block->forward(hidden, *sequences, positions); }
+  Tensor run(const Tensor& hidden) const { return block->forward(hidden, *sequences, positions, recompute->inputs); }
 };
 
 // The weights of a block are here as long as it lives.
@@ -73,23 +73,19 @@ class RecomputedBlock : public torch::autograd::Function<RecomputedBlock> {
 
 }  // namespace
 
-Tensor hidden_states(const nn::Model& model, const nn::Batch& given, const Recompute& recompute) {
-  const std::optional<nn::Model::Completed> with_virtual = model.completed(given);
-  const nn::Batch& batch = with_virtual ? with_virtual->batch : given;
+Tensor through_blocks(const nn::Model& model, Tensor hidden, const nn::Batch& batch, const Recompute& recompute, int64_t begin, int64_t end) {
   const Tensor positions = nn::Model::positions(batch.sequences);
   FRUGAL_ASSERT(positions.size(0) == static_cast<int64_t>(batch.tokens.size()));
   const bool recomputes = recompute.every > 0 && at::GradMode::is_enabled();
   const auto sequences = std::make_shared<const std::vector<nn::SequenceSlice>>(batch.sequences);
   const auto shared = std::make_shared<const Recompute>(recompute);
-  Tensor hidden = model.embed(batch.tokens);
   FRUGAL_ASSERT(!recompute.weights || recompute.every == 1 || !recomputes);
-  int64_t index = -1;
-  for (const nn::Block& block : model.blocks) {
+  for (int64_t index = begin; index < end; ++index) {
+    const nn::Block& block = model.blocks[static_cast<size_t>(index)];
     stop_point();
-    ++index;
     if (!recomputes || index % recompute.every != 0) {
       const WeightsHere here(recompute, index);
-      hidden = block.forward(hidden, *sequences, positions);
+      hidden = block.forward(hidden, *sequences, positions, recompute.inputs);
       continue;
     }
     // What trains may lie in the block alone: the function must have an input that wants a gradient.
@@ -102,6 +98,13 @@ Tensor hidden_states(const nn::Model& model, const nn::Batch& given, const Recom
     call->recompute = shared;
     hidden = RecomputedBlock::apply(hidden, call);
   }
+  return hidden;
+}
+
+Tensor hidden_states(const nn::Model& model, const nn::Batch& given, const Recompute& recompute) {
+  const std::optional<nn::Model::Completed> with_virtual = model.completed(given);
+  const nn::Batch& batch = with_virtual ? with_virtual->batch : given;
+  const Tensor hidden = through_blocks(model, model.embed(batch.tokens), batch, recompute, 0, std::ssize(model.blocks));
   return model.final_norm.forward(with_virtual ? hidden.index_select(0, with_virtual->rows) : hidden);
 }
 

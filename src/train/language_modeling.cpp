@@ -74,7 +74,7 @@ TokenBatch token_batch(const data::Dataset& dataset, std::span<const uint64_t> e
 }
 
 LanguageModeling::LanguageModeling(const nn::Model& model, const data::Dataset& dataset, const data::Dataset* held_out, LanguageModelingOptions options)
-    : model_(model), dataset_(dataset), options_(std::move(options)), held_out_(held_out) {}
+    : model_(model), dataset_(dataset), held_out_(held_out), options_(std::move(options)) {}
 
 std::vector<MicroBatch> LanguageModeling::epoch(int64_t epoch) { return micro_batches(dataset_, options_.batches, epoch, options_.flops); }
 

@@ -52,13 +52,12 @@ class LanguageModeling : public Objective {
  protected:
   const nn::Model& model_;
   const data::Dataset& dataset_;
+  const data::Dataset* held_out_;
   const LanguageModelingOptions options_;
 
  private:
   // drawn: with labels of the model's own.
   double backward(const MicroBatch& batch, double scale, uint64_t seed, bool drawn);
-
-  const data::Dataset* held_out_;
 };
 
 }  // namespace frugal::train

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
@@ -27,6 +28,8 @@ class Objective {
   // Adds the gradient of scale * (sum of the micro-batch's losses) to the parameters' .grad; returns that sum. `seed` is for what is random in
   // it (dropout), equal when a step is computed again.
   virtual double accumulate(const MicroBatch& batch, double scale, uint64_t seed) = 0;
+  // The same of several micro-batches, one after the other unless the objective knows better (pipeline.h).
+  virtual double accumulate_step(std::span<const MicroBatch* const> batches, double scale, std::span<const uint64_t> seeds);
   // That sum alone, without gradient: what zeroth-order optimizers move by. Error{unsupported} unless the objective can.
   virtual double loss(const MicroBatch& batch, uint64_t seed);
   // As accumulate, with labels drawn from the model in place of the data's: what second-order optimizers estimate curvature with. Error{unsupported}
@@ -41,6 +44,12 @@ class Objective {
   // What must be equal for a run to be resumed: data, order, everything that changes the numbers.
   virtual Json fingerprint() const = 0;
 };
+
+inline double Objective::accumulate_step(std::span<const MicroBatch* const> batches, double scale, std::span<const uint64_t> seeds) {
+  double loss = 0;
+  for (size_t i = 0; i < batches.size(); ++i) loss += accumulate(*batches[i], scale, seeds[i]);
+  return loss;
+}
 
 inline double Objective::loss(const MicroBatch&, uint64_t) {
   fail(ErrorKind::unsupported, "this objective is learned by its gradient: choose a first-order optimizer");

@@ -175,6 +175,31 @@ Json LogRow::history() const {
   return row;
 }
 
+Json LogRow::numbers() const {
+  return {{"loss", loss},
+          {"grad_norm", grad_norm},
+          {"learning_rate", learning_rate},
+          {"tokens_per_second", tokens_per_second},
+          {"tokens", tokens},
+          {"mfu", mfu ? Json(*mfu) : Json()},
+          {"skipped", skipped},
+          {"metrics", metrics}};
+}
+
+LogRow LogRow::of_numbers(const JsonObject& numbers) {
+  LogRow row;
+  const auto number = [&](const char* name) { return numbers.has(name) ? numbers.number(name, -1e300, 1e300) : std::numeric_limits<double>::quiet_NaN(); };
+  row.loss = number("loss");
+  row.grad_norm = number("grad_norm");
+  row.learning_rate = number("learning_rate");
+  row.tokens_per_second = number("tokens_per_second");
+  row.tokens = numbers.integer("tokens", 0, INT64_MAX);
+  if (numbers.has("mfu")) row.mfu = number("mfu");
+  row.skipped = numbers.boolean_or("skipped", false);
+  row.metrics = numbers.object("metrics").json();
+  return row;
+}
+
 std::vector<LogRow> read_run_log(const std::string& path) {
   std::vector<LogRow> rows;
   for_each_line(path, [&](std::string_view, const JsonObject& object) {

@@ -24,6 +24,9 @@ struct LogRow {
 
   Json line() const;     // of trainer_log.jsonl
   Json history() const;  // of trainer_state.json's log_history, with transformers' names
+  // What a step found out, for a checkpoint of a run whose row is not written yet.
+  Json numbers() const;
+  static LogRow of_numbers(const JsonObject& numbers);
 };
 
 // The rows of a trainer_log.jsonl of at most 1 GiB. A number that was not finite was written as null and is NaN here; times are of whole seconds. A last

@@ -108,14 +108,15 @@ class Run {
 
  private:
   bool leads() const { return !ranks_ || ranks_->leads(); }
-  int64_t rank_count() const { return ranks_ ? ranks_->group().size() : 1; }
+  int64_t rank_count() const { return ranks_ ? ranks_->world().size() : 1; }
+  const std::vector<Parameter>& whole_parameters() const { return ranks_ ? ranks_->leaders_parameters() : parameters_; }  // at rank 0
 
   // When another rank has ended, what all have is worth keeping: the parameters are those of the last step.
   LogRow step_of_ranks() {
     try {
       return one_step();
     } catch (const Error& error) {
-      if (error.kind() == ErrorKind::io && !ranks_->shards() && leads() && !is_saved_) {
+      if (error.kind() == ErrorKind::io && ranks_->is_whole() && leads() && !is_saved_) {
         log_warning("another process has ended; a checkpoint of step {} is written", step_);
         write(own_state());
       }
@@ -149,6 +150,24 @@ class Run {
     return loss;
   }
 
+  // The micro-batches of this rank's copy of the model, which go through its stages together.
+  double accumulate_staged(const Step& step, Rng& seeds, double scale) {
+    const size_t size = static_cast<size_t>(ranks_->group().size()), rank = static_cast<size_t>(ranks_->group().rank());
+    std::vector<const MicroBatch*> batches;
+    std::vector<uint64_t> chosen;
+    for (size_t i = 0; i < step.batches.size(); ++i) {
+      const uint64_t seed = seeds.next();
+      if (i % size != rank || step.batches[i]->targets == 0) continue;
+      batches.push_back(step.batches[i]);
+      chosen.push_back(seed);
+    }
+    ranks_->begin_round(true);
+    const double loss = objective_.accumulate_step(batches, scale, chosen);
+    ranks_->end_round();
+    ranks_->put_gradients();
+    return loss;
+  }
+
   // A rank that has nothing to do in a round, where the others need its weights as they compute: it computes with them, for nothing.
   template <typename Accumulate>
   static void keep_pace(const Step& step, const Accumulate& accumulate_one) {
@@ -164,13 +183,12 @@ class Run {
     if (!ranks_) return;
     const size_t size = static_cast<size_t>(ranks_->group().size()), rank = static_cast<size_t>(ranks_->group().rank());
     const size_t mine = step.batches.size() / size + (rank < step.batches.size() % size ? 1 : 0);
-    const Json here = {{"loss", std::bit_cast<int64_t>(loss)}, {"metrics", metrics}, {"batches", mine}, {"stop", stop_requested()}};  // JSON has no NaN
+    const Json here = {{"loss", std::bit_cast<int64_t>(loss)}, {"metrics", metrics}, {"batches", mine}};  // JSON has no NaN
     loss = 0;
     std::map<std::string, std::pair<double, double>> sums;  // value and weight
     for (const std::string& text : ranks_->group().all_gather(here.dump())) {
       const Json said = parse_json(text, "what a rank says of its step");
       loss += std::bit_cast<double>(said.at("loss").get<int64_t>());
-      all_stop_ |= said.at("stop").get<bool>();
       const double weight = said.at("batches").get<double>();
       for (const auto& [name, value] : said.at("metrics").items()) {
         if (!value.is_number() || weight == 0) continue;
@@ -178,6 +196,7 @@ class Run {
         sums[name].second += weight;
       }
     }
+    all_stop_ |= !ranks_->all_agree(!stop_requested());
     metrics = Json::object();
     for (const auto& [name, sum] : sums) metrics[name] = sum.first / sum.second;
   }
@@ -225,8 +244,11 @@ class Run {
       loss = step_in_backward(step, scale, seeds, row);
       row.metrics = objective_.metrics();
     } else {
-      loss = accumulate(step, seeds,
-                        [&](const MicroBatch& batch, uint64_t seed, double share) { return objective_.accumulate(batch, share * scale * loss_scale, seed); });
+      if (ranks_ && ranks_->is_staged())
+        loss = accumulate_staged(step, seeds, scale * loss_scale);
+      else
+        loss = accumulate(step, seeds,
+                          [&](const MicroBatch& batch, uint64_t seed, double share) { return objective_.accumulate(batch, share * scale * loss_scale, seed); });
       row.metrics = objective_.metrics();
       exchange(step, loss, row.metrics);
       loss *= scale;
@@ -378,36 +400,11 @@ class Run {
   }
 
   std::optional<double> evaluate() {
-    if (!ranks_ || !ranks_->shards_parameters()) return leads() ? objective_.evaluate() : std::nullopt;
+    if (!ranks_ || !ranks_->shards_parameters()) return !ranks_ || ranks_->group().leads() ? objective_.evaluate() : std::nullopt;
     ranks_->come(DataParallel::kOutside);
     const auto loss = objective_.evaluate();
     ranks_->go(DataParallel::kOutside);
     return loss;
-  }
-
-  // What one_step found out, of a step whose row is not written.
-  static Json numbers_of(const LogRow& row) {
-    return {{"loss", row.loss},
-            {"grad_norm", row.grad_norm},
-            {"learning_rate", row.learning_rate},
-            {"tokens_per_second", row.tokens_per_second},
-            {"tokens", row.tokens},
-            {"mfu", row.mfu ? Json(*row.mfu) : Json()},
-            {"skipped", row.skipped},
-            {"metrics", row.metrics}};
-  }
-  static LogRow row_of(const JsonObject& numbers) {
-    LogRow row;
-    const auto number = [&](const char* name) { return numbers.has(name) ? numbers.number(name, -1e300, 1e300) : std::numeric_limits<double>::quiet_NaN(); };
-    row.loss = number("loss");
-    row.grad_norm = number("grad_norm");
-    row.learning_rate = number("learning_rate");
-    row.tokens_per_second = number("tokens_per_second");
-    row.tokens = numbers.integer("tokens", 0, INT64_MAX);
-    if (numbers.has("mfu")) row.mfu = number("mfu");
-    row.skipped = numbers.boolean_or("skipped", false);
-    row.metrics = numbers.object("metrics").json();
-    return row;
   }
 
   // At the `end` of the run it is an error when it cannot be written. All ranks save together: what is not written at rank 0 is written at none.
@@ -446,7 +443,7 @@ class Run {
 
   void write(TensorMap optimizer_state) {
     Checkpoint checkpoint{step_, {}, {}, std::move(optimizer_state)};
-    for (const Parameter& parameter : parameters_) checkpoint.parameters[parameter.name] = parameter.tensor;
+    for (const Parameter& parameter : whole_parameters()) checkpoint.parameters[parameter.name] = parameter.tensor;
     for (StepHook* hook : hooks_) {
       hook->for_each_state([&](const std::string& name, at::Tensor& state) { checkpoint.optimizer[kHookState + name] = state; });
     }
@@ -463,7 +460,7 @@ class Run {
                         {"ranks", rank_count()},
                         {"fingerprint", fingerprint_},
                         {"grad_scaler", scaler_ ? scaler_->state() : Json()},
-                        {"unfinished_step", pending_ ? numbers_of(*pending_) : Json()},
+                        {"unfinished_step", pending_ ? pending_->numbers() : Json()},
                         {"log_history", history_}};
     write_checkpoint(folder_->path(), checkpoint, add_files());
     prune_checkpoints(folder_->path(), options_.save_total_limit);
@@ -491,9 +488,10 @@ class Run {
     if (step_ > plan_.total()) state.fail_at("global_step", fmt::format("is beyond the run's {} steps", plan_.total()));
     if (ranks_) ranks_->come_to_leader();  // that there is room
     if (leads()) {
-      if (checkpoint->parameters.size() != parameters_.size())
-        fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters, here are {}", where, checkpoint->parameters.size(), parameters_.size());
-      for (const Parameter& parameter : parameters_) {
+      const std::vector<Parameter>& whole = whole_parameters();
+      if (checkpoint->parameters.size() != whole.size())
+        fail(ErrorKind::invalid_input, "{}: is of another run: {} parameters, here are {}", where, checkpoint->parameters.size(), whole.size());
+      for (const Parameter& parameter : whole) {
         at::Tensor tensor = parameter.tensor;
         copy_named(checkpoint->parameters, parameter.name, tensor, where);
       }
@@ -516,7 +514,7 @@ class Run {
     result_.loss_first = state.number("loss_first", -1e300, 1e300);
     result_.loss_last = state.number("loss_last", -1e300, 1e300);
     if (scaler_ && state.has("grad_scaler")) scaler_->load(state.object("grad_scaler"));
-    if (state.has("unfinished_step")) pending_ = row_of(state.object("unfinished_step"));
+    if (state.has("unfinished_step")) pending_ = LogRow::of_numbers(state.object("unfinished_step"));
     history_ = stored.value("log_history", Json::array());
     is_saved_ = true;
     log_info("resumed at step {} of {}", step_, plan_.total());
