@@ -36,7 +36,9 @@ Side parse_side(const std::vector<std::string>& words) {
     std::vector<std::string> known = {kWholeModel};
     const StepText step = parse_step(word);
     if (take(train::optimizer_table(), word, side.optimizer, known) || take(tune::adapter_table(), word, side.adapter, known) ||
-        take(distill::distill_table(), word, side.distillation, known) || take(train::growth_table(), word, side.growth, known)) {
+        take(distill::distill_table(), word, side.distillation, known) || take(train::growth_table(), word, side.growth, known) ||
+        take(train::initialization_table(), word, side.initialization, known)) {
+      if (train::initialization_table().find(step.id)) side.initialization_text = word;
       continue;
     }
     if (std::find(schedules().begin(), schedules().end(), step.id) != schedules().end()) {

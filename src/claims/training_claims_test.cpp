@@ -196,6 +196,7 @@ TEST(Claims, OfTrainingCanBeRunAsTheyAreWritten) {
   check_claims(tune::adapter_table());
   check_claims(distill::distill_table());
   check_claims(train::growth_table());
+  check_claims(train::initialization_table());
 }
 
 }  // namespace

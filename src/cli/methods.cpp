@@ -5,6 +5,7 @@
 #include "distill/distill_table.h"
 #include "quantize/trained_quantization.h"
 #include "train/growth.h"
+#include "train/initialization.h"
 #include "train/optimizer.h"
 #include "tune/adapter.h"
 
@@ -124,6 +125,7 @@ Methods all_methods(const Context& context) {
   append(methods, quantize::trained_quantization_table(), "train --method");
   append(methods, train::optimizer_table(), "train --optimizer");
   append(methods, train::growth_table(), "grow --method");
+  append(methods, train::initialization_table(), "train --initialization");
   return methods;
 }
 

@@ -92,6 +92,10 @@ void run(Context& context, TrainValues& values) {
   nn::LoadedModel model = load_model(context, is_new ? initial : base);
   const TrainingData data = load_training_data(context, plan, model, true);
   TrainingJob job = job_of(context, ranks, data, form, model);
+  if (const std::string& initialization = shape.text("initialization"); is_new && !initialization.empty()) {
+    train::scale_rates(shape, model.model->spec, optimizer_of(plan).row->id, job.parameters);
+    job.fingerprint["initialization"] = initialization;
+  }
   job.options = trainer_options(values.training, plan, context, is_new ? kNewRate : kContinuedRate);
   if (const std::string state = base + "/" + kOptimizerState; !is_new && std::filesystem::is_regular_file(state)) job.optimizer_state = state;
   run_training(context, plan, folder, job);

@@ -11,5 +11,6 @@ Family qwen2_family();
 Family qwen3_family();
 Family gemma3_family();
 Family bitnet_family();
+Family frugal_family();
 
 }  // namespace frugal::models

@@ -182,9 +182,10 @@ void Model::for_each_tensor(const TensorVisitor& visit) {
   embedding->for_each_tensor("model.embed_tokens", visit);
   for (size_t i = 0; i < blocks.size(); ++i) {
     for (const auto& [name, norm] : blocks[i].norms()) visit(fmt::format("model.layers.{}.{}.weight", i, name), norm->weight);
+    for (const auto& [name, scale] : blocks[i].branch_scales()) visit(fmt::format("model.layers.{}.{}", i, name), *scale);
     for (Linear* linear : blocks[i].linears()) linear->for_each_tensor(visit);
   }
-  visit("model.norm.weight", final_norm.weight);
+  if (final_norm.weight.defined()) visit("model.norm.weight", final_norm.weight);
   if (!spec.tied_embeddings) head.for_each_tensor(visit);
 }
 
@@ -197,7 +198,7 @@ void Model::for_each_linear(const std::function<void(Linear&)>& visit) {
 
 uint64_t Model::parameters() const {
   const auto count = [](const LinearKind& kind) { return static_cast<uint64_t>(kind.out_features() * kind.in_features()); };
-  uint64_t total = count(*embedding) + static_cast<uint64_t>(final_norm.weight.numel());
+  uint64_t total = count(*embedding) + (final_norm.weight.defined() ? static_cast<uint64_t>(final_norm.weight.numel()) : 0);
   auto& self = const_cast<Model&>(*this);
   self.for_each_linear([&](Linear& linear) {
     total += count(*linear.kinds().front());
@@ -205,12 +206,13 @@ uint64_t Model::parameters() const {
   });
   for (Block& block : self.blocks) {
     for (const auto& [name, norm] : block.norms()) total += static_cast<uint64_t>(norm->weight.numel());
+    total += block.branch_scales().size();
   }
   return total;
 }
 
 uint64_t Model::storage_bytes() const {
-  uint64_t total = embedding->storage_bytes() + static_cast<uint64_t>(final_norm.weight.nbytes());
+  uint64_t total = embedding->storage_bytes() + (final_norm.weight.defined() ? static_cast<uint64_t>(final_norm.weight.nbytes()) : 0);
   for (const Block& block : blocks) total += block.storage_bytes();
   if (!spec.tied_embeddings) total += head.storage_bytes();
   return total;

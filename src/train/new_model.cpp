@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -11,16 +13,19 @@
 #include "io/checkpoint.h"
 #include "io/safetensors.h"
 #include "text/tokenizer.h"
+#include "train/initialization.h"
 
 namespace frugal::train {
 namespace {
 
 constexpr uint64_t kMaxParameters = uint64_t{1} << 36;
+constexpr const char* kOwnFamily = "frugal";
 
 struct Shape {
   int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, context;
   bool tied, sub_norms;
   double deviation, rope_theta, eps;
+  std::optional<InitializationChoice> initialization;
 };
 
 Shape shape_of(const Options& options, int64_t vocab) {
@@ -42,6 +47,12 @@ Shape shape_of(const Options& options, int64_t vocab) {
   s.deviation = options.number("initializer_range");
   s.rope_theta = options.number("rope_theta");
   s.eps = options.number("rms_norm_eps");
+  if (const std::string& text = options.text("initialization"); !text.empty()) {
+    s.initialization = choose_method(initialization_table(), text);
+    const InitializationRow& row = *s.initialization->row;
+    if (row.function.change && s.sub_norms)
+      fail(ErrorKind::unsupported, "initialization: {} has a residual stream of its own, which goes with no sub_norms (BitNet)", row.id);
+  }
   return s;
 }
 
@@ -52,9 +63,12 @@ void require_writable(const Shape& s) {
   }
 }
 
-Json config_of(const Shape& s, const text::SpecialTokens& special) {
-  Json config = {{"architectures", {s.sub_norms ? "BitNetForCausalLM" : "LlamaForCausalLM"}},
-                 {"model_type", s.sub_norms ? "bitnet" : "llama"},
+Json config_of(const Shape& s, const nn::ModelSpec& spec, const text::SpecialTokens& special) {
+  Json config = {{"architectures",
+                  {s.sub_norms                 ? "BitNetForCausalLM"
+                   : spec.family == kOwnFamily ? "FrugalForCausalLM"
+                                               : "LlamaForCausalLM"}},
+                 {"model_type", s.sub_norms ? "bitnet" : spec.family},
                  {"vocab_size", s.vocab},
                  {"hidden_size", s.hidden},
                  {"intermediate_size", s.intermediate},
@@ -71,6 +85,13 @@ Json config_of(const Shape& s, const text::SpecialTokens& special) {
                  {"attention_bias", false},
                  {"mlp_bias", false},
                  {"torch_dtype", "float32"}};
+  if (spec.family == kOwnFamily) {
+    const nn::BlockSpec& block = spec.blocks.front();
+    config["norm_placement"] = block.norm == nn::NormKind::none ? "none" : block.norm_after_add ? "after" : "before";
+    config["residual_scale"] = block.residual_scale;
+    config["branch_scales"] = block.branch_scales;
+    config["embedding_scale"] = spec.embedding_scale;
+  }
   if (special.bos) config["bos_token_id"] = *special.bos;
   if (special.eos) config["eos_token_id"] = *special.eos;
   if (special.pad) config["pad_token_id"] = *special.pad;
@@ -86,19 +107,25 @@ io::TensorToWrite drawn(const Parameter& parameter, uint64_t stream, double devi
           }};
 }
 
-std::vector<io::TensorToWrite> weights_of(const nn::ModelSpec& spec, double deviation, uint64_t seed) {
-  const double residual = 1 / std::sqrt(2.0 * static_cast<double>(spec.blocks.size()));
+Begin begin_of(const Shape& s, const nn::ModelSpec& spec, const Parameter& parameter) {
+  const bool matrix = parameter.tensor.dim() >= 2, writes_residual = parameter.name.ends_with("o_proj.weight") || parameter.name.ends_with("down_proj.weight");
+  const double residual = writes_residual ? 1 / std::sqrt(2.0 * static_cast<double>(spec.blocks.size())) : 1;
+  const double usual = matrix ? s.deviation * residual : 1;
+  return s.initialization ? s.initialization->row->function.begin(spec, parameter, usual, s.initialization->options) : Begin{usual};
+}
+
+std::vector<io::TensorToWrite> weights_of(const Shape& s, const nn::ModelSpec& spec, uint64_t seed) {
   std::vector<io::TensorToWrite> tensors;
   uint64_t matrices = 0;
   for (const Parameter& parameter : parameters_of(spec)) {
     const std::string& name = parameter.name;
+    const double value = begin_of(s, spec, parameter).value;
     if (parameter.tensor.dim() < 2) {
-      tensors.push_back(
-          io::owned_tensor<float>(name, "F32", parameter.tensor.sizes().vec(), std::vector<float>(static_cast<size_t>(parameter.tensor.numel()), 1.0f)));
+      tensors.push_back(io::owned_tensor<float>(name, "F32", parameter.tensor.sizes().vec(),
+                                                std::vector<float>(static_cast<size_t>(parameter.tensor.numel()), static_cast<float>(value))));
       continue;
     }
-    const bool writes_residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
-    tensors.push_back(drawn(parameter, seed * 0x9E3779B97F4A7C15 + ++matrices, writes_residual ? deviation * residual : deviation));
+    tensors.push_back(drawn(parameter, seed * 0x9E3779B97F4A7C15 + ++matrices, value));
   }
   return tensors;
 }
@@ -118,6 +145,10 @@ nn::ModelSpec spec_of(const Shape& s) {
   block.intermediate = s.intermediate;
   block.sub_norms = s.sub_norms;
   spec.blocks.assign(static_cast<size_t>(s.layers), block);
+  if (s.initialization && s.initialization->row->function.change) {
+    spec.family = kOwnFamily;
+    s.initialization->row->function.change(spec, s.deviation, s.initialization->options);
+  }
   return spec;
 }
 
@@ -133,6 +164,8 @@ const std::vector<OptionSpec>& shape_options() {
       integer_option("max_position_embeddings", 1024, 2, 1 << 24, "context in tokens"),
       boolean_option("tie_word_embeddings", true, "one matrix for embedding and head"),
       boolean_option("sub_norms", false, "norms before the output projections of attention and MLP (BitNet's SubLN)"),
+      text_option("initialization", "",
+                  fmt::format("how it begins, id or id:key=value,...: {} (empty: GPT-2's normal weights)", ids_of(initialization_table()))),
       number_option("initializer_range", 0.02, 1e-6, 10, "deviation of the drawn weights"),
       number_option("rope_theta", 10000, 1, 1e12, "base of the rotary frequencies"),
       number_option("rms_norm_eps", 1e-5, 1e-12, 1, "added to the mean square in norms"),
@@ -157,8 +190,9 @@ std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
     const nn::BlockSpec& b = spec.blocks[i];
     const std::string block = fmt::format("model.layers.{}.", i);
     const int64_t queries = b.heads * b.head_dim, keys = b.kv_heads * b.head_dim;
+    const bool normed = b.norm != nn::NormKind::none;
     if (b.heads > 0) {
-      norm(block + "input_layernorm", b.hidden);
+      if (normed) norm(block + "input_layernorm", b.hidden);
       linear(block + "self_attn.q_proj", queries, b.hidden, b.qkv_bias);
       linear(block + "self_attn.k_proj", keys, b.hidden, b.qkv_bias);
       linear(block + "self_attn.v_proj", keys, b.hidden, b.qkv_bias);
@@ -166,8 +200,9 @@ std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
       if (b.qk_norm) norm(block + "self_attn.k_norm", b.head_dim);
       if (b.sub_norms) norm(block + "self_attn.attn_sub_norm", queries);
       linear(block + "self_attn.o_proj", b.hidden, queries, b.output_bias);
+      if (b.branch_scales) add(block + "self_attn.branch_scale", {1});
     }
-    if (b.post_norms || b.intermediate > 0) norm(block + "post_attention_layernorm", b.hidden);
+    if (normed && (b.post_norms || b.intermediate > 0)) norm(block + "post_attention_layernorm", b.hidden);
     if (b.post_norms) norm(block + "pre_feedforward_layernorm", b.hidden);
     if (b.post_norms) norm(block + "post_feedforward_layernorm", b.hidden);
     if (b.intermediate > 0) {
@@ -175,11 +210,22 @@ std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
       linear(block + "mlp.up_proj", b.intermediate, b.hidden, b.mlp_bias);
       if (b.sub_norms) norm(block + "mlp.ffn_sub_norm", b.intermediate);
       linear(block + "mlp.down_proj", b.hidden, b.intermediate, b.mlp_bias);
+      if (b.branch_scales) add(block + "mlp.branch_scale", {1});
     }
   }
-  norm("model.norm", spec.hidden);
+  if (spec.final_norm != nn::NormKind::none) norm("model.norm", spec.hidden);
   if (!spec.tied_embeddings) linear("lm_head", spec.vocab, spec.hidden);
   return parameters;
+}
+
+void scale_rates(const Options& shape, const nn::ModelSpec& spec, std::string_view optimizer, std::vector<Parameter>& parameters) {
+  const Shape s = shape_of(shape, spec.vocab);
+  if (!s.initialization) return;
+  const InitializationRow& row = *s.initialization->row;
+  constexpr std::string_view kAdams[] = {"adamw", "adam8bit", "lion", "schedule-free"};
+  if (row.function.wants_adam && std::ranges::find(kAdams, optimizer) == std::end(kAdams))
+    fail(ErrorKind::unsupported, "initialization: the rates of {} are for adamw, adam8bit, lion and schedule-free, not for {}", row.id, optimizer);
+  for (Parameter& parameter : parameters) parameter.learning_rate_scale *= begin_of(s, spec, parameter).learning_rate_scale;
 }
 
 void write_new_model(const std::string& directory, const Options& shape, const std::string& tokenizer, uint64_t seed) {
@@ -188,8 +234,9 @@ void write_new_model(const std::string& directory, const Options& shape, const s
   require_writable(s);
   AtomicDirectory target(directory, true, "config.json");
   io::copy_text_files(tokenizer, target.staging());
-  write_text_file(target.staging() + "/config.json", config_of(s, words->special()).dump(2) + "\n");
-  io::write_model_tensors(target.staging(), weights_of(spec_of(s), s.deviation, seed));
+  const nn::ModelSpec spec = spec_of(s);
+  write_text_file(target.staging() + "/config.json", config_of(s, spec, words->special()).dump(2) + "\n");
+  io::write_model_tensors(target.staging(), weights_of(s, spec, seed));
   target.commit();
 }
 
