@@ -441,9 +441,6 @@ train::TrainerOptions trainer_options(const TrainingValues& values, const Traini
 train::CheckpointFiles whole_model_files(const Context& context, const nn::LoadedModel& model) {
   return [&context, &model](const std::string& folder) {
     nn::SaveOptions options;
-    // Frugal's own layouts are for architectures that transformers has not.
-    const bool plain = context.loader.cannot_express(*model.model, nn::SaveFormat::huggingface).empty();
-    options.format = plain ? nn::SaveFormat::huggingface : nn::SaveFormat::frugal;
     options.float_format = "F32";
     context.loader.save(model, folder + "/.model", options);
     move_files(folder + "/.model", folder);

@@ -96,8 +96,7 @@ TEST(Initialization, WeightsBeginAsTheRowsSay) {
     EXPECT_NEAR(deviation(loaded.model->embedding->dense()), kRange, 0.06 * kRange);
     EXPECT_NEAR(loaded.model->spec.embedding_scale, embedding_scale, 1e-4 * embedding_scale);
     EXPECT_EQ(block.attention_branch_scale.defined(), scale >= 0);
-    if (scale >= 0) EXPECT_FLOAT_EQ(block.attention_branch_scale.item<float>(), static_cast<float>(scale));
-    if (scale >= 0) EXPECT_FLOAT_EQ(block.mlp_branch_scale.item<float>(), static_cast<float>(scale));
+    for (const auto& [name, number] : loaded.model->blocks[1].branch_scales()) EXPECT_FLOAT_EQ(number->item<float>(), static_cast<float>(scale)) << name;
     return loaded.model->spec.blocks[1].residual_scale;
   };
   EXPECT_DOUBLE_EQ(check("deepnorm", std::pow(8 * kLayers, -0.25), -1, 1 / kRange), std::pow(2 * kLayers, 0.25));
@@ -108,7 +107,7 @@ TEST(Initialization, WeightsBeginAsTheRowsSay) {
   check("fixup", 0.67 * std::pow(kLayers, -0.25), -1, std::pow(9 * kLayers, -0.25) / kRange);
 }
 
-// Sizes of what a model gives, after a few steps of AdamW on one batch, and the rates of its tensors.
+// Sizes of the numbers in the residual stream, and of what has changed in the logits, after a few steps of AdamW on one batch.
 struct Coordinates {
   double hidden = 0, logits = 0;
 };
@@ -164,8 +163,8 @@ TEST(Mup, CoordinatesAreAlikeAtAllWidthsAndGrowWithTheUsualStart) {
     EXPECT_GT(mup.logits, 0.5);
     EXPECT_LT(mup.logits, 2);
     const Coordinates usual = growth("", wider_heads);
-    EXPECT_GT(usual.hidden, 2) << "the check can fail";
-    EXPECT_GT(usual.logits, 3);
+    EXPECT_GT(usual.hidden, 5) << "the check can fail";
+    EXPECT_GT(usual.logits, 1.5 * mup.logits);
   }
 }
 
