@@ -198,7 +198,7 @@ void divide_rows(std::vector<Matrix> matrices, const std::string& name, nn::Line
 void BlockContext::scale_input(InputPoint point, const Tensor& scale) {
   const bool after_norm = point == InputPoint::attention_input || point == InputPoint::mlp_input;
   if (after_norm && (block.spec.norm == nn::NormKind::none || block.spec.norm_after_add)) {
-    fail(ErrorKind::unsupported, "block {}: the {} cannot be scaled: no norm just before it could take the inverse, it is the residual stream itself", index,
+    fail(ErrorKind::unsupported, "the {} cannot be scaled: no norm just before it could take the inverse, it is the residual stream itself",
          nn::to_string(point));
   }
   for (Matrix& matrix : matrices_at(point)) {
