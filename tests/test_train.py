@@ -251,7 +251,7 @@ def test_a_new_model_of_another_initialization_is_trained_resumed_and_served(fru
     again = frugal(*arguments, "--resume")
     assert again.code == 0 and (output / "model.safetensors").read_bytes() == before, again.err
     assert frugal("generate", output, "-p", "Sentence", "-n", 5).code == 0
-    gguf = frugal("compress", output, "--step", "rtn:bits=4,group=32", "-o", tmp_path / "model.gguf")
+    gguf = frugal("compress", output, "--step", "rtn:bits=8,group=32,symmetric=true", "-o", tmp_path / "model.gguf")
     assert (gguf.code == 0) == plain and (plain or "GGUF has no words" in gguf.err), gguf.err
     rounded = frugal("compress", output, "--step", "rtn:bits=8,group=32", "-o", tmp_path / "rounded")
     assert rounded.code == 0, rounded.err
