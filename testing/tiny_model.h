@@ -37,18 +37,24 @@ struct TinyModelOptions {
   int blocks = 2;
   bool tied = true, qk_norm = false, post_norms = false, sub_norms = false, biases = false;
   int64_t window = 0;
+  nn::NormKind norm = nn::NormKind::rms;
+  bool norm_after_add = false, branch_scales = false;
+  double residual_scale = 1;
 };
 
 inline nn::Model tiny_model(const TinyModelOptions& o = {}) {
   const at::NoGradGuard no_grad;
   const auto weight = [](int64_t out, int64_t in) { return at::randn({out, in}) / std::sqrt(static_cast<double>(in)); };
-  const auto norm = [](int64_t size) { return nn::Norm{nn::NormKind::rms, 1e-6, 1 + 0.3 * at::randn({size})}; };
+  const auto norm = [&](int64_t size) {
+    return o.norm == nn::NormKind::none ? nn::Norm{o.norm, 1e-6, {}} : nn::Norm{nn::NormKind::rms, 1e-6, 1 + 0.3 * at::randn({size})};
+  };
   nn::Model model;
   model.spec.family = "llama";
   model.spec.vocab = o.vocab;
   model.spec.hidden = o.hidden;
   model.spec.context_length = 256;
   model.spec.tied_embeddings = o.tied;
+  model.spec.final_norm = o.norm;
   model.embedding = std::make_shared<nn::DenseKind>(at::randn({o.vocab, o.hidden}));
   for (int i = 0; i < o.blocks; ++i) {
     nn::Block block;
@@ -64,6 +70,10 @@ inline nn::Model tiny_model(const TinyModelOptions& o = {}) {
     spec.qk_norm = o.qk_norm;
     spec.post_norms = o.post_norms;
     spec.sub_norms = o.sub_norms;
+    spec.norm = o.norm;
+    spec.norm_after_add = o.norm_after_add;
+    spec.residual_scale = o.residual_scale;
+    spec.branch_scales = o.branch_scales;
     spec.qkv_bias = o.biases;
     spec.state_slot = i;
     const auto linear = [&](const char* name, int64_t out, int64_t in, bool bias) {
@@ -86,6 +96,10 @@ inline nn::Model tiny_model(const TinyModelOptions& o = {}) {
     if (o.sub_norms) {
       block.attention_sub_norm = norm(o.heads * o.head_dim);
       block.mlp_sub_norm = norm(o.intermediate);
+    }
+    if (o.branch_scales) {
+      block.attention_branch_scale = 0.5 + 0.2 * at::randn({1});
+      block.mlp_branch_scale = 0.5 + 0.2 * at::randn({1});
     }
     if (o.qk_norm) {
       block.query_norm = norm(o.head_dim);

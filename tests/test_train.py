@@ -236,6 +236,41 @@ def test_tensorboard_reads_the_curves(tuned):
     assert {"train/grad_norm", "train/learning_rate"} <= set(events.Tags()["scalars"])
 
 
+@pytest.mark.parametrize("initialization", ["deepnorm", "rezero", "skipinit", "fixup", "mup:base_width=32"])
+def test_a_new_model_of_another_initialization_is_trained_resumed_and_served(frugal, tiny, tmp_path, initialization):
+    output = tmp_path / "model"
+    arguments = ["train", "--tokenizer", tiny / "model", "--data", tiny / "text.txt", "--layers", 3, "--width", 64, "--heads", 4, "--sequence-len", 64, "--micro-batch-size", 4,
+                 "--max-steps", 20, "--learning-rate", "3e-3", "--save-steps", 10, "--initialization", initialization, "-t", 1, "--json", "-o", output]
+    run = frugal(*arguments)
+    assert run.code == 0, run.err
+    assert run.json["train_loss_last"] < 0.8 * run.json["train_loss_first"]
+    plain = initialization.startswith("mup")
+    assert json.loads((output / "config.json").read_text())["model_type"] == ("llama" if plain else "frugal")
+    before = (output / "model.safetensors").read_bytes()
+    subprocess.run(["rm", "-r", output / "checkpoint-20", output / "model.safetensors"], check=True)
+    again = frugal(*arguments, "--resume")
+    assert again.code == 0 and (output / "model.safetensors").read_bytes() == before, again.err
+    assert frugal("generate", output, "-p", "Sentence", "-n", 5).code == 0
+    gguf = frugal("compress", output, "--step", "rtn:bits=8,group=32,symmetric=true", "-o", tmp_path / "model.gguf")
+    assert (gguf.code == 0) == plain and (plain or "GGUF has no words" in gguf.err), gguf.err
+    rounded = frugal("compress", output, "--step", "rtn:bits=8,group=32", "-o", tmp_path / "rounded")
+    assert rounded.code == 0, rounded.err
+    before, after = (frugal("eval", path, "--text", tiny / "text.txt", "--ctx", 64, "--exact", "--no-speed", "--json").json["ln_perplexity"] for path in (output, tmp_path / "rounded"))
+    assert after == pytest.approx(before, abs=0.05)
+    further = frugal("train", output, "--data", tiny / "text.txt", "--sequence-len", 64, "--max-steps", 2, "-o", tmp_path / "further", "-t", 1)
+    assert further.code == 0, further.err
+
+
+def test_initializations_are_refused_where_they_mean_nothing(frugal, tiny, tmp_path):
+    new = ["train", "--tokenizer", tiny / "model", "--data", tiny / "text.txt", "--layers", 2, "--width", 32, "--heads", 2, "--max-steps", 1, "--sequence-len", 16, "-o", tmp_path / "out"]
+    for more, message in ((["--initialization", "rezro"], 'did you mean "rezero"'), (["--initialization", "deepnorm", "--sub-norms", "true"], "sub_norms"),
+                          (["--initialization", "rezero", "--method", "bitnet-b158"], "sub_norms"), (["--initialization", "mup", "--optimizer", "sgd"], "not for sgd")):
+        run = frugal(*new, *more, "--overwrite")
+        assert run.code != 0 and message in run.err, run.err
+    run = frugal("train", tiny / "model", "--data", tiny / "text.txt", "--initialization", "rezero", "-o", tmp_path / "out")
+    assert run.code == 2 and "a model that is there has its shape" in run.err, run.err
+
+
 def test_a_new_model_is_trained_from_a_text_and_its_own_tokenizer(frugal, tiny, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

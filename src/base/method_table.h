@@ -17,6 +17,8 @@ struct TrainingBudget {
   int64_t steps = 0;
   int64_t batch_size = 8, sequence_len = 128;                  // examples of a step, their tokens
   int64_t new_blocks = 0;                                      // what trains is a new model of so many blocks and the model's widths; 0: the model as it is
+  int64_t new_width = 0;                                       // of the new model, with heads as wide as the model's; 0: the model's
+  int64_t tuned_width = 0;                                     // at which rates are chosen; 0: new_width
   int64_t shared_steps = 0;                                    // plain training of the new model that both sides go on from
   int64_t steps_before_growth = 0;                             // of the side that grows: with half of the blocks; not in `steps`
   std::string text = "reference";                              // or "faq", which model T has not read

@@ -196,6 +196,11 @@ void divide_rows(std::vector<Matrix> matrices, const std::string& name, nn::Line
 }  // namespace
 
 void BlockContext::scale_input(InputPoint point, const Tensor& scale) {
+  const bool after_norm = point == InputPoint::attention_input || point == InputPoint::mlp_input;
+  if (after_norm && (block.spec.norm == nn::NormKind::none || block.spec.norm_after_add)) {
+    fail(ErrorKind::unsupported, "the {} cannot be scaled: no norm just before it could take the inverse, it is the residual stream itself",
+         nn::to_string(point));
+  }
   for (Matrix& matrix : matrices_at(point)) {
     if (!matrix.name.ends_with(".second")) matrix.store_dense(matrix.weight * scale.unsqueeze(0));
   }

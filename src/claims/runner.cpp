@@ -67,6 +67,7 @@ double Runner::best_rate(const Run& run, const std::vector<double>& rates) {
   for (const double rate : rates) {
     Run tried = run;
     tried.rate = rate;
+    if (run.budget.tuned_width > 0) tried.budget.new_width = run.budget.tuned_width;
     if (const double loss = trainings_.of(tried).loss; loss < least) {
       least = loss;
       best = rate;

@@ -38,7 +38,9 @@ Side parse_side(const std::vector<std::string>& words) {
     const StepText step = parse_step(word);
     if (take(train::optimizer_table(), word, side.optimizer, known) || take(tune::adapter_table(), word, side.adapter, known) ||
         take(tune::layer_sampling_table(), word, side.sampling, known) || take(distill::distill_table(), word, side.distillation, known) ||
-        take(train::growth_table(), word, side.growth, known) || take(share::share_table(), word, side.architecture, known)) {
+        take(train::growth_table(), word, side.growth, known) || take(share::share_table(), word, side.architecture, known) ||
+        take(train::initialization_table(), word, side.initialization, known)) {
+      if (train::initialization_table().find(step.id)) side.initialization_text = word;
       continue;
     }
     if (step.id == kShape) {

@@ -36,20 +36,6 @@ data::Dataset first_of(const data::Dataset& dataset, size_t count) {
   return dataset.subset(ids);
 }
 
-Options shape_of(const nn::ModelSpec& spec, int64_t blocks, const std::vector<std::pair<std::string, std::string>>& others) {
-  const nn::BlockSpec& block = spec.blocks.front();
-  const auto text = [](auto value) { return fmt::format("{}", value); };
-  std::map<std::string, std::string> shape = {{"hidden_size", text(spec.hidden)},
-                                              {"num_hidden_layers", text(blocks)},
-                                              {"num_attention_heads", text(block.heads)},
-                                              {"num_key_value_heads", text(block.kv_heads)},
-                                              {"intermediate_size", text(block.intermediate)},
-                                              {"max_position_embeddings", text(spec.context_length)},
-                                              {"tie_word_embeddings", spec.tied_embeddings ? "true" : "false"}};
-  for (const auto& [name, value] : others) shape[name] = value;
-  return Options("model", train::shape_options(), {shape.begin(), shape.end()});
-}
-
 }  // namespace
 
 std::string Run::key() const {
@@ -57,9 +43,9 @@ std::string Run::key() const {
   for (const std::string& word : words) {
     if (word != "full" && word != "adamw") unusual.push_back(word);
   }
-  return fmt::format("{} {}: {} steps {} of {} x {}, {} blocks after {} and {}, {} rows {} peers {}, rate {}, seed {}, curve {}", model,
+  return fmt::format("{} {}: {} steps {} of {} x {}, {} blocks of {} after {} and {}, {} rows {} peers {}, rate {}, seed {}, curve {}", model,
                      words.empty() ? "as it is" : "trained", fmt::join(unusual, " "), budget.steps, budget.batch_size, budget.sequence_len, budget.new_blocks,
-                     budget.shared_steps, budget.steps_before_growth, budget.text, budget.rows, budget.peers_teach, rate, seed, curve);
+                     budget.new_width, budget.shared_steps, budget.steps_before_growth, budget.text, budget.rows, budget.peers_teach, rate, seed, curve);
 }
 
 const nn::LoadedModel& Trainings::model(const std::string& name) {
@@ -123,10 +109,30 @@ data::Dataset Trainings::answers(const Run& run, const Side& side) {
   return data::load_dataset({source}, {static_cast<size_t>(run.budget.sequence_len), data::OverLength::truncate}, train::text_model_of(teacher));
 }
 
-std::shared_ptr<nn::Model> Trainings::new_model(const std::string& name, int64_t blocks, const Side& side, uint64_t seed) {
+Options Trainings::shape_of(const Run& run, const Side& side) {
+  const nn::ModelSpec& spec = model(run.model).model->spec;
+  const nn::BlockSpec& block = spec.blocks.front();
+  const int64_t width = run.budget.new_width;
+  const auto text = [](auto value) { return fmt::format("{}", value); };
+  RawOptions shape = {{"hidden_size", text(width > 0 ? width : spec.hidden)},
+                      {"num_hidden_layers", text(run.budget.new_blocks)},
+                      {"num_attention_heads", text(width > 0 ? width / block.head_dim : block.heads)},
+                      {"max_position_embeddings", text(spec.context_length)},
+                      {"tie_word_embeddings", spec.tied_embeddings ? "true" : "false"},
+                      {"initialization", side.initialization_text}};
+  if (width == 0) shape.emplace_back("num_key_value_heads", text(block.kv_heads));
+  if (width == 0) shape.emplace_back("intermediate_size", text(block.intermediate));
+  for (const auto& [name, value] : side.shape) {
+    std::erase_if(shape, [&](const auto& option) { return option.first == name; });
+    shape.emplace_back(name, value);
+  }
+  return Options("model", train::shape_options(), shape);
+}
+
+std::shared_ptr<nn::Model> Trainings::new_model(const Run& run, const Side& side) {
   const std::string folder = setting_.work + "/initial";
   fs::remove_all(folder);
-  train::write_new_model(folder, shape_of(model(name).model->spec, blocks, side.shape), setting_.path(name), seed);
+  train::write_new_model(folder, shape_of(run, side), setting_.path(run.model), seed_of(run));
   return setting_.load(folder).model;
 }
 
@@ -136,6 +142,8 @@ Trainings::Start Trainings::start(const Run& run, const Side& side) {
     fail(ErrorKind::invalid_input, "a side that grows needs an even number of new blocks, not {}", budget.new_blocks);
   if (!side.shape.empty() && (budget.new_blocks == 0 || budget.shared_steps > 0 || side.growth))
     fail(ErrorKind::invalid_input, "a side has a shape of its own only where it trains a new model from the start");
+  if (side.initialization && (budget.new_blocks == 0 || side.growth || side.adapter || budget.shared_steps > 0))
+    fail(ErrorKind::invalid_input, "{}: is of a new model that trains whole from its first step", side.initialization_text);
   if (side.growth && side.adapter) fail(ErrorKind::invalid_input, "a model that grows is trained whole");
   Start start;
   const auto plain = [&](int64_t steps, int64_t blocks, double rate, std::vector<std::string> words) -> const Trained& {
@@ -161,7 +169,7 @@ Trainings::Start Trainings::start(const Run& run, const Side& side) {
   } else if (budget.shared_steps > 0) {
     start.model = std::make_shared<nn::Model>(*plain(budget.shared_steps, budget.new_blocks, kPlainRate, {"full"}).model);
   } else {
-    start.model = new_model(run.model, budget.new_blocks, side, seed_of(run));
+    start.model = new_model(run, side);
   }
   if (side.adapter) {
     start.adapter = side.adapter->row->function(*start.model, side.adapter->options, {.seed = seed_of(run), .tokenizer = model(run.model).tokenizer.get()});
@@ -169,6 +177,7 @@ Trainings::Start Trainings::start(const Run& run, const Side& side) {
     start.parameters = start.adapter->parameters();
   } else if (side.trains) {
     start.parameters = train::all_parameters(*start.model);
+    if (side.initialization) train::scale_rates(shape_of(run, side), start.model->spec, side.optimizer->row->id, start.parameters);
   }
   start.model->set_execution(nn::Execution::expanded);
   return start;

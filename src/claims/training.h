@@ -77,7 +77,8 @@ class Trainings {
   uint64_t seed_of(const Run& run) const { return setting_.seed + static_cast<uint64_t>(run.seed); }
 
  private:
-  std::shared_ptr<nn::Model> new_model(const std::string& name, int64_t blocks, const Side& side, uint64_t seed);
+  Options shape_of(const Run& run, const Side& side);
+  std::shared_ptr<nn::Model> new_model(const Run& run, const Side& side);
   std::vector<std::shared_ptr<const nn::Model>> teachers(const Run& run);
   data::Dataset answers(const Run& run, const Side& side);
   std::string rows_of(const std::string& text);

@@ -184,6 +184,16 @@ TEST_F(TrainingClaims, AnAdaptiveStudentIsEvaluatedOnTheWayAndItsTimeIsTaken) {
   EXPECT_NE(runner_.run(claim({"full"}, adaptive, "loss", budget)).difference, 0);
 }
 
+TEST_F(TrainingClaims, NewModelsBeginAsTheSideSaysAndMayBeTunedAtAnotherWidth) {
+  const TrainingBudget budget{.steps = 3, .new_blocks = 1, .new_width = 64, .tuned_width = 16, .baseline_rates = {1e-3, 1e-2}, .method_rates = {1e-3, 1e-2}};
+  const Result result = runner_.run(claim({"full"}, {"mup:base_width=16"}, "loss", budget));
+  EXPECT_EQ(notes_.size(), 2u * (2 + 2)) << "a side: two rates at the narrow width, two seeds at the wide one";
+  EXPECT_NE(result.difference, 0);
+  const Result wide = runner_.run(claim({"full"}, {"rezero"}, "trainable_parameters", budget));
+  EXPECT_EQ(wide.difference, 2 - 3 * 64) << "two scales in place of three norms";
+  EXPECT_THAT(error_of(claim({"full"}, {"rezero"}, "loss", {.steps = 1, .baseline_rates = {1e-3}, .method_rates = {1e-3}})), HasSubstr("is of a new model"));
+}
+
 TEST_F(TrainingClaims, MistakesAreNamed) {
   EXPECT_THAT(error_of(claim({"adamw"}, {"adamw"}, "los")), ::testing::AllOf(HasSubstr("unsupported"), HasSubstr("did you mean \"loss\"")));
   EXPECT_THAT(error_of(claim({"adamm"}, {"adamw"}, "state_bytes")), HasSubstr("did you mean \"adamw\""));
@@ -224,6 +234,7 @@ TEST(Claims, OfTrainingCanBeRunAsTheyAreWritten) {
   check_claims(tune::layer_sampling_table());
   check_claims(distill::distill_table());
   check_claims(train::growth_table());
+  check_claims(train::initialization_table());
 }
 
 }  // namespace

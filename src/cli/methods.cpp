@@ -6,6 +6,7 @@
 #include "quantize/trained_quantization.h"
 #include "share/share_table.h"
 #include "train/growth.h"
+#include "train/initialization.h"
 #include "train/optimizer.h"
 #include "tune/adapter.h"
 #include "tune/lisa.h"
@@ -128,6 +129,7 @@ Methods all_methods(const Context& context) {
   append(methods, share::share_table(), "train --method");
   append(methods, train::optimizer_table(), "train --optimizer");
   append(methods, train::growth_table(), "grow --method");
+  append(methods, train::initialization_table(), "train --initialization");
   return methods;
 }
 

@@ -114,6 +114,10 @@ void run(Context& context, TrainValues& values) {
     fail(ErrorKind::unsupported, "{}: a {}'s blocks share weights: they train as floats", method.form->row->id, model.model->spec.family);
   const TrainingData data = load_training_data(context, plan, model, true);
   TrainingJob job = job_of(context, ranks, data, method.form, model);
+  if (const std::string& initialization = shape.text("initialization"); is_new && !initialization.empty()) {
+    train::scale_rates(shape, model.model->spec, optimizer_of(plan).row->id, job.parameters);
+    job.fingerprint["initialization"] = initialization;
+  }
   job.options = trainer_options(values.training, plan, context, is_new ? kNewRate : kContinuedRate);
   if (const std::string state = base + "/" + kOptimizerState; !is_new && std::filesystem::is_regular_file(state)) job.optimizer_state = state;
   run_training(context, plan, folder, job);

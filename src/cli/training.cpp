@@ -449,7 +449,6 @@ train::TrainerOptions trainer_options(const TrainingValues& values, const Traini
 train::CheckpointFiles whole_model_files(const Context& context, const nn::LoadedModel& model) {
   return [&context, &model](const std::string& folder) {
     nn::SaveOptions options;
-    options.format = nn::SaveFormat::huggingface;
     options.float_format = "F32";
     context.loader.save(model, folder + "/.model", options);
     move_files(folder + "/.model", folder);

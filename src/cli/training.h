@@ -103,7 +103,7 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
 // What `grow` puts beside a model and `train` begins with.
 inline constexpr const char* kOptimizerState = "optimizer.safetensors";
 
-// The model as a directory that transformers reads, in float32.
+// The model as a directory in float32, which transformers reads where it has the architecture.
 train::CheckpointFiles whole_model_files(const Context& context, const nn::LoadedModel& model);
 // Everything in `from` is now in `folder`; `from` is gone.
 void move_files(const std::string& from, const std::string& folder);

@@ -65,11 +65,11 @@ void apply_blocks(const io::Checkpoint& checkpoint, ModelSpec& spec) {
 // The form in which specifications of equal models are equal, whichever container they come from.
 ModelSpec comparable(ModelSpec spec) {
   spec.family = family_at(spec.family).gguf_architecture;  // GGUF calls a Mistral without window a Llama, which it is
-  spec.final_norm = nn::NormKind::rms;
+  if (spec.final_norm != nn::NormKind::none) spec.final_norm = nn::NormKind::rms;
   spec.final_norm_eps = static_cast<float>(spec.final_norm_eps);
   for (size_t i = 0; i < spec.blocks.size(); ++i) {
     BlockSpec& block = spec.blocks[i];
-    block.norm = nn::NormKind::rms;  // a matter of what the stored weight means
+    if (block.norm != nn::NormKind::none) block.norm = nn::NormKind::rms;  // a matter of what the stored weight means
     block.norm_eps = static_cast<float>(block.norm_eps);
     block.rope = canonical(block.rope);
     block.state_slot = static_cast<int>(i);
@@ -92,10 +92,14 @@ void require_same(const ModelSpec& wanted, const ModelSpec& said, std::string_vi
     if (x.attention_scale != y.attention_scale) differs("attention scale" + at);
     if (x.qkv_bias != y.qkv_bias || x.output_bias != y.output_bias || x.mlp_bias != y.mlp_bias) differs("biases" + at);
     if (x.mlp != y.mlp) differs("activation" + at);
-    if (x.qk_norm != y.qk_norm || x.post_norms != y.post_norms || x.sub_norms != y.sub_norms || x.norm_eps != y.norm_eps) differs("norms" + at);
+    if (x.qk_norm != y.qk_norm || x.post_norms != y.post_norms || x.sub_norms != y.sub_norms || x.norm_eps != y.norm_eps || x.norm != y.norm ||
+        x.norm_after_add != y.norm_after_add)
+      differs("norms" + at);
+    if (x.residual_scale != y.residual_scale || x.branch_scales != y.branch_scales) differs("residual sum" + at);
     if (x != y) differs("dimensions" + at);
   }
   if (a.embedding_scale != b.embedding_scale) differs("embedding scale");
+  if (a.final_norm != b.final_norm) differs("final norm");
   if (a.logit_softcap != b.logit_softcap) differs("logit softcap");
   differs("sizes");
 }
@@ -176,6 +180,10 @@ void erase_interpreted_keys(Json& config) {
                           "rope_scaling",
                           "rope_parameters",
                           "rope_local_base_freq",
+                          "norm_placement",
+                          "residual_scale",
+                          "branch_scales",
+                          "embedding_scale",
                           "attention_bias",
                           "mlp_bias",
                           "sliding_window",

@@ -13,5 +13,6 @@ Family gemma3_family();
 Family bitnet_family();
 Family mobilellm_family();
 Family mobillama_family();
+Family frugal_family();
 
 }  // namespace frugal::models

@@ -46,6 +46,8 @@ struct Family {
   bool gguf_interleaves_rotary_rows = false;
   // Hugging Face stores norm weights less one (nn::NormKind::rms_plus_one), GGUF stores them as they multiply.
   bool norm_less_one = false;
+  // transformers has the architecture: a directory without frugal's own layouts means something to it.
+  bool in_transformers = true;
 };
 
 std::span<const Family> model_table();

@@ -190,6 +190,29 @@ TEST(Family, MistralWithAndWithoutWindowFitsGguf) {
   }
 }
 
+TEST(Family, AnotherResidualStreamIsReadAsItWasWrittenAndNotByGguf) {
+  Json config = small_llama();
+  config["model_type"] = "frugal";
+  EXPECT_THAT(error_of(config), testing::HasSubstr("norm_placement"));
+  config["norm_placement"] = "behind";
+  EXPECT_THAT(error_of(config), testing::AllOf(testing::StartsWith("corrupt"), testing::HasSubstr("norm_placement")));
+  config["residual_scale"] = 1.5;
+  config["branch_scales"] = true;
+  for (const char* placement : {"before", "after", "none"}) {
+    config["norm_placement"] = placement;
+    const nn::ModelSpec spec = spec_of(config);
+    EXPECT_EQ(spec.blocks[1].norm_after_add, placement == std::string("after"));
+    EXPECT_EQ(spec.blocks[1].norm == nn::NormKind::none, placement == std::string("none"));
+    EXPECT_EQ(spec_of(config_of(spec)), spec);
+    EXPECT_THROW(gguf_of(spec), Error);
+    nn::ModelSpec llama = spec;
+    llama.family = "llama";
+    EXPECT_THROW(config_of(llama), Error) << "a Llama has no words for it";
+  }
+  config["residual_scale"] = -1;
+  EXPECT_THAT(error_of(config), testing::HasSubstr("residual_scale"));
+}
+
 TEST(Family, GgufArchitectureThatIsUnknownListsTheKnownOnes) {
   Metadata metadata("x.gguf");
   metadata.set("general.architecture", std::string("rwkv"));

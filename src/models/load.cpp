@@ -32,6 +32,8 @@ nn::Block read_block(WeightReader& reader, const nn::BlockSpec& spec, size_t num
   for (const BlockNorm& norm : block_norms(spec)) {
     block.*norm.member = {spec.norm, spec.norm_eps, reader.vector(block_module(index, norm.huggingface, norm.gguf), ".weight", norm.features)};
   }
+  block.input_norm.kind = block.post_attention_norm.kind = spec.norm;
+  for (const BranchScale& scale : branch_scales(spec)) block.*scale.member = reader.vector(block_module(index, scale.huggingface, ""), "", 1);
   for (const BlockLinear& linear : block_linears()) {
     const MatrixShape shape = shape_of(spec, linear);
     if (shape.out == 0 || (is_mlp(linear) && !sharing.owns_mlp(number))) continue;
@@ -81,7 +83,8 @@ std::shared_ptr<nn::Model> read_model(const std::shared_ptr<const Checkpoint>& c
   model->embedding = embedding.kinds().front();
   const nn::Sharing sharing = nn::sharing_of(spec);
   for (size_t i = 0; i < spec.blocks.size(); ++i) model->blocks.push_back(read_block(reader, spec.blocks[i], i, sharing, execution));
-  model->final_norm = {spec.final_norm, spec.final_norm_eps, reader.vector(final_norm_name(), ".weight", spec.hidden)};
+  model->final_norm = {spec.final_norm, spec.final_norm_eps,
+                       spec.final_norm == nn::NormKind::none ? nn::Tensor() : reader.vector(final_norm_name(), ".weight", spec.hidden)};
   model->head = spec.tied_embeddings ? nn::Linear(head_name().huggingface, model->embedding) : reader.linear({.name = head_name(), .shape = table});
   model->spec = std::move(spec);
   nn::share_weights(*model);

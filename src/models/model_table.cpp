@@ -28,7 +28,7 @@ std::string_view gguf_architecture_of(const Family& family) { return family.gguf
 std::span<const Family> model_table() {
   static const std::vector<Family> table = {
       llama_family(),  // before mistral_family: GGUF calls both "llama"
-      mistral_family(), qwen2_family(), qwen3_family(), gemma3_family(), bitnet_family(), mobilellm_family(), mobillama_family(),
+      mistral_family(), qwen2_family(), qwen3_family(), gemma3_family(), bitnet_family(), mobilellm_family(), mobillama_family(), frugal_family(),
   };
   return table;
 }

@@ -54,13 +54,15 @@ void add_vectors(const Model& model, std::vector<io::TensorToWrite>& tensors) {
     for (const BlockNorm& norm : block_norms(block.spec)) {
       tensors.push_back(norm_tensor(block_module(stored, norm.huggingface, norm.gguf).huggingface, block.*norm.member, family));
     }
+    for (const BranchScale& scale : branch_scales(block.spec))
+      tensors.push_back(nn::tensor_to_write(block_module(i, scale.huggingface, "").huggingface, block.*scale.member));
     for (const BlockLinear& part : block_linears()) {
       const nn::Linear& linear = block.*part.member;
       if (linear && linear.bias().defined() && (!is_mlp(part) || sharing.owns_mlp(i)))
         tensors.push_back(nn::tensor_to_write(block_module(stored, part.huggingface, part.gguf).huggingface + ".bias", linear.bias()));
     }
   }
-  tensors.push_back(norm_tensor(final_norm_name().huggingface, model.final_norm, family));
+  if (model.final_norm.weight.defined()) tensors.push_back(norm_tensor(final_norm_name().huggingface, model.final_norm, family));
 }
 
 struct Contents {
@@ -130,6 +132,8 @@ void write_json(const std::string& path, const Json& json) { write_text_file(pat
 
 ConfigAndBlocks words_for(const nn::ModelSpec& spec, bool own_layouts) {
   if (own_layouts) return config_and_blocks_of(spec);
+  if (!family_at(spec.family).in_transformers)
+    fail(ErrorKind::unsupported, "transformers has no class for the architecture of family {}: save it in frugal's own format", spec.family);
   return {config_of(spec), nullptr};
 }
 

@@ -43,6 +43,7 @@ MatrixShape shape_of(const BlockSpec& spec, const BlockLinear& linear) {
 
 std::vector<BlockNorm> block_norms(const BlockSpec& spec) {
   std::vector<BlockNorm> norms;
+  if (spec.norm == nn::NormKind::none) return norms;
   const bool attention = spec.heads > 0, mlp = spec.intermediate > 0;
   if (attention) norms.push_back({&Block::input_norm, "input_layernorm", "attn_norm", spec.hidden});
   if (attention && spec.qk_norm) {
@@ -61,6 +62,13 @@ std::vector<BlockNorm> block_norms(const BlockSpec& spec) {
     norms.push_back({&Block::mlp_output_norm, "post_feedforward_layernorm", "post_ffw_norm", spec.hidden});
   }
   return norms;
+}
+
+std::vector<BranchScale> branch_scales(const BlockSpec& spec) {
+  std::vector<BranchScale> scales;
+  if (spec.branch_scales && spec.heads > 0) scales.push_back({&Block::attention_branch_scale, "self_attn.branch_scale"});
+  if (spec.branch_scales && spec.intermediate > 0) scales.push_back({&Block::mlp_branch_scale, "mlp.branch_scale"});
+  return scales;
 }
 
 ModuleName block_module(size_t block, std::string_view huggingface, std::string_view gguf) {

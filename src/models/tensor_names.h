@@ -47,6 +47,13 @@ struct BlockNorm {
 };
 std::vector<BlockNorm> block_norms(const nn::BlockSpec& spec);
 
+// Learned scales of a block's outputs, tensors of one number; GGUF has none.
+struct BranchScale {
+  nn::Tensor nn::Block::*member;
+  std::string_view huggingface;
+};
+std::vector<BranchScale> branch_scales(const nn::BlockSpec& spec);
+
 ModuleName block_module(size_t block, std::string_view huggingface, std::string_view gguf);
 
 }  // namespace frugal::models

@@ -117,7 +117,7 @@ nn::Linear WeightReader::linear(const MatrixRequest& request) {
 std::vector<std::string> WeightReader::unused() const {
   std::vector<std::string> names;
   for (const auto& [name, view] : checkpoint_->tensors) {
-    bool known = false;
+    bool known = used_.contains(name);
     for (size_t dot = name.find('.'); dot != name.npos && !known; dot = name.find('.', dot + 1)) known = used_.contains(name.substr(0, dot));
     if (!known) names.push_back(name);
   }

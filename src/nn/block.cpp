@@ -12,7 +12,17 @@
 
 namespace frugal::nn {
 
-Tensor Norm::forward(const Tensor& x) const { return ops::rms_norm(x, weight, eps, kind == NormKind::rms_plus_one ? 1.0 : 0.0); }
+Tensor Norm::forward(const Tensor& x) const { return kind == NormKind::none ? x : ops::rms_norm(x, weight, eps, kind == NormKind::rms_plus_one ? 1.0 : 0.0); }
+
+namespace {
+
+// The residual stream after one half of a block, which gave `out`; `norm` is that half's.
+Tensor residual_sum(const BlockSpec& spec, const Tensor& x, const Tensor& out, const Tensor& branch_scale, const Norm& norm) {
+  const Tensor sum = (spec.residual_scale == 1 ? x : x * spec.residual_scale) + (branch_scale.defined() ? out * branch_scale : out);
+  return spec.norm_after_add ? norm.forward(sum) : sum;
+}
+
+}  // namespace
 
 std::string_view to_string(InputPoint point) {
   switch (point) {
@@ -27,12 +37,12 @@ std::string_view to_string(InputPoint point) {
 Tensor Block::forward(const Tensor& hidden, std::span<const SequenceSlice> sequences, const Tensor& positions, const InputTap& tap) const {
   Tensor x = hidden;
   if (query) {
-    const Tensor out = attend(input_norm.forward(x), sequences, positions, tap);
-    x = x + (spec.post_norms ? attention_output_norm.forward(out) : out);
+    const Tensor out = attend(spec.norm_after_add ? x : input_norm.forward(x), sequences, positions, tap);
+    x = residual_sum(spec, x, spec.post_norms ? attention_output_norm.forward(out) : out, attention_branch_scale, input_norm);
   }
   if (gate) {
-    const Tensor out = mlp(post_attention_norm.forward(x), tap);
-    x = x + (spec.post_norms ? mlp_output_norm.forward(out) : out);
+    const Tensor out = mlp(spec.norm_after_add ? x : post_attention_norm.forward(x), tap);
+    x = residual_sum(spec, x, spec.post_norms ? mlp_output_norm.forward(out) : out, mlp_branch_scale, post_attention_norm);
   }
   return x;
 }
@@ -163,6 +173,7 @@ std::vector<Linear*> Block::linears_at(InputPoint point) {
 
 std::vector<std::pair<std::string, Norm*>> Block::norms() {
   std::vector<std::pair<std::string, Norm*>> result;
+  if (spec.norm == NormKind::none) return result;
   if (query) result.emplace_back("input_layernorm", &input_norm);
   // Gemma's four norms have other names than Llama's two.
   if (spec.post_norms) {
@@ -181,6 +192,13 @@ std::vector<std::pair<std::string, Norm*>> Block::norms() {
   return result;
 }
 
+std::vector<std::pair<std::string, Tensor*>> Block::branch_scales() {
+  std::vector<std::pair<std::string, Tensor*>> result;
+  if (spec.branch_scales && query) result.emplace_back("self_attn.branch_scale", &attention_branch_scale);
+  if (spec.branch_scales && gate) result.emplace_back("mlp.branch_scale", &mlp_branch_scale);
+  return result;
+}
+
 void Block::set_execution(Execution execution) {
   for (Linear* linear : linears()) linear->set_execution(execution);
 }
@@ -190,6 +208,7 @@ uint64_t Block::storage_bytes() const {
   auto& self = const_cast<Block&>(*this);  // the lists of members are built once, for both constnesses
   for (const Linear* linear : self.linears()) bytes += linear->storage_bytes();
   for (const auto& [name, norm] : self.norms()) bytes += static_cast<uint64_t>(norm->weight.nbytes());
+  for (const auto& [name, scale] : self.branch_scales()) bytes += static_cast<uint64_t>(scale->nbytes());
   return bytes;
 }
 

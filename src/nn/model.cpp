@@ -185,9 +185,10 @@ void Model::for_each_tensor(const TensorVisitor& visit) {
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (!sharing.owns(i)) continue;
     for (const auto& [name, norm] : blocks[i].norms()) visit(fmt::format("model.layers.{}.{}.weight", sharing.stored(i), name), norm->weight);
+    for (const auto& [name, scale] : blocks[i].branch_scales()) visit(fmt::format("model.layers.{}.{}", sharing.stored(i), name), *scale);
     for (Linear* linear : own_linears(blocks[i], i, sharing)) linear->for_each_tensor(visit);
   }
-  visit("model.norm.weight", final_norm.weight);
+  if (final_norm.weight.defined()) visit("model.norm.weight", final_norm.weight);
   if (!spec.tied_embeddings) head.for_each_tensor(visit);
 }
 
@@ -201,7 +202,7 @@ void Model::for_each_linear(const std::function<void(Linear&)>& visit) {
 
 uint64_t Model::parameters() const {
   const auto count = [](const LinearKind& kind) { return static_cast<uint64_t>(kind.out_features() * kind.in_features()); };
-  uint64_t total = count(*embedding) + static_cast<uint64_t>(final_norm.weight.numel());
+  uint64_t total = count(*embedding) + (final_norm.weight.defined() ? static_cast<uint64_t>(final_norm.weight.numel()) : 0);
   auto& self = const_cast<Model&>(*this);
   self.for_each_linear([&](Linear& linear) {
     total += count(*linear.kinds().front());
@@ -211,18 +212,20 @@ uint64_t Model::parameters() const {
   for (size_t i = 0; i < self.blocks.size(); ++i) {
     if (!sharing.owns(i)) continue;
     for (const auto& [name, norm] : self.blocks[i].norms()) total += static_cast<uint64_t>(norm->weight.numel());
+    total += self.blocks[i].branch_scales().size();
   }
   return total;
 }
 
 uint64_t Model::storage_bytes() const {
-  uint64_t total = embedding->storage_bytes() + static_cast<uint64_t>(final_norm.weight.nbytes());
+  uint64_t total = embedding->storage_bytes() + (final_norm.weight.defined() ? static_cast<uint64_t>(final_norm.weight.nbytes()) : 0);
   const Sharing sharing = sharing_of(spec);
   auto& self = const_cast<Model&>(*this);
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (!sharing.owns(i)) continue;
     for (const Linear* linear : own_linears(self.blocks[i], i, sharing)) total += linear->storage_bytes();
     for (const auto& [name, norm] : self.blocks[i].norms()) total += static_cast<uint64_t>(norm->weight.nbytes());
+    for (const auto& [name, scale] : self.blocks[i].branch_scales()) total += static_cast<uint64_t>(scale->nbytes());
   }
   if (!spec.tied_embeddings) total += head.storage_bytes();
   return total;

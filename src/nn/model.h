@@ -18,7 +18,7 @@ class RopeTable;
 struct Norm {
   NormKind kind = NormKind::rms;
   double eps = 1e-6;
-  Tensor weight;                          // [features] float32
+  Tensor weight;                          // [features] float32; undefined: none
   Tensor forward(const Tensor& x) const;  // [..., features]
 };
 
@@ -67,12 +67,13 @@ class Workspace {
 class Block {
  public:
   BlockSpec spec;
-  Norm input_norm, post_attention_norm;         // the second one is the norm before the MLP
-  Norm attention_output_norm, mlp_output_norm;  // spec.post_norms
-  Norm query_norm, key_norm;                    // spec.qk_norm
-  Norm attention_sub_norm, mlp_sub_norm;        // spec.sub_norms
-  Linear query, key, value, output;             // absent (false) when attention was pruned away
-  Linear gate, up, down;                        // absent when the MLP was pruned away
+  Norm input_norm, post_attention_norm;             // the second one is the norm before the MLP
+  Norm attention_output_norm, mlp_output_norm;      // spec.post_norms
+  Norm query_norm, key_norm;                        // spec.qk_norm
+  Norm attention_sub_norm, mlp_sub_norm;            // spec.sub_norms
+  Tensor attention_branch_scale, mlp_branch_scale;  // [1] float32, spec.branch_scales
+  Linear query, key, value, output;                 // absent (false) when attention was pruned away
+  Linear gate, up, down;                            // absent when the MLP was pruned away
   // What stands in place of the keys and values of Model::virtual_tokens (prefix tuning).
   struct Prefix {
     int64_t count = 0;
@@ -92,7 +93,8 @@ class Block {
 
   std::vector<Linear*> linears();
   std::vector<Linear*> linears_at(InputPoint point);
-  std::vector<std::pair<std::string, Norm*>> norms();  // present ones, with their Hugging Face names in the block
+  std::vector<std::pair<std::string, Norm*>> norms();            // present ones, with their Hugging Face names in the block
+  std::vector<std::pair<std::string, Tensor*>> branch_scales();  // the same
   void set_execution(Execution execution);
   uint64_t storage_bytes() const;
 

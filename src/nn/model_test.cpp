@@ -278,7 +278,9 @@ TEST_P(ModelTest, GradientsFlowToEveryTensorAndAgreeWithFiniteDifferences) {
 INSTANTIATE_TEST_SUITE_P(Kinds, ModelTest,
                          ::testing::Values(testing::TinyModelOptions{}, testing::TinyModelOptions{.tied = false, .biases = true},
                                            testing::TinyModelOptions{.heads = 6, .kv_heads = 3, .qk_norm = true, .post_norms = true, .window = 7},
-                                           testing::TinyModelOptions{.kv_heads = 5, .sub_norms = true}));
+                                           testing::TinyModelOptions{.kv_heads = 5, .sub_norms = true},
+                                           testing::TinyModelOptions{.norm_after_add = true, .residual_scale = 1.7},
+                                           testing::TinyModelOptions{.tied = false, .norm = NormKind::none, .branch_scales = true}));
 
 TEST(Model, TokensOutsideTheVocabularyAreRefused) {
   const Model model = tiny_model();

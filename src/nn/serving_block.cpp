@@ -2,6 +2,7 @@
 // step of a small model costs beside its products is mostly the making of tensors: 2 us each, 20 in a block.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <array>
 #include <tuple>
 
@@ -15,10 +16,13 @@ namespace frugal::nn {
 struct Workspace::Buffers {
   Tensor normed, query, key, value, attended, projected, gate, up;
   ops::QuantizedActivations quantized;
-  // `projected`, normed first by this norm where there is one, is still to be added to the hidden rows.
+  // `projected`, normed and scaled first where there is something to do it with, is still to be added to the hidden rows, which then are.
   struct Residual {
     bool waits = false;
-    const Norm* norm = nullptr;
+    const Norm* output_norm = nullptr;
+    const Tensor* branch_scale = nullptr;
+    double hidden_scale = 1;
+    const Norm* sum_norm = nullptr;
   } residual;
 };
 
@@ -68,10 +72,19 @@ void apply(const Norm& norm, const Tensor& x, Tensor& out, RowRange rows) {
   ops::rms_norm_into(x, norm.weight, norm.eps, norm.kind == NormKind::rms_plus_one ? 1.0 : 0.0, out, rows);
 }
 
+void multiply(Tensor& x, float factor, RowRange rows) {
+  float* values = x.mutable_data_ptr<float>();
+  for (int64_t i = rows.begin * x.size(1); i < std::min(rows.end, x.size(0)) * x.size(1); ++i) values[i] *= factor;
+}
+
 void add_residual(Workspace::Buffers& b, Tensor& hidden, RowRange rows) {
   if (!b.residual.waits) return;
-  if (b.residual.norm) apply(*b.residual.norm, b.projected, b.projected, rows);
+  const Workspace::Buffers::Residual& r = b.residual;
+  if (r.output_norm) apply(*r.output_norm, b.projected, b.projected, rows);
+  if (r.branch_scale && r.branch_scale->defined()) multiply(b.projected, *r.branch_scale->const_data_ptr<float>(), rows);
+  if (r.hidden_scale != 1) multiply(hidden, static_cast<float>(r.hidden_scale), rows);
   ops::add_in_place(hidden, b.projected, rows);
+  if (r.sum_norm) apply(*r.sum_norm, hidden, hidden, rows);
 }
 
 }  // namespace
@@ -86,10 +99,13 @@ void Block::serve(Tensor& hidden, std::span<const SequenceSlice> sequences, cons
   const int64_t tokens = hidden.size(0);
   Tensor& normed = sized(b.normed, hidden.sizes());
   Tensor& projected = sized(b.projected, hidden.sizes());
+  // Without a norm before them, attention and MLP read the hidden rows themselves.
+  const bool norm_before = !spec.norm_after_add && spec.norm != NormKind::none;
+  const Tensor& read = norm_before ? normed : hidden;
   const auto add_and_norm = [&](const Norm& norm) {
     return [&](RowRange rows) {
       add_residual(b, hidden, rows);
-      apply(norm, hidden, normed, rows);
+      if (norm_before) apply(norm, hidden, normed, rows);
     };
   };
   if (query) {
@@ -97,7 +113,7 @@ void Block::serve(Tensor& hidden, std::span<const SequenceSlice> sequences, cons
     Tensor& k = sized(b.key, {tokens, spec.kv_heads, spec.head_dim});
     Tensor& v = sized(b.value, {tokens, spec.kv_heads, spec.head_dim});
     Tensor& attended = sized(b.attended, {tokens, spec.heads * spec.head_dim});
-    apply(std::array{&query, &key, &value}, normed, add_and_norm(input_norm), std::array{&q, &k, &v}, b.quantized);
+    apply(std::array{&query, &key, &value}, read, add_and_norm(input_norm), std::array{&q, &k, &v}, b.quantized);
     const std::shared_ptr<RopeTable> table = rope_for(sequences);
     ops::for_each_rows(tokens, (spec.heads + spec.kv_heads) * spec.head_dim, [&](RowRange rows) {
       if (spec.qk_norm) {
@@ -111,18 +127,20 @@ void Block::serve(Tensor& hidden, std::span<const SequenceSlice> sequences, cons
     attend_sequences(q, k, v, sequences, attended);
     const RowWork norm = [&](RowRange rows) { apply(attention_sub_norm, attended, attended, rows); };
     apply(std::array{&output}, attended, spec.sub_norms ? norm : RowWork(), std::array{&projected}, b.quantized);
-    b.residual = {true, spec.post_norms ? &attention_output_norm : nullptr};
+    b.residual = {true, spec.post_norms ? &attention_output_norm : nullptr, &attention_branch_scale, spec.residual_scale,
+                  spec.norm_after_add ? &input_norm : nullptr};
   }
   if (gate) {
     Tensor& inner = sized(b.gate, {tokens, gate.out_features()});
     Tensor& up_out = sized(b.up, {tokens, up.out_features()});
-    apply(std::array{&gate, &up}, normed, add_and_norm(post_attention_norm), std::array{&inner, &up_out}, b.quantized);
+    apply(std::array{&gate, &up}, read, add_and_norm(post_attention_norm), std::array{&inner, &up_out}, b.quantized);
     const auto activate = [&](RowRange rows) {
       ops::gated_activation_into(inner, up_out, spec.mlp == MlpKind::gated_silu ? ops::Gate::silu : ops::Gate::gelu_tanh, inner, rows);
       if (spec.sub_norms) apply(mlp_sub_norm, inner, inner, rows);
     };
     apply(std::array{&down}, inner, activate, std::array{&projected}, b.quantized);
-    b.residual = {true, spec.post_norms ? &mlp_output_norm : nullptr};
+    b.residual = {true, spec.post_norms ? &mlp_output_norm : nullptr, &mlp_branch_scale, spec.residual_scale,
+                  spec.norm_after_add ? &post_attention_norm : nullptr};
   }
 }
 

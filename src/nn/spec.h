@@ -8,7 +8,7 @@
 
 namespace frugal::nn {
 
-enum class NormKind { rms, rms_plus_one };  // rms_plus_one: x * (1 + weight), Gemma
+enum class NormKind { rms, rms_plus_one, none };  // rms_plus_one: x * (1 + weight), Gemma; none: x
 enum class MlpKind { gated_silu, gated_gelu_tanh };
 
 // Rotary position embedding (arXiv 2104.09864) with every `rope_scaling` kind of Hugging Face.
@@ -37,11 +37,14 @@ struct BlockSpec {
   double norm_eps = 1e-6;
   MlpKind mlp = MlpKind::gated_silu;
   RopeSpec rope;
-  double attention_scale = 0;  // multiplies q*k
-  int64_t sliding_window = 0;  // 0: full causal attention
-  bool qk_norm = false;        // RMS norm of each head of q and k (Qwen 3, Gemma 3)
-  bool post_norms = false;     // norms on the outputs of attention and MLP too (Gemma 2, 3)
-  bool sub_norms = false;      // norms before the last Linear of attention and of the MLP (SubLN, BitNet)
+  double attention_scale = 0;   // multiplies q*k
+  int64_t sliding_window = 0;   // 0: full causal attention
+  bool qk_norm = false;         // RMS norm of each head of q and k (Qwen 3, Gemma 3)
+  bool post_norms = false;      // norms on the outputs of attention and MLP too (Gemma 2, 3)
+  bool sub_norms = false;       // norms before the last Linear of attention and of the MLP (SubLN, BitNet)
+  bool norm_after_add = false;  // norm(x + f(x)), as the first transformers, in place of x + f(norm(x))
+  double residual_scale = 1;    // multiplies x where the output of attention or MLP is added to it (DeepNorm)
+  bool branch_scales = false;   // learned numbers multiply the outputs of attention and MLP (ReZero, SkipInit)
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
   int state_slot = 0;  // which slot of SequenceState holds its keys and values
   bool operator==(const BlockSpec&) const = default;

@@ -121,7 +121,7 @@ TrainedBlocks train_blocks(nn::Model& model, const FormOf& form) {
       trained.matrices.push_back(std::move(matrix));
     }
   }
-  train_norm("model.norm", model.final_norm);
+  if (model.final_norm.weight.defined()) train_norm("model.norm", model.final_norm);
   return trained;
 }
 
@@ -150,7 +150,7 @@ void end_training(nn::Model& model) {
   for (nn::Block& block : model.blocks) {
     for (const auto& [name, norm] : block.norms()) norm->weight = norm->weight.detach();
   }
-  model.final_norm.weight = model.final_norm.weight.detach();
+  if (model.final_norm.weight.defined()) model.final_norm.weight = model.final_norm.weight.detach();
 }
 
 }  // namespace frugal::train

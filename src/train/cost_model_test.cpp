@@ -37,7 +37,8 @@ nn::ModelSpec large(int64_t vocab = 40'000) {
 TEST(CostModel, TensorsAreThoseOfTheModel) {
   for (const testing::TinyModelOptions& shape :
        {testing::TinyModelOptions(), testing::TinyModelOptions{.tied = false}, testing::TinyModelOptions{.biases = true},
-        testing::TinyModelOptions{.qk_norm = true, .post_norms = true}, testing::TinyModelOptions{.sub_norms = true}}) {
+        testing::TinyModelOptions{.qk_norm = true, .post_norms = true}, testing::TinyModelOptions{.sub_norms = true},
+        testing::TinyModelOptions{.norm = nn::NormKind::none, .branch_scales = true}}) {
     nn::Model model = testing::tiny_model(shape);
     std::map<std::string, std::vector<int64_t>> want, got;
     for (const Parameter& parameter : all_parameters(model)) want[parameter.name] = parameter.tensor.sizes().vec();

@@ -326,6 +326,9 @@ void require_growable(const nn::Model& model) {
   const auto refuse = [&](const std::string& what) { fail(ErrorKind::unsupported, "a {} with {} does not grow: dense pre-norm blocks do", spec.family, what); };
   if (spec.blocks.empty()) refuse("no blocks");
   nn::BlockSpec first = spec.blocks.front();
+  if (first.norm == nn::NormKind::none) refuse("no norms");
+  if (first.norm_after_add) refuse("norms after the residual sum");
+  if (first.residual_scale != 1 || first.branch_scales) refuse("a scaled residual sum");
   if (first.norm != nn::NormKind::rms || spec.final_norm != nn::NormKind::rms) refuse("norms that multiply by 1 + weight");
   if (first.post_norms) refuse("norms after attention and MLP");
   if (first.sub_norms) refuse("norms before the output projections");

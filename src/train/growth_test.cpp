@@ -211,6 +211,9 @@ TEST(Growth, RefusesWithTheReason) {
   EXPECT_THAT(refusal("stackin", model), HasSubstr("did you mean \"stacking\""));
   EXPECT_THAT(refusal("stacking", testing::tiny_model({.post_norms = true})), AllOf(HasSubstr("unsupported"), HasSubstr("norms after attention and MLP")));
   EXPECT_THAT(refusal("stacking", testing::tiny_model({.sub_norms = true})), HasSubstr("norms before the output projections"));
+  EXPECT_THAT(refusal("staged", testing::tiny_model({.norm = nn::NormKind::none})), HasSubstr("with no norms"));
+  EXPECT_THAT(refusal("staged", testing::tiny_model({.norm_after_add = true})), HasSubstr("norms after the residual sum"));
+  EXPECT_THAT(refusal("staged", testing::tiny_model({.branch_scales = true})), HasSubstr("a scaled residual sum"));
   EXPECT_THAT(refusal("lemon:hidden_size=50,num_attention_heads=5,intermediate_size=72", testing::tiny_model({.qk_norm = true})),
               AllOf(HasSubstr("unsupported"), HasSubstr("norms of q and k")));
   nn::Model uneven = testing::tiny_model();

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -12,17 +14,21 @@
 #include "io/safetensors.h"
 #include "nn/sharing.h"
 #include "text/tokenizer.h"
+#include "train/initialization.h"
 
 namespace frugal::train {
 namespace {
 
 constexpr uint64_t kMaxParameters = uint64_t{1} << 36;
+constexpr const char* kOwnFamily = "frugal";
 
 struct Shape {
   int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, context;
   bool tied, sub_norms;
   std::string sharing;
   double deviation, rope_theta, eps;
+  std::optional<InitializationChoice> initialization;
+  bool changes_stream() const { return initialization && initialization->row->function.change; }
 };
 
 Shape shape_of(const Options& options, int64_t vocab) {
@@ -46,6 +52,12 @@ Shape shape_of(const Options& options, int64_t vocab) {
   s.deviation = options.number("initializer_range");
   s.rope_theta = options.number("rope_theta");
   s.eps = options.number("rms_norm_eps");
+  if (const std::string& text = options.text("initialization"); !text.empty()) {
+    s.initialization = choose_method(initialization_table(), text);
+    if (s.changes_stream() && (s.sub_norms || s.sharing != "none"))
+      fail(ErrorKind::unsupported, "initialization: {} has a residual stream of its own, which goes with no {}", s.initialization->row->id,
+           s.sub_norms ? "sub_norms (BitNet)" : "sharing of " + s.sharing);
+  }
   return s;
 }
 
@@ -61,13 +73,14 @@ struct Names {
 };
 
 Names names_of(const Shape& s) {
+  if (s.changes_stream()) return {kOwnFamily, "FrugalForCausalLM"};
   if (s.sub_norms) return {"bitnet", "BitNetForCausalLM"};
   if (s.sharing == "blocks") return {"mobilellm", "MobileLLMForCausalLM"};
   if (s.sharing == "mlp") return {"mobillama", "MobiLlamaForCausalLM"};
   return {"llama", "LlamaForCausalLM"};
 }
 
-Json config_of(const Shape& s, const text::SpecialTokens& special) {
+Json config_of(const Shape& s, const nn::ModelSpec& spec, const text::SpecialTokens& special) {
   Json config = {{"architectures", {names_of(s).architecture}},
                  {"model_type", names_of(s).family},
                  {"vocab_size", s.vocab},
@@ -90,6 +103,13 @@ Json config_of(const Shape& s, const text::SpecialTokens& special) {
     config["layer_sharing"] = true;
     config["share_embedding"] = s.tied;
   }
+  if (spec.family == kOwnFamily) {
+    const nn::BlockSpec& block = spec.blocks.front();
+    config["norm_placement"] = block.norm == nn::NormKind::none ? "none" : block.norm_after_add ? "after" : "before";
+    config["residual_scale"] = block.residual_scale;
+    config["branch_scales"] = block.branch_scales;
+    config["embedding_scale"] = spec.embedding_scale;
+  }
   if (special.bos) config["bos_token_id"] = *special.bos;
   if (special.eos) config["eos_token_id"] = *special.eos;
   if (special.pad) config["pad_token_id"] = *special.pad;
@@ -105,19 +125,25 @@ io::TensorToWrite drawn(const Parameter& parameter, uint64_t stream, double devi
           }};
 }
 
-std::vector<io::TensorToWrite> weights_of(const nn::ModelSpec& spec, double deviation, uint64_t seed) {
-  const double residual = 1 / std::sqrt(2.0 * static_cast<double>(spec.blocks.size()));
+Begin begin_of(const Shape& s, const nn::ModelSpec& spec, const Parameter& parameter) {
+  const bool matrix = parameter.tensor.dim() >= 2, writes_residual = parameter.name.ends_with("o_proj.weight") || parameter.name.ends_with("down_proj.weight");
+  const double residual = writes_residual ? 1 / std::sqrt(2.0 * static_cast<double>(spec.blocks.size())) : 1;
+  const double usual = matrix ? s.deviation * residual : 1;
+  return s.initialization ? s.initialization->row->function.begin(spec, parameter, usual, s.initialization->options) : Begin{usual};
+}
+
+std::vector<io::TensorToWrite> weights_of(const Shape& s, const nn::ModelSpec& spec, uint64_t seed) {
   std::vector<io::TensorToWrite> tensors;
   uint64_t matrices = 0;
   for (const Parameter& parameter : parameters_of(spec)) {
     const std::string& name = parameter.name;
+    const double value = begin_of(s, spec, parameter).value;
     if (parameter.tensor.dim() < 2) {
-      tensors.push_back(
-          io::owned_tensor<float>(name, "F32", parameter.tensor.sizes().vec(), std::vector<float>(static_cast<size_t>(parameter.tensor.numel()), 1.0f)));
+      tensors.push_back(io::owned_tensor<float>(name, "F32", parameter.tensor.sizes().vec(),
+                                                std::vector<float>(static_cast<size_t>(parameter.tensor.numel()), static_cast<float>(value))));
       continue;
     }
-    const bool writes_residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
-    tensors.push_back(drawn(parameter, seed * 0x9E3779B97F4A7C15 + ++matrices, writes_residual ? deviation * residual : deviation));
+    tensors.push_back(drawn(parameter, seed * 0x9E3779B97F4A7C15 + ++matrices, value));
   }
   return tensors;
 }
@@ -137,6 +163,7 @@ nn::ModelSpec spec_of(const Shape& s) {
   block.intermediate = s.intermediate;
   block.sub_norms = s.sub_norms;
   spec.blocks.assign(static_cast<size_t>(s.layers) * nn::sharing_of(spec).repeats, block);
+  if (s.changes_stream()) s.initialization->row->function.change(spec, s.deviation, s.initialization->options);
   return spec;
 }
 
@@ -154,6 +181,8 @@ const std::vector<OptionSpec>& shape_options() {
       choice_option("sharing", "none", {"none", "blocks", "mlp"},
                     "of weights: blocks, each is computed twice in a row (mobilellm-ls); mlp, all blocks have one (mobillama)"),
       boolean_option("sub_norms", false, "norms before the output projections of attention and MLP (BitNet's SubLN)"),
+      text_option("initialization", "",
+                  fmt::format("how it begins, id or id:key=value,...: {} (empty: GPT-2's normal weights)", ids_of(initialization_table()))),
       number_option("initializer_range", 0.02, 1e-6, 10, "deviation of the drawn weights"),
       number_option("rope_theta", 10000, 1, 1e12, "base of the rotary frequencies"),
       number_option("rms_norm_eps", 1e-5, 1e-12, 1, "added to the mean square in norms"),
@@ -180,8 +209,9 @@ std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
     const nn::BlockSpec& b = spec.blocks[i];
     const std::string block = fmt::format("model.layers.{}.", sharing.stored(i));
     const int64_t queries = b.heads * b.head_dim, keys = b.kv_heads * b.head_dim;
+    const bool normed = b.norm != nn::NormKind::none;
     if (b.heads > 0) {
-      norm(block + "input_layernorm", b.hidden);
+      if (normed) norm(block + "input_layernorm", b.hidden);
       linear(block + "self_attn.q_proj", queries, b.hidden, b.qkv_bias);
       linear(block + "self_attn.k_proj", keys, b.hidden, b.qkv_bias);
       linear(block + "self_attn.v_proj", keys, b.hidden, b.qkv_bias);
@@ -189,8 +219,9 @@ std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
       if (b.qk_norm) norm(block + "self_attn.k_norm", b.head_dim);
       if (b.sub_norms) norm(block + "self_attn.attn_sub_norm", queries);
       linear(block + "self_attn.o_proj", b.hidden, queries, b.output_bias);
+      if (b.branch_scales) add(block + "self_attn.branch_scale", {1});
     }
-    if (b.post_norms || b.intermediate > 0) norm(block + "post_attention_layernorm", b.hidden);
+    if (normed && (b.post_norms || b.intermediate > 0)) norm(block + "post_attention_layernorm", b.hidden);
     if (b.post_norms) norm(block + "pre_feedforward_layernorm", b.hidden);
     if (b.post_norms) norm(block + "post_feedforward_layernorm", b.hidden);
     if (b.intermediate > 0 && sharing.owns_mlp(i)) {
@@ -198,11 +229,22 @@ std::vector<Parameter> parameters_of(const nn::ModelSpec& spec) {
       linear(block + "mlp.up_proj", b.intermediate, b.hidden, b.mlp_bias);
       if (b.sub_norms) norm(block + "mlp.ffn_sub_norm", b.intermediate);
       linear(block + "mlp.down_proj", b.hidden, b.intermediate, b.mlp_bias);
+      if (b.branch_scales) add(block + "mlp.branch_scale", {1});
     }
   }
-  norm("model.norm", spec.hidden);
+  if (spec.final_norm != nn::NormKind::none) norm("model.norm", spec.hidden);
   if (!spec.tied_embeddings) linear("lm_head", spec.vocab, spec.hidden);
   return parameters;
+}
+
+void scale_rates(const Options& shape, const nn::ModelSpec& spec, std::string_view optimizer, std::vector<Parameter>& parameters) {
+  const Shape s = shape_of(shape, spec.vocab);
+  if (!s.initialization) return;
+  const InitializationRow& row = *s.initialization->row;
+  constexpr std::string_view kAdams[] = {"adamw", "adam8bit", "lion", "schedule-free"};
+  if (row.function.wants_adam && std::ranges::find(kAdams, optimizer) == std::end(kAdams))
+    fail(ErrorKind::unsupported, "initialization: the rates of {} are for adamw, adam8bit, lion and schedule-free, not for {}", row.id, optimizer);
+  for (Parameter& parameter : parameters) parameter.learning_rate_scale *= begin_of(s, spec, parameter).learning_rate_scale;
 }
 
 void write_new_model(const std::string& directory, const Options& shape, const std::string& tokenizer, uint64_t seed) {
@@ -211,8 +253,9 @@ void write_new_model(const std::string& directory, const Options& shape, const s
   require_writable(s);
   AtomicDirectory target(directory, true, "config.json");
   io::copy_text_files(tokenizer, target.staging());
-  write_text_file(target.staging() + "/config.json", config_of(s, words->special()).dump(2) + "\n");
-  io::write_model_tensors(target.staging(), weights_of(spec_of(s), s.deviation, seed));
+  const nn::ModelSpec spec = spec_of(s);
+  write_text_file(target.staging() + "/config.json", config_of(s, spec, words->special()).dump(2) + "\n");
+  io::write_model_tensors(target.staging(), weights_of(s, spec, seed));
   target.commit();
 }
 
