@@ -4,6 +4,7 @@
 
 #include <ctime>
 #include <filesystem>
+#include <limits>
 #include <sstream>
 
 #include "base/clock.h"
@@ -242,9 +243,15 @@ Trained Trainings::train(const Run& run) {
   {
     const train::RunFolder folder(path, train::Existing::replace);
     const std::clock_t before = std::clock();
-    const train::TrainResult result = train::train(*objective, start.parameters, *optimizer, folder, trainer, {{"claim", run.key()}});
-    if (result.stopped) throw Interrupted{};
-    trained.loss = result.eval_loss;
+    try {
+      const train::TrainResult result = train::train(*objective, start.parameters, *optimizer, folder, trainer, {{"claim", run.key()}});
+      if (result.stopped) throw Interrupted{};
+      trained.loss = result.eval_loss;
+    } catch (const train::Diverged& error) {
+      setting_.note(fmt::format("{} at rate {:g}, seed {}: {}", fmt::join(run.words, " "), run.rate, seed_of(run), error.what()));
+      trained.loss = trained.flops = std::numeric_limits<double>::infinity();
+      return trained;
+    }
     trained.cpu_seconds = static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
   }
   const std::vector<train::MicroBatch> batches = objective->epoch(0);

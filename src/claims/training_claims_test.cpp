@@ -1,5 +1,6 @@
 // Claims of training on a tiny model, with few steps: what is measured is right, whatever it says of the methods.
 #include <ATen/Parallel.h>
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 
 #include <fstream>
@@ -89,6 +90,18 @@ TEST_F(TrainingClaims, TrainingLowersTheLossAndEachRunIsMadeOnce) {
   EXPECT_EQ(turned.baseline, result.method);
   EXPECT_NEAR(turned.difference, -result.difference, 1e-12);
   EXPECT_EQ(notes_.size(), 3u);
+}
+
+TEST_F(TrainingClaims, ATrainingThatDivergesIsWorseThanAnyOther) {
+  const std::vector<double> good = {1e-3}, bad = {1e30}, both = {1e30, 1e-3};
+  const auto verdict_of = [&](const std::vector<double>& baseline, const std::vector<double>& method) {
+    return runner_.run(claim({"adamw"}, {"sgd"}, "loss", {.steps = 6, .baseline_rates = baseline, .method_rates = method})).verdict;
+  };
+  EXPECT_EQ(verdict_of(good, bad), Verdict::fails);
+  EXPECT_EQ(verdict_of(bad, good), Verdict::holds);
+  EXPECT_EQ(verdict_of(bad, bad), Verdict::too_small);
+  EXPECT_EQ(runner_.run(claim({"adamw"}, {"sgd"}, "loss", {.steps = 6, .baseline_rates = good, .method_rates = both})).method_rate, 1e-3);
+  EXPECT_THAT(fmt::format("{}", fmt::join(notes_, " ")), HasSubstr("not finite"));
 }
 
 TEST_F(TrainingClaims, CountsWhatIsKeptAndWhatTrains) {

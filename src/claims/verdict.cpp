@@ -19,7 +19,7 @@ Mean mean_of(std::span<const double> values) {
   for (const double value : values) result.mean += value / count;
   double squares = 0;
   for (const double value : values) squares += std::pow(value - result.mean, 2);
-  if (values.size() > 1) result.error = std::sqrt(squares / (count - 1) / count);
+  if (values.size() > 1 && std::isfinite(result.mean)) result.error = std::sqrt(squares / (count - 1) / count);
   return result;
 }
 
@@ -68,6 +68,11 @@ Result compare(std::span<const double> baseline, std::span<const double> method,
   result.difference = of_difference.mean;
   result.standard_error = of_difference.error;
   result.observations = std::ssize(baseline);
+  const bool diverged = !std::isfinite(of_method.mean), baseline_diverged = !std::isfinite(of_baseline.mean);
+  if (diverged || baseline_diverged) {  // infinite where a training diverged, which nothing is worse than
+    result.verdict = diverged && baseline_diverged ? Verdict::too_small : diverged ? Verdict::fails : Verdict::holds;
+    return result;
+  }
   result.verdict = judge(result.difference, confidence(result.standard_error, result.observations), claim.lower_is_better, claim.bound);
   return result;
 }

@@ -31,7 +31,7 @@ double confidence(double standard_error, int64_t observations);
 // interval: half of its width.
 Verdict judge(double difference, double interval, bool lower_is_better, double bound);
 
-// Pairwise: value i of both is of the same chunk, or seed.
+// Pairwise: value i of both is of the same chunk, or seed; infinite where its training diverged, which is worse than any, whatever the metric.
 Result compare(std::span<const double> baseline, std::span<const double> method, const Claim& claim);
 
 }  // namespace frugal::claims

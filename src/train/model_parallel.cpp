@@ -39,6 +39,11 @@ void ModelParallel::check(const nn::ModelSpec& spec, ModelParallelSize size, int
          size.tensor, size.pipeline, size.ranks(), ranks);
   }
   check_tensor_parallel(spec, size.tensor);
+  const bool own_stream = std::ranges::any_of(
+      spec.blocks, [](const nn::BlockSpec& block) { return block.norm_after_add || block.branch_scales || block.norm == nn::NormKind::none; });
+  if (own_stream && size.ranks() > 1)
+    fail(ErrorKind::unsupported, "{}: a {} model has a residual stream of its own, which is not tested in parts: strategy shares its micro-batches",
+         size.tensor > 1 ? "tensor_parallel_size" : "pipeline_parallel_size", spec.family);
   if (std::ssize(spec.blocks) < size.pipeline)
     fail(ErrorKind::unsupported, "pipeline_parallel_size: {} blocks cannot be shared by {} stages", spec.blocks.size(), size.pipeline);
 }

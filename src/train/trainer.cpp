@@ -359,10 +359,10 @@ class Run {
                 examples_of(step));
     if (++non_finite_ < kNonFiniteInARow) return;
     if (!is_saved_) save(true);
-    fail(ErrorKind::invalid_input,
-         "{} steps in a row had a loss or gradient that is not finite, up to step {}: the run ends{}; a lower learning rate or "
-         "other data may help",
-         kNonFiniteInARow, step_ + 1, folder_ ? fmt::format(", with a checkpoint of step {}", step_) : "");
+    throw Diverged(ErrorKind::invalid_input,
+                   fmt::format("{} steps in a row had a loss or gradient that is not finite, up to step {}: the run ends{}; a lower learning rate or "
+                               "other data may help",
+                               kNonFiniteInARow, step_ + 1, folder_ ? fmt::format(", with a checkpoint of step {}", step_) : ""));
   }
 
   // Evaluates if it is time and writes the row of the step that was done. What a stop leaves of it is done when the run goes on.

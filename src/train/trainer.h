@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "base/error.h"
 #include "train/data_parallel.h"
 #include "train/objective.h"
 #include "train/optimizer.h"
@@ -16,6 +17,12 @@
 #include "train/step_hook.h"
 
 namespace frugal::train {
+
+// Losses or gradients that were not finite for several steps on end.
+class Diverged : public Error {
+ public:
+  using Error::Error;
+};
 
 enum class SpikePolicy { report, skip };
 
