@@ -488,6 +488,25 @@ void begin_with_state(TrainingJob& job, const MethodRow<train::OptimizerFactory>
   log_info("the optimizer begins with the state in {}", job.optimizer_state);
 }
 
+train::LanguageModelingOptions modeling_options(const Context& context, const TrainingPlan& plan, const TrainingJob& job, const ParallelRun& parallel,
+                                                at::ScalarType activations) {
+  train::LanguageModelingOptions options;
+  options.batches = {context.method_seed(), static_cast<size_t>(plan.run.integer("micro_batch_size")), static_cast<size_t>(plan.run.integer("sequence_len")),
+                     plan.run.boolean("sample_packing")};
+  options.recompute = job.recompute;
+  options.recompute.every = plan.run.boolean("gradient_checkpointing") ? plan.run.integer("recompute_every") : 0;
+  if (train::DataParallel* const ranks = parallel.ranks.get(); ranks && ranks->shards_parameters()) {
+    options.recompute.every = 1;
+    options.recompute.weights = [ranks](int64_t block, bool begins) { begins ? ranks->come(block) : ranks->go(block); };
+  }
+  if (parallel.model) options.recompute.inputs = parallel.model->input_tap();
+  options.seed_randomness = job.seed_randomness;
+  options.set_training = job.set_training;
+  options.flops = job.flops;
+  options.activations = activations;
+  return options;
+}
+
 }  // namespace
 
 void run_training(const Context& context, const TrainingPlan& plan, const train::RunFolder& folder, TrainingJob& job) {
@@ -508,23 +527,10 @@ void run_training(const Context& context, const TrainingPlan& plan, const train:
   const at::ScalarType activations = plan.run.boolean("bf16") ? at::kBFloat16 : plan.run.boolean("fp16") ? at::kHalf : at::kFloat;
   if (activations != at::kFloat) job.fingerprint["activations"] = at::toString(activations);
   job.options.scale_loss = activations == at::kHalf && !optimizer->wants_losses();
-  train::LanguageModelingOptions objective_options;
-  objective_options.batches = {context.method_seed(), static_cast<size_t>(plan.run.integer("micro_batch_size")),
-                               static_cast<size_t>(plan.run.integer("sequence_len")), plan.run.boolean("sample_packing")};
-  objective_options.recompute = job.recompute;
-  objective_options.recompute.every = plan.run.boolean("gradient_checkpointing") ? plan.run.integer("recompute_every") : 0;
-  if (ranks && ranks->shards_parameters()) {
-    objective_options.recompute.every = 1;
-    objective_options.recompute.weights = [ranks](int64_t block, bool begins) { begins ? ranks->come(block) : ranks->go(block); };
-  }
-  if (parallel.model) objective_options.recompute.inputs = parallel.model->input_tap();
-  objective_options.seed_randomness = job.seed_randomness;
-  objective_options.set_training = job.set_training;
-  objective_options.flops = job.flops;
-  objective_options.activations = activations;
   job.options.peak_flops = 2 * kernels::measure_float_peak();  // a multiply-add is two
+  train::LanguageModelingOptions modeling = modeling_options(context, plan, job, parallel, activations);
   const std::unique_ptr<train::Objective> objective =
-      job.objective ? job.objective(std::move(objective_options)) : objective_of(plan, job, parallel, std::move(objective_options));
+      job.objective ? job.objective(std::move(modeling)) : objective_of(plan, job, parallel, std::move(modeling));
   const train::TrainResult result =
       train::train(*objective, job.parameters, *optimizer, folder, job.options, job.fingerprint, job.checkpoints_have_files ? job.files : nullptr, ranks);
   if (result.stopped) {
