@@ -154,9 +154,14 @@ class Disk:
 def traced(command, log):
     """The calls of a run that change files, of all its threads: (name, arguments, result)."""
     subprocess.run(["strace", "-f", "-qq", "-xx", "-s", "1000000000", "-o", log, "-e", f"trace={CALLS}", *command], check=True, capture_output=True)
-    calls = []
+    calls, begun = [], {}  # begun: by thread, what another thread's call came between
     for line in log.read_text().splitlines():
-        assert "unfinished" not in line and "resumed" not in line, line[:200]
+        thread = line.split(" ", 1)[0]
+        if line.endswith(" <unfinished ...>"):
+            begun[thread] = line.removesuffix(" <unfinished ...>")
+            continue
+        if resumed := re.match(r"\d+ +<\.\.\. \w+ resumed>(.*)", line):
+            line = begun.pop(thread) + resumed[1]
         if (found := LINE.match(line)) and int(found[3]) >= 0:
             calls.append((found[1], found[2], int(found[3])))
     return calls

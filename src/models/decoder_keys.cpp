@@ -184,6 +184,24 @@ void write_decoder(const ModelSpec& spec, const char* activation_key, const char
   config["tie_word_embeddings"] = spec.tied_embeddings;
 }
 
+ModelSpec read_llama(const JsonObject& config, const ConfigDefaults& defaults) {
+  ModelSpec spec = read_decoder(config, defaults);
+  set_rope(spec, rope_from_config(config, rope_context(spec)));
+  const bool attention_bias = config.boolean_or("attention_bias", false), mlp_bias = config.boolean_or("mlp_bias", false);
+  for (nn::BlockSpec& block : spec.blocks) {
+    block.qkv_bias = block.output_bias = attention_bias;
+    block.mlp_bias = mlp_bias;
+  }
+  return spec;
+}
+
+void write_llama(const ModelSpec& spec, Json& config) {
+  write_decoder(spec, "hidden_act", "silu", config);
+  rope_to_config(spec.blocks[0].rope, config);
+  config["attention_bias"] = spec.blocks[0].qkv_bias;
+  config["mlp_bias"] = spec.blocks[0].mlp_bias;
+}
+
 ModelSpec read_decoder(const GgufDescription& description) {
   const Metadata& metadata = description.metadata;
   const std::string prefix = metadata.text("general.architecture") + ".";

@@ -38,6 +38,10 @@ void write_optional_window(const nn::ModelSpec& spec, Json& config);
 // The inverse of read_decoder. Throws Error{unsupported} when blocks differ in more than window and rope.
 void write_decoder(const nn::ModelSpec& spec, const char* activation_key, const char* activation, Json& config);
 
+// The same of a Llama: with its rope and biases.
+nn::ModelSpec read_llama(const JsonObject& config, const ConfigDefaults& defaults);
+void write_llama(const nn::ModelSpec& spec, Json& config);
+
 // {architecture}.*: sizes (numbers or one per layer), norm epsilon, biases, tie; blocks with attention scaled as above.
 nn::ModelSpec read_decoder(const GgufDescription& description);
 void write_decoder(const nn::ModelSpec& spec, GgufDescription& description);

@@ -8,25 +8,11 @@ namespace frugal::models {
 namespace {
 
 constexpr int64_t kMaxWindow = int64_t{1} << 36;
-constexpr ConfigDefaults kDefaults = {.context_length = 2048};
 
 nn::ModelSpec llama_from_config(const JsonObject& config) {
-  nn::ModelSpec spec = read_decoder(config, kDefaults);
+  nn::ModelSpec spec = read_llama(config, {.context_length = 2048});
   spec.family = "llama";
-  set_rope(spec, rope_from_config(config, rope_context(spec)));
-  const bool attention_bias = config.boolean_or("attention_bias", false), mlp_bias = config.boolean_or("mlp_bias", false);
-  for (nn::BlockSpec& block : spec.blocks) {
-    block.qkv_bias = block.output_bias = attention_bias;
-    block.mlp_bias = mlp_bias;
-  }
   return spec;
-}
-
-void llama_to_config(const nn::ModelSpec& spec, Json& config) {
-  write_decoder(spec, "hidden_act", "silu", config);
-  rope_to_config(spec.blocks[0].rope, config);
-  config["attention_bias"] = spec.blocks[0].qkv_bias;
-  config["mlp_bias"] = spec.blocks[0].mlp_bias;
 }
 
 nn::ModelSpec mistral_from_config(const JsonObject& config) {
@@ -74,7 +60,7 @@ Family llama_family() {
           .gguf_architecture = "llama",
           .from_config = llama_from_config,
           .from_gguf = from_gguf,
-          .to_config = llama_to_config,
+          .to_config = write_llama,
           .to_gguf = to_gguf,
           .gguf_interleaves_rotary_rows = true};
 }

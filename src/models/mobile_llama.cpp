@@ -9,27 +9,9 @@
 namespace frugal::models {
 namespace {
 
-nn::ModelSpec llama_like(const JsonObject& config, const ConfigDefaults& defaults) {
-  nn::ModelSpec spec = read_decoder(config, defaults);
-  set_rope(spec, rope_from_config(config, rope_context(spec)));
-  const bool attention_bias = config.boolean_or("attention_bias", false), mlp_bias = config.boolean_or("mlp_bias", false);
-  for (nn::BlockSpec& block : spec.blocks) {
-    block.qkv_bias = block.output_bias = attention_bias;
-    block.mlp_bias = mlp_bias;
-  }
-  return spec;
-}
-
-void write_llama_like(const nn::ModelSpec& spec, Json& config) {
-  write_decoder(spec, "hidden_act", "silu", config);
-  rope_to_config(spec.blocks[0].rope, config);
-  config["attention_bias"] = spec.blocks[0].qkv_bias;
-  config["mlp_bias"] = spec.blocks[0].mlp_bias;
-}
-
 // The class has share_embedding beside tie_word_embeddings, and it is what counts there.
 nn::ModelSpec mobilellm_from_config(const JsonObject& config) {
-  nn::ModelSpec spec = llama_like(config, {.context_length = 2048, .tied_embeddings = true});
+  nn::ModelSpec spec = read_llama(config, {.context_length = 2048, .tied_embeddings = true});
   if (config.has("share_embedding")) spec.tied_embeddings = config.boolean_or("share_embedding", true);
   spec.family = "llama";  // which it is where nothing is shared
   if (!config.boolean_or("layer_sharing", false)) return spec;
@@ -44,14 +26,14 @@ nn::ModelSpec mobilellm_from_config(const JsonObject& config) {
 }
 
 void mobilellm_to_config(const nn::ModelSpec& spec, Json& config) {
-  write_llama_like(spec, config);
+  write_llama(spec, config);
   config["num_hidden_layers"] = nn::sharing_of(spec).stored(spec.blocks.size());
   config["layer_sharing"] = true;
   config["share_embedding"] = spec.tied_embeddings;
 }
 
 nn::ModelSpec mobillama_from_config(const JsonObject& config) {
-  nn::ModelSpec spec = llama_like(config, {.context_length = 2048});
+  nn::ModelSpec spec = read_llama(config, {.context_length = 2048});
   spec.family = "mobillama";
   return spec;
 }
@@ -81,7 +63,7 @@ Family mobillama_family() {
           .gguf_architecture = "mobillama",
           .from_config = mobillama_from_config,
           .from_gguf = from_gguf,
-          .to_config = write_llama_like,
+          .to_config = write_llama,
           .to_gguf = to_gguf};
 }
 

@@ -27,9 +27,7 @@ void change(nn::ModelSpec& spec, double initializer_range, const Options& option
 Begin begin(const nn::ModelSpec& spec, const Parameter& tensor, double usual, const Options& options) {
   if (tensor.tensor.dim() < 2 || is_embedding_or_head(tensor)) return {usual};
   const double given = options.number("beta"), beta = given > 0 ? given : std::pow(8 * blocks_of(spec), -0.25);
-  const auto ends = [&](const char* name) { return tensor.name.ends_with(name); };
-  const bool small = ends("v_proj.weight") || ends("o_proj.weight") || ends("up_proj.weight") || ends("down_proj.weight");
-  return {(small ? beta : 1) * xavier_deviation(tensor)};
+  return {(is_linear_in_branch(tensor) ? beta : 1) * xavier_deviation(tensor)};
 }
 
 }  // namespace

@@ -26,10 +26,8 @@ void change(nn::ModelSpec& spec, double initializer_range, const Options& option
 
 Begin begin(const nn::ModelSpec& spec, const Parameter& tensor, double usual, const Options& options) {
   const double given = options.number("scale"), scale = given > 0 ? given : 0.67 * std::pow(blocks_of(spec), -0.25);
-  const auto ends = [&](const char* name) { return tensor.name.ends_with(name); };
   if (is_embedding_or_head(tensor)) return {usual};
-  const bool small = ends("v_proj.weight") || ends("o_proj.weight") || ends("up_proj.weight") || ends("down_proj.weight");
-  return {(small ? scale : 1) * xavier_deviation(tensor)};
+  return {(is_linear_in_branch(tensor) ? scale : 1) * xavier_deviation(tensor)};
 }
 
 }  // namespace

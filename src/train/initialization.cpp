@@ -15,6 +15,11 @@ void scale_embedding(nn::ModelSpec& spec, double initializer_range, double size)
 
 bool is_embedding_or_head(const Parameter& tensor) { return tensor.name == "model.embed_tokens.weight" || tensor.name == "lm_head.weight"; }
 
+bool is_linear_in_branch(const Parameter& tensor) {
+  const auto ends = [&](const char* name) { return tensor.name.ends_with(name); };
+  return ends("v_proj.weight") || ends("o_proj.weight") || ends("up_proj.weight") || ends("down_proj.weight");
+}
+
 Claim claim_of_new_model(std::string statement, std::vector<std::string> baseline, std::vector<std::string> method, TrainingBudget budget) {
   return {.statement = std::move(statement),
           .model = "T",

@@ -42,6 +42,8 @@ double xavier_deviation(const Parameter& matrix);
 // rows of length 1, with which a tied model begins by repeating its input.)
 void scale_embedding(nn::ModelSpec& spec, double initializer_range, double size = 1);
 bool is_embedding_or_head(const Parameter& tensor);
+// Values, attention's output, up and down: what a branch adds is linear in each.
+bool is_linear_in_branch(const Parameter& tensor);
 // A claim of the loss after training a new model, at the best of as many rates for each side.
 Claim claim_of_new_model(std::string statement, std::vector<std::string> baseline, std::vector<std::string> method, TrainingBudget budget);
 
