@@ -2,6 +2,7 @@
 
 #include <boost/math/distributions/students_t.hpp>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "base/error.h"
@@ -70,6 +71,9 @@ Result compare(std::span<const double> baseline, std::span<const double> method,
   result.observations = std::ssize(baseline);
   const bool diverged = !std::isfinite(of_method.mean), baseline_diverged = !std::isfinite(of_baseline.mean);
   if (diverged || baseline_diverged) {  // infinite where a training diverged, which nothing is worse than
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    result.difference = diverged && baseline_diverged ? 0 : diverged ? kInfinity : -kInfinity;
+    result.standard_error = 0;
     result.verdict = diverged && baseline_diverged ? Verdict::too_small : diverged ? Verdict::fails : Verdict::holds;
     return result;
   }
