@@ -180,6 +180,8 @@ CostEstimate estimate_cost(const nn::ModelSpec& spec, const Workload& work, cons
                       .work = work,
                       .state = StateBytes(optimizer, optimizer_options),
                       .in_backward = optimizer.function({}, optimizer_options)->steps_in_backward()};
+  if (estimator.in_backward && work.ranks > 1)
+    fail(ErrorKind::unsupported, "optimizer: {} moves each parameter before gradients of other ranks are there: one rank, not {}", optimizer.id, work.ranks);
   const int stages = work.size.pipeline;
   CostEstimate cost;
   double through = 0, slowest = 0, numbers = 0, parameters = 0;  // of a micro-batch, seconds; of the largest stage

@@ -65,6 +65,7 @@ TEST(CostModel, WhatStepsInBackwardHoldsTheHeadsGradientAndOneMore) {
   EXPECT_EQ(estimate(spec, workload(1, Strategy::ddp), "lomo").gradients, head + matrix);
   spec.tied_embeddings = false;
   EXPECT_EQ(estimate(spec, workload(1, Strategy::ddp), "lomo").gradients, 2 * head);
+  EXPECT_THROW(estimate(spec, workload(2, Strategy::ddp), "lomo"), Error) << "which takes one process, as a run does";
 }
 
 TEST(CostModel, ABlockKeepsWhatBackwardReads) {
