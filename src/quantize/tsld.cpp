@@ -34,7 +34,7 @@ Tensor ternary_group(const Tensor& weight) {
 
 int64_t width_of(const Tensor& weight, int64_t group) { return group == 0 ? weight.size(1) : std::min(group, weight.size(1)); }
 
-Tensor present(const chain::Matrix& matrix) { return matrix.mask.defined() ? matrix.weight * matrix.mask : matrix.weight; }
+Tensor unpruned(const Tensor& weight, const Tensor& mask) { return mask.defined() ? weight * mask : weight; }
 
 void run(chain::Workbench& bench, const Options& options) {
   const int64_t group = options.integer("group");
@@ -47,7 +47,7 @@ void run(chain::Workbench& bench, const Options& options) {
   train::TrainedBlocks trained = train::train_blocks(bench.model, [group](nn::Block&, const chain::Matrix& matrix) {
     train::TrainedKind::Form form;
     form.weight = [weight = matrix.weight, mask = matrix.mask, group] {
-      const Tensor kept = mask.defined() ? weight * mask : weight;
+      const Tensor kept = unpruned(weight, mask);
       return train::straight_through(twn_weight(kept.detach(), group), kept);
     };
     return form;
@@ -57,7 +57,7 @@ void run(chain::Workbench& bench, const Options& options) {
   if (!bench.rehearsal) train::train_in_chain(bench, options, parameters, has_teacher ? &teacher : nullptr, temperature);
   parameters.clear();
   for (chain::Matrix& matrix : trained.matrices) {
-    matrix.store_grouped(twn_codes(present(matrix).detach(), group));
+    matrix.store_grouped(twn_codes(unpruned(matrix.weight, matrix.mask).detach(), group));
     matrix = {};  // the float weights and their gradients go
   }
   train::end_training(bench.model);
